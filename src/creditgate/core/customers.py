@@ -1,0 +1,126 @@
+"""A customer as data: the document (profile, subscriptions, purchases, checkouts) and the terms of its rows.
+
+A *row* is one balance. Its terms never change while it lives, but for the period it is in; its amount lives beside them
+in the record and changes with every track.
+"""
+
+from typing import Any
+
+import msgspec
+
+from creditgate.core.catalog import ItemPrice, Recurrence
+
+
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The terms of one balance. Instants in Unix ms, amounts in nanos.
+
+    The row is in period number `period` of its anchor, which ends at `resets_at`.
+    `plan_id` is None for a grant that stands alone. `owner_id` is the subscription or purchase that gave the row.
+    """
+
+    id: str
+    feature_id: str
+    created_at: int
+    included_nanos: int = 0
+    prepaid_nanos: int = 0
+    plan_id: str | None = None
+    owner_id: str | None = None
+    reset: Recurrence | None = None
+    anchor: int | None = None
+    period: int = 0
+    resets_at: int | None = None
+    expires_at: int | None = None
+    price: ItemPrice | None = None
+    add_on: bool = False
+    may_go_negative: bool = False
+
+    @property
+    def granted_nanos(self) -> int:
+        """What the row starts with, what a reset restores, and the most that a refund fills it to."""
+        return self.included_nanos + self.prepaid_nanos
+
+
+class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An on/off feature that the customer has."""
+
+    id: str
+    feature_id: str
+    plan_id: str | None = None
+    owner_id: str | None = None
+    expires_at: int | None = None
+
+
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All rows in burn order, and all flags."""
+
+    rows: tuple[Row, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+
+class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A plan that the customer is on. Its billing periods are `recurrence` from `anchor`; None for a free plan."""
+
+    id: str
+    plan_id: str
+    plan_version: int
+    started_at: int
+    anchor: int
+    group: str = ""
+    add_on: bool = False
+    auto_enable: bool = False
+    recurrence: Recurrence | None = None
+    quantity: int = 1
+
+
+class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A one-off plan that the customer bought."""
+
+    id: str
+    plan_id: str
+    plan_version: int
+    started_at: int
+    quantity: int = 1
+
+
+class Checkout(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something offered for payment: the plan as it was priced then, and how much of it."""
+
+    id: str
+    plan_id: str
+    plan_version: int
+    total_nanos: int
+    created_at: int
+    expires_at: int
+    quantities: dict[str, int] = {}
+    success_url: str | None = None
+    paid_at: int | None = None
+
+
+class Customer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The customer's document."""
+
+    id: str
+    created_at: int
+    name: str | None = None
+    email: str | None = None
+    fingerprint: str | None = None
+    stripe_id: str | None = None
+    send_email_receipts: bool = False
+    metadata: dict[str, Any] = {}
+    subscriptions: tuple[Subscription, ...] = ()
+    purchases: tuple[Purchase, ...] = ()
+    checkouts: tuple[Checkout, ...] = ()
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One whole read of a customer at one instant; `now` is Redis's time or the pinned clock."""
+
+    now: int
+    sequence: int
+    shape: int
+    uid: str
+    clock: int | None
+    is_due: bool
+    customer: Customer
+    terms: Terms
+    balances: dict[str, int]

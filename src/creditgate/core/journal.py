@@ -1,0 +1,163 @@
+"""The journal's words: what one script call appends to the stream, and how it is read back.
+
+An *entry* is one stream message, appended by the same script that made the change. Its fields:
+
+    c    customer id (absent on the system stream)
+    u    the customer's uid, made when the customer was created
+    n    the customer's sequence number after this entry
+    t    the pinned instant in ms, only for a customer whose clock is pinned
+    k<i> the call whose first item is item i, as `Call` in JSON
+    0..  the items, numbered; each is either `<kind> <row id> <delta> <raw after>` in nanos,
+         `<kind>` alone (usage that took nothing), or `put <type> <id> <document as JSON>`
+
+Scripts write items and never read them; they pass `k<i>` through as it came. The identity of an item everywhere is
+(partition, stream id, item number).
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from creditgate.errors import CreditgateError
+
+SYSTEM_PARTITION = "sys"
+
+
+class Kind(StrEnum):
+    """What an item did to a row; `put` is a whole new document."""
+
+    GRANT = "grant"
+    USE = "use"
+    REFUND = "refund"
+    HOLD = "hold"
+    UNHOLD = "unhold"
+    EXPIRE = "expire"
+    ROLL = "roll"
+    FORGIVE = "forgive"
+    CORRECT = "correct"
+    PUT = "put"
+
+
+class PoisonEntry(CreditgateError):
+    """A stream message that is not an entry of ours; it is set aside and counts as drift until it is resolved."""
+
+    code = "poison_entry"
+
+
+class StreamId(NamedTuple):
+    """A Redis stream id: the millisecond it was appended, and a counter within it."""
+
+    ms: int
+    counter: int
+
+    @classmethod
+    def parse(cls, text: str) -> "StreamId":
+        """Read `1795340847034-0`."""
+        ms, _, counter = text.partition("-")
+        return cls(int(ms), int(counter or 0))
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.counter}"
+
+
+ORIGIN = StreamId(0, 0)
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    """One call of the API or the engine, as the journal remembers it.
+
+    `value_nanos` and the fields after it are set for usage only. `key` and `fingerprint` are digests in hex of the
+    caller's idempotency key (with its scope) and of the parameters.
+    """
+
+    verb: str
+    op_id: str
+    catalog_version: int
+    key: str = ""
+    fingerprint: str = ""
+    feature_id: str = ""
+    value_nanos: int | None = None
+    occurred_at: int | None = None
+    event_name: str = ""
+    entity_id: str = ""
+    properties: str = "{}"
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One change. `number` counts within the entry; `call` is set on the first item of each call."""
+
+    number: int
+    kind: str
+    call: Call | None = None
+    row_id: str | None = None
+    delta_nanos: int | None = None
+    after_nanos: int | None = None
+    document_type: str | None = None
+    document_id: str | None = None
+    document: str | None = None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One stream message, decoded."""
+
+    partition: str
+    stream_id: StreamId
+    customer_id: str | None
+    uid: str | None
+    sequence: int
+    pinned_at: int | None
+    items: tuple[Item, ...]
+
+
+_encode_call = msgspec.json.Encoder().encode
+_decode_call = msgspec.json.Decoder(Call).decode
+
+
+def encode_call(call: Call) -> bytes:
+    """Return the text that a script appends unread as `k<i>`."""
+    return _encode_call(call)
+
+
+def decode_entry(partition: str, stream_id: str, fields: Mapping[str, str]) -> Entry:
+    """Read one stream message; raises PoisonEntry if it is not one of ours, with the reason."""
+    try:
+        numbers = sorted(int(name) for name in fields if name.isdecimal())
+        if not numbers or numbers != list(range(len(numbers))):
+            raise ValueError("items are missing or not numbered from 0")
+        items = tuple(_decode_item(number, fields) for number in numbers)
+        if items[0].call is None:
+            raise ValueError("the first item belongs to no call")
+        return Entry(
+            partition=partition,
+            stream_id=StreamId.parse(stream_id),
+            customer_id=fields.get("c"),
+            uid=fields.get("u"),
+            sequence=int(fields["n"]),
+            pinned_at=int(fields["t"]) if "t" in fields else None,
+            items=items,
+        )
+    except (KeyError, ValueError, msgspec.DecodeError) as error:
+        raise PoisonEntry(f"entry {partition} {stream_id} cannot be read: {error!r}") from error
+
+
+def _decode_item(number: int, fields: Mapping[str, str]) -> Item:
+    call_text = fields.get(f"k{number}")
+    call = _decode_call(call_text) if call_text is not None else None
+    text = fields[str(number)]
+    if text.startswith("put "):
+        _, document_type, document_id, document = text.split(" ", 3)
+        return Item(
+            number,
+            Kind.PUT,
+            call,
+            document_type=document_type,
+            document_id=document_id,
+            document=document,
+        )
+    kind, *balance = text.split(" ")
+    if not balance:
+        return Item(number, Kind(kind), call)
+    row_id, delta, after = balance
+    return Item(number, Kind(kind), call, row_id=row_id, delta_nanos=int(delta), after_nanos=int(after))

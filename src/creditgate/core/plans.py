@@ -1,0 +1,197 @@
+"""What a plan gives and costs, and what attaching it does to a customer. Pure: time and new ids are passed in."""
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+import msgspec
+
+from creditgate.core.amounts import AMOUNT_MAX, AmountOutOfRange
+from creditgate.core.catalog import Catalog, FeatureType, Interval, Plan, PlanItem, Recurrence
+from creditgate.core.changes import Change, in_period_at, rows_change
+from creditgate.core.customers import Customer, Flag, Purchase, Record, Row, Subscription
+from creditgate.core.periods import MEAN_MS
+from creditgate.errors import Conflict, InvalidInputs, InvalidRequest
+
+Mint = Callable[[str], str]
+
+
+class Line(NamedTuple):
+    """One line of a quote: what, how much of it, and the sum in nanos of the currency's major unit."""
+
+    feature_id: str | None
+    quantity_nanos: int
+    total_nanos: int
+
+
+class Given(NamedTuple):
+    """The rows and flags that a plan gives."""
+
+    rows: tuple[Row, ...]
+    flags: tuple[Flag, ...]
+
+
+def quote(plan: Plan, quantities: Mapping[str, int]) -> tuple[Line, ...]:
+    """Return what attaching the plan costs now; quantities are totals, the included part of an item is free.
+
+    Raises InvalidInputs for a quantity of something that the plan does not sell.
+    """
+    sold = {item.feature_id for item in plan.items if item.price}
+    for feature_id in quantities:
+        if feature_id not in sold:
+            raise InvalidInputs(f"feature_quantities: plan {plan.id} does not sell {feature_id} by quantity")
+    lines = [Line(None, 0, plan.price.amount_nanos)] if plan.price else []
+    for item in plan.items:
+        if item.price:
+            packs = _packs(item, quantities.get(item.feature_id, 0))
+            lines.append(Line(item.feature_id, packs * item.price.billing_units_nanos, packs * item.price.amount_nanos))
+    if any(line.total_nanos > AMOUNT_MAX or line.quantity_nanos > AMOUNT_MAX for line in lines):
+        raise AmountOutOfRange("feature_quantities: the quantity or its price is too large")
+    return tuple(lines)
+
+
+def given_by(
+    plan: Plan, catalog: Catalog, quantities: Mapping[str, int], *, owner_id: str, anchor: int, now: int, mint: Mint
+) -> Given:
+    """Return the rows and flags of the plan for a customer who gets it now; periods hang on `anchor`."""
+    rows, flags = [], []
+    for item in plan.items:
+        feature = catalog.feature(item.feature_id)
+        if feature.type is FeatureType.BOOLEAN:
+            flags.append(Flag(mint("flag"), feature.id, plan_id=plan.id, owner_id=owner_id))
+            continue
+        row = Row(
+            id=mint("bal"),
+            feature_id=feature.id,
+            created_at=now,
+            included_nanos=item.included_nanos,
+            prepaid_nanos=_prepaid_nanos(item, quantities.get(item.feature_id, 0)),
+            plan_id=plan.id,
+            owner_id=owner_id,
+            reset=_reset(item, feature.consumable),
+            anchor=anchor,
+            price=item.price,
+            add_on=plan.add_on,
+            may_go_negative=not feature.consumable and item.price is None,
+        )
+        rows.append(in_period_at(row, now))
+    return Given(tuple(rows), tuple(flags))
+
+
+def new_customer(customer: Customer, catalog: Catalog, plans: tuple[Plan, ...], *, now: int, mint: Mint) -> Change:
+    """Return the change that creates a customer on the given free plans."""
+    rows: list[Row] = []
+    flags: list[Flag] = []
+    for plan in plans:
+        subscription = _subscription(plan, anchor=now, now=now, mint=mint)
+        given = given_by(plan, catalog, {}, owner_id=subscription.id, anchor=now, now=now, mint=mint)
+        rows.extend(given.rows)
+        flags.extend(given.flags)
+        customer = msgspec.structs.replace(customer, subscriptions=(*customer.subscriptions, subscription))
+    return rows_change(None, customer=customer, opened=rows, flags=flags)
+
+
+def check_attachable(customer: Customer, catalog: Catalog, plan: Plan) -> Subscription | None:
+    """Return the subscription that attaching the plan replaces, if any.
+
+    Raises Conflict `plan_already_attached` if the plan is active and can be held only once, InvalidRequest for a plan
+    change that is not supported.
+    """
+    if plan.archived:
+        raise InvalidRequest(f"Product {plan.id} is archived")
+    if plan.is_one_off:
+        return None
+    if any(subscription.plan_id == plan.id for subscription in customer.subscriptions):
+        message = f"Cannot attach because the customer's current product '{plan.name}' is the same as the product being attached"
+        raise Conflict(message, code="plan_already_attached")
+    if plan.add_on:
+        return None
+    replaced = next((s for s in customer.subscriptions if s.group == plan.group and not s.add_on), None)
+    if replaced is None:
+        return None
+    current = catalog.plan(replaced.plan_id)
+    if _price_per_time(plan) < _price_per_time(current):
+        raise InvalidRequest(f"Changing from {current.id} to the lower-priced {plan.id} is not supported yet")
+    if any(not catalog.feature(item.feature_id).consumable and item.included_nanos for item in current.items):
+        raise InvalidRequest(f"Replacing {current.id}, which holds non-consumable features, is not supported yet")
+    return replaced
+
+
+def attach(
+    record: Record, customer: Customer, catalog: Catalog, plan: Plan, quantities: Mapping[str, int], *, mint: Mint
+) -> Change:
+    """Return the change that gives the customer the plan at `record.now`, in place of the one that it replaces.
+
+    `customer` is the document to keep, with whatever else changes in the same step (a checkout that was paid).
+    """
+    replaced = check_attachable(customer, catalog, plan)
+    now = record.now
+    if plan.is_one_off:
+        purchase = Purchase(mint("sub"), plan.id, plan.version, now)
+        given = given_by(plan, catalog, quantities, owner_id=purchase.id, anchor=now, now=now, mint=mint)
+        customer = msgspec.structs.replace(customer, purchases=(*customer.purchases, purchase))
+        return rows_change(record, customer=customer, opened=given.rows, flags=given.flags)
+    recurrence = plan.price.recurrence if plan.price else None
+    keeps_cycle = replaced is not None and recurrence is not None and replaced.recurrence == recurrence
+    anchor = replaced.anchor if replaced is not None and keeps_cycle else now
+    subscription = _subscription(plan, anchor=anchor, now=now, mint=mint)
+    given = given_by(plan, catalog, quantities, owner_id=subscription.id, anchor=anchor, now=now, mint=mint)
+    others = tuple(s for s in customer.subscriptions if s is not replaced)
+    customer = msgspec.structs.replace(customer, subscriptions=(*others, subscription))
+    return rows_change(
+        record,
+        customer=customer,
+        opened=given.rows,
+        flags=given.flags,
+        closed=[replaced.id] if replaced else [],
+        released=_bought_for_good(record, replaced.id) if replaced else [],
+    )
+
+
+def _subscription(plan: Plan, *, anchor: int, now: int, mint: Mint) -> Subscription:
+    return Subscription(
+        id=mint("sub"),
+        plan_id=plan.id,
+        plan_version=plan.version,
+        started_at=now,
+        anchor=anchor,
+        group=plan.group,
+        add_on=plan.add_on,
+        auto_enable=plan.auto_enable,
+        recurrence=plan.price.recurrence if plan.price else None,
+    )
+
+
+def _bought_for_good(record: Record, owner_id: str) -> list[str]:
+    """Credits that were paid for once outlive the plan they were bought with."""
+    return [
+        row.id
+        for row in record.terms.rows
+        if row.owner_id == owner_id and row.prepaid_nanos and row.resets_at is None
+    ]
+
+
+def _reset(item: PlanItem, consumable: bool) -> Recurrence | None:
+    if not consumable:
+        return None
+    if item.reset is not None:
+        return item.reset
+    return item.price.recurrence if item.price else Recurrence(Interval.ONE_OFF)
+
+
+def _packs(item: PlanItem, quantity_nanos: int) -> int:
+    if item.price is None:
+        return 0
+    return -(-max(0, quantity_nanos - item.included_nanos) // item.price.billing_units_nanos)
+
+
+def _prepaid_nanos(item: PlanItem, quantity_nanos: int) -> int:
+    return _packs(item, quantity_nanos) * item.price.billing_units_nanos if item.price else 0
+
+
+def _price_per_time(plan: Plan) -> Fraction:
+    """A measure to compare plans by, never an amount to charge."""
+    if plan.price is None or not plan.price.recurrence.repeats:
+        return Fraction(0)
+    recurrence = plan.price.recurrence
+    return Fraction(plan.price.amount_nanos, MEAN_MS[recurrence.interval] * recurrence.count)
