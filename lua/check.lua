@@ -1,0 +1,50 @@
+-- Answers whether a customer can afford n units of a feature now. Writes nothing.
+--
+-- KEYS
+--   record    cg:{p}:c:<customer>
+-- ARGV
+--   pools...  triples of feature id, cost (nanos of this pool a unit), need (nanos of this pool, signed)
+-- Returns
+--   {OK | REFUSED, now ms, sequence, uid, terms, number of the pool that answers or 0, n, n times (row id, balance)}
+--   {INVALID | ABSENT | UPGRADE | DUE, Redis TIME in ms}
+-- Writes
+--   nothing
+
+--- @include "lib/status"
+--- @include "lib/amount"
+--- @include "lib/record"
+--- @include "lib/rows"
+
+local RECORD = KEYS[1]
+
+-- Read.
+local pools, orders = rows.pools(1)
+if not pools then return { STATUS.INVALID, records.time_ms() } end
+local record, status = records.read(RECORD, nil, orders)
+if status then return { status, record.time } end
+local list = rows.read(RECORD, pools, record)
+
+-- Decide: one pool answers. The own feature if it can afford it, else the first credit system that can, else the first
+-- credit system that the customer has, else the own feature if it has that. Pools are never added up: only track spans.
+for p = 1, #pools do pools[p].remaining = 0 end
+for i = 1, #list do
+  local row, pool = list[i], pools[list[i].pool]
+  if amount.less(0, row.balance) then pool.remaining = amount.add(pool.remaining, row.balance) end
+end
+
+local function affords(pool)
+  if not pool.owned then return false end
+  return amount.less(pool.need, 0) or not amount.less(pool.remaining, pool.need)
+end
+
+local answer, chosen = STATUS.REFUSED, 0
+if pools[1].owned then chosen = 1 end
+for p = #pools, 2, -1 do
+  if pools[p].owned then chosen = p end
+end
+for p = #pools, 1, -1 do
+  if affords(pools[p]) then answer, chosen = STATUS.OK, p end
+end
+
+-- Write: nothing.
+return rows.reply({ answer, record.now, record.seq, record.uid, record.terms, chosen }, list)

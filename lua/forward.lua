@@ -1,0 +1,58 @@
+-- Steps a customer over what fell due: what expires, what is renewed, and the next `due`. The engine worked the steps out
+-- from a read of the record, so they hold only for the sequence number that was read; two sweeps cannot step twice.
+--
+-- KEYS
+--   record   cg:{p}:c:<customer>
+--   journal  cg:{p}:j
+--   due      cg:{p}:due
+-- ARGV
+--   not_after          ms of Redis TIME, past which nothing is written
+--   customer_id        as the caller wrote it
+--   call               the call as JSON, appended unread
+--   uid                of the customer that was read
+--   expected_sequence  the sequence number that was read
+--   document           the customer's document as JSON, or '' to leave it
+--   terms              the terms of all rows as JSON, or '' to leave them
+--   due                ms at which something changes by itself next, or ''
+--   orders_count       how many orders follow
+--   steps_count        how many steps follow them
+--   orders...          pairs of feature id, order ('' removes it)
+--   steps...           triples of action, row id, amount in nanos (see lib/change)
+-- Returns
+--   {OK, now ms, sequence, stream id}
+--   {INVALID | TOO_LATE | ABSENT | UPGRADE | MOVED_ON | OUT_OF_RANGE, Redis TIME in ms}
+-- Writes
+--   record, journal: one entry, due. Nothing unless OK.
+
+--- @include "lib/status"
+--- @include "lib/amount"
+--- @include "lib/record"
+--- @include "lib/journal"
+--- @include "lib/change"
+
+local RECORD, JOURNAL, DUE = KEYS[1], KEYS[2], KEYS[3]
+local not_after, customer_id, call, uid, expected_sequence = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+
+-- Read.
+local wanted = change.read(6)
+if not not_after or not expected_sequence or not wanted then return { STATUS.INVALID, records.time_ms() } end
+local record, status = records.read(RECORD, not_after, {})
+if status and status ~= STATUS.DUE then return { status, record.time } end
+if status ~= STATUS.DUE or record.uid ~= uid or record.seq ~= expected_sequence then
+  return { STATUS.MOVED_ON, record.time }
+end
+
+redis.call('ZSCORE', DUE, '') -- a key of another type fails here, before anything is written
+
+-- Decide.
+local seq = record.seq + 1
+local entry = journal.open(record, customer_id, seq, call)
+local set, gone, failed = change.decide(RECORD, wanted, entry)
+if failed then return { failed, record.time } end
+local head = { 'seq', seq, 'shape', record.shape + 1 }
+for i = 1, #head do set[#set + 1] = head[i] end
+
+-- Write.
+local stream_id = journal.append(JOURNAL, entry) -- first: it alone could still meet a key of another type
+change.write(RECORD, DUE, record, uid .. ' ' .. customer_id, wanted.due, set, gone)
+return { STATUS.OK, record.now, seq, stream_id }

@@ -1,0 +1,91 @@
+-- A change of what a customer is and holds, for change.lua and forward.lua: document, terms, order fields, `due`, and a
+-- list of steps on rows. A step is an action, a row id and an amount:
+--   open   the row is new and gets the amount
+--   reset  what is left expires (or is forgiven, below zero), then the row gets the amount
+--   close  what is left expires, then the row is gone
+--   drop   as close, but only if nothing is left: else the answer is MOVED_ON
+local change = {}
+
+-- Reads the change from ARGV[first] on. Nil if it is malformed.
+function change.read(first)
+  local orders_count, steps_count = tonumber(ARGV[first + 3]), tonumber(ARGV[first + 4])
+  if not orders_count or not steps_count then return nil end
+  local read = { document = ARGV[first], terms = ARGV[first + 1], due = ARGV[first + 2], orders = {}, steps = {} }
+  local at = first + 5
+  for i = 1, orders_count do
+    read.orders[i] = { feature = ARGV[at], text = ARGV[at + 1] }
+    at = at + 2
+  end
+  for i = 1, steps_count do
+    local value = amount.read(ARGV[at + 2] or '')
+    if not value then return nil end
+    read.steps[i] = { action = ARGV[at], row_id = ARGV[at + 1], amount = value }
+    at = at + 3
+  end
+  return read
+end
+
+local function expire(entry, row_id, balance, always)
+  if amount.less(balance, 0) then
+    journal.balance(entry, 'forgive', row_id, amount.negate(balance), 0)
+  elseif balance ~= 0 or always then
+    journal.balance(entry, 'expire', row_id, amount.negate(balance), 0)
+  end
+end
+
+-- Adds the items of every step and of the documents to the entry. Returns the fields to set and to delete, or nil and
+-- the status that ends the call.
+function change.decide(record_key, wanted, entry)
+  local set, gone = {}, {}
+  for i = 1, #wanted.steps do
+    local step = wanted.steps[i]
+    local field = 'b:' .. step.row_id
+    local before = redis.call('HGET', record_key, field)
+    if (step.action == 'open') == (before ~= false) then return nil, nil, STATUS.MOVED_ON end
+    local balance = before and amount.read(before) or 0
+    if step.action == 'drop' and balance ~= 0 then return nil, nil, STATUS.MOVED_ON end
+    if not amount.in_range(step.amount) then return nil, nil, STATUS.OUT_OF_RANGE end
+    if step.action == 'open' or step.action == 'reset' then
+      expire(entry, step.row_id, balance, false)
+      journal.balance(entry, 'grant', step.row_id, step.amount, step.amount)
+      set[#set + 1] = field
+      set[#set + 1] = amount.text(step.amount)
+    else
+      expire(entry, step.row_id, balance, true)
+      gone[#gone + 1] = field
+    end
+  end
+  for i = 1, #wanted.orders do
+    local field = 'o:' .. wanted.orders[i].feature
+    if wanted.orders[i].text == '' then
+      gone[#gone + 1] = field
+    else
+      set[#set + 1] = field
+      set[#set + 1] = wanted.orders[i].text
+    end
+  end
+  if wanted.terms ~= '' then
+    journal.add(entry, 'put terms - ' .. wanted.terms)
+    set[#set + 1] = 'terms'
+    set[#set + 1] = wanted.terms
+  end
+  if wanted.document ~= '' then
+    journal.add(entry, 'put customer - ' .. wanted.document)
+    set[#set + 1] = 'doc'
+    set[#set + 1] = wanted.document
+  end
+  return set, gone
+end
+
+-- Writes the fields, and the place of the customer in the due index: none while the clock is pinned.
+function change.write(record_key, due_key, record, member, due, set, gone)
+  set[#set + 1] = 'due'
+  set[#set + 1] = due
+  redis.call('HSET', record_key, unpack(set))
+  if #gone > 0 then redis.call('HDEL', record_key, unpack(gone)) end
+  if due == '' or record.clock then
+    redis.call('ZREM', due_key, member)
+  else
+    redis.call('ZADD', due_key, due, member)
+  end
+end

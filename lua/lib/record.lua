@@ -1,0 +1,36 @@
+-- A customer's record: the hash that answers every call, and the time that counts for that customer.
+--   v        layout version             uid    made when the customer was created
+--   seq      number of the last entry   shape  how often rows, document or clock were changed
+--   due      ms at which something changes by itself, or ''
+--   clock    ms of the pinned test clock, or ''
+--   terms    the rows' immutable data, returned unread
+--   doc      the customer's document, returned unread
+--   o:<feature>  the feature's rows in burn order, '<position>:<row id>:<floor>:<ceiling>' with blanks between;
+--                floor '~' may be gone below, except by mode reject
+--   b:<row id>   the row's raw balance in nanos
+local LAYOUT = '1'
+local HEAD_FIELDS = 7
+
+local records = {}
+
+function records.time_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Reads the head of the record and `more` fields after it; `read` keeps the reply. The second result is the status
+-- that ends the call, if any.
+function records.read(key, not_after, more)
+  local fields = { 'v', 'uid', 'seq', 'shape', 'due', 'clock', 'terms' }
+  for i = 1, #more do fields[HEAD_FIELDS + i] = more[i] end
+  local read = redis.call('HMGET', key, unpack(fields))
+  local record = { time = records.time_ms(), read = read, uid = read[2], terms = read[7] }
+  record.seq, record.shape = tonumber(read[3] or 0), tonumber(read[4] or 0)
+  record.due, record.clock = tonumber(read[5] or nil), tonumber(read[6] or nil)
+  record.now = record.clock or record.time
+  if not_after and record.time > not_after then return record, STATUS.TOO_LATE end
+  if not read[1] then return record, STATUS.ABSENT end
+  if read[1] ~= LAYOUT then return record, STATUS.UPGRADE end
+  if record.due and record.now >= record.due then return record, STATUS.DUE end
+  return record, nil
+end

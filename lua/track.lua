@@ -1,0 +1,78 @@
+-- Takes n units of a feature from a customer's balances, or gives them back when n is negative. One entry says so.
+--
+-- KEYS
+--   record      cg:{p}:c:<customer>
+--   journal     cg:{p}:j
+--   buckets...  cg:{p}:k:<bucket>:<customer>, four of them, only when the caller sent a key (see lib/keys)
+-- ARGV
+--   not_after    ms of Redis TIME, past which nothing is written
+--   customer_id  as the caller wrote it
+--   call         the call as JSON, appended unread
+--   key          digest of the caller's key, or ''
+--   fingerprint  digest of the parameters, or ''
+--   mode         cap: take what is there; reject: all or nothing; overflow: go below zero
+--   pools...     triples of feature id, cost (nanos of this pool a unit), need (nanos of this pool, signed)
+-- Returns
+--   {OK | REFUSED | REPLAYED, now ms, sequence, uid, terms, stream id or '', n, n times (row id, balance), then
+--    (row id, delta) of the rows that moved}
+--   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | KEY_REUSED | OUT_OF_RANGE, Redis TIME in ms}
+-- Writes
+--   record: b:<row id>, seq; journal: one entry; the first bucket: the key. Nothing unless OK.
+
+--- @include "lib/status"
+--- @include "lib/amount"
+--- @include "lib/record"
+--- @include "lib/rows"
+--- @include "lib/burn"
+--- @include "lib/journal"
+--- @include "lib/keys"
+
+local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
+local not_after, customer_id, call, key, fingerprint = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local mode = ARGV[6]
+
+-- Read.
+local pools, orders = rows.pools(7)
+if not not_after or not pools then return { STATUS.INVALID, records.time_ms() } end
+local record, status = records.read(RECORD, not_after, orders)
+if status then return { status, record.time } end
+local list = rows.read(RECORD, pools, record)
+local replayed, first_id = keys.find(BUCKETS, key, fingerprint, record.uid, record.time)
+if replayed == STATUS.KEY_REUSED then return { replayed, record.time } end
+if replayed then
+  return rows.reply({ replayed, record.now, record.seq, record.uid, record.terms, first_id }, list)
+end
+
+-- Decide.
+local is_refund = amount.less(pools[1].need, 0)
+if is_refund then
+  burn.give_back(list, pools, mode)
+elseif burn.take(list, pools, mode) ~= 0 and mode == 'reject' then
+  for i = 1, #list do list[i].balance = list[i].before end
+  return rows.reply({ STATUS.REFUSED, record.now, record.seq, record.uid, record.terms, '' }, list)
+end
+local kind = is_refund and 'refund' or 'use'
+local seq = record.seq + 1
+local entry = journal.open(record, customer_id, seq, call)
+local changes, deltas = { 'seq', seq }, {}
+for i = 1, #list do
+  local row = list[i]
+  if row.balance ~= row.before then
+    if not amount.in_range(row.balance) then return { STATUS.OUT_OF_RANGE, record.time } end
+    local delta = amount.subtract(row.balance, row.before)
+    journal.balance(entry, kind, row.id, delta, row.balance)
+    changes[#changes + 1] = 'b:' .. row.id
+    changes[#changes + 1] = amount.text(row.balance)
+    deltas[#deltas + 1] = row.id
+    deltas[#deltas + 1] = amount.text(delta)
+  end
+end
+if entry.items == 0 then journal.add(entry, kind) end
+
+-- Write.
+local stream_id = journal.append(JOURNAL, entry) -- first: the one write that could still meet a key of another type
+redis.call('HSET', RECORD, unpack(changes))
+keys.keep(BUCKETS, key, fingerprint, record.uid, stream_id)
+local reply = rows.reply({ STATUS.OK, record.now, seq, record.uid, record.terms, stream_id }, list)
+for i = 1, #deltas do reply[#reply + 1] = deltas[i] end
+return reply

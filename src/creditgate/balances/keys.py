@@ -1,0 +1,66 @@
+"""Every key that creditgate uses in Redis. The only place with a key literal.
+
+What belongs to one customer shares the hash tag of the customer's partition, so that no script needs two slots of a
+cluster; what belongs to no customer has the tag `{sys}`. Ids are encoded injectively: only letters, digits, `.`, `_`,
+`~` and `-` stay as they are, so no id can steer a hash tag, a pattern or another key.
+"""
+
+from urllib.parse import quote
+from zlib import crc32
+
+from creditgate.core.journal import SYSTEM_PARTITION
+
+PARTITIONS_MAX = 100
+KEY_BUCKET_MS = 12 * 3_600_000
+
+
+class Keys:
+    """Key names for one prefix and partition count; the count is fixed when the data is made."""
+
+    def __init__(self, partitions: int, prefix: str = "cg") -> None:
+        self.partitions = tuple(f"p{number:02d}" for number in range(partitions))
+        self.prefix = prefix
+
+    def partition_of(self, customer_id: str) -> str:
+        """Return the customer's partition: CRC-32 of the id in UTF-8, modulo the count."""
+        return self.partitions[crc32(customer_id.encode()) % len(self.partitions)]
+
+    def record(self, customer_id: str) -> str:
+        return f"{self.prefix}:{{{self.partition_of(customer_id)}}}:c:{encoded(customer_id)}"
+
+    def records_pattern(self, partition: str) -> str:
+        return f"{self.prefix}:{{{partition}}}:c:*"
+
+    def journal(self, partition: str) -> str:
+        return f"{self.prefix}:{{{partition}}}:j"
+
+    def epoch(self, partition: str) -> str:
+        """The random name that a journal gets when it is made; another name is another journal."""
+        return f"{self.prefix}:{{{partition}}}:epoch"
+
+    def due(self, partition: str) -> str:
+        return f"{self.prefix}:{{{partition}}}:due"
+
+    def key_buckets(self, customer_id: str, now_ms: int) -> list[str]:
+        """Return the hashes of callers' keys: the one to write, then those to read besides (see lua/lib/keys.lua)."""
+        stem, name = f"{self.prefix}:{{{self.partition_of(customer_id)}}}:k", encoded(customer_id)
+        return [f"{stem}:{bucket}:{name}" for bucket in _buckets(now_ms)]
+
+    def system_key_buckets(self, now_ms: int) -> list[str]:
+        return [f"{self.prefix}:{{{SYSTEM_PARTITION}}}:k:{bucket}" for bucket in _buckets(now_ms)]
+
+    def documents(self, document_type: str) -> str:
+        return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:d:{document_type}"
+
+    def lease(self, name: str) -> str:
+        return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:lease:{name}"
+
+
+def encoded(text: str) -> str:
+    """Return the id as it stands in a key: every other byte percent-encoded. Injective."""
+    return quote(text, safe="~")
+
+
+def _buckets(now_ms: int) -> tuple[int, int, int, int]:
+    bucket = now_ms // KEY_BUCKET_MS
+    return bucket, bucket + 1, bucket - 1, bucket - 2

@@ -1,0 +1,268 @@
+"""The current balances: one method for each script, each one atomic step on one customer's record.
+
+Methods take values and return values. A call whose reply did not arrive raises `Unknown`: it may or may not have taken
+effect, and `engine/attempts.py` finds out. Nothing here is ever sent twice.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.keys import Keys
+from creditgate.balances.scripts import Argument, Script
+from creditgate.core.catalog import Pool
+from creditgate.core.changes import Change
+from creditgate.core.customers import Customer, Record, Terms
+from creditgate.core.decisions import Mode, Moved, Status
+from creditgate.core.journal import Call, StreamId, encode_call
+from creditgate.errors import CreditgateError, Unavailable
+
+TERMS_REMEMBERED = 65_536  # decoded terms kept by their bytes: one for each customer of a busy sidecar
+
+
+class Unknown(CreditgateError):
+    """The reply did not arrive: the call may have taken effect, but not any more once Redis is past `not_after`."""
+
+    code = "undecided"
+
+
+class Need(NamedTuple):
+    """What a call needs of one pool, in nanos of the pool's unit; negative gives back."""
+
+    pool: Pool
+    nanos: int
+
+
+class Reply(NamedTuple):
+    """What a script said of a customer. Past `status` and `time`, the rest is set where the script gives it.
+
+    `stream_id` is the entry that was appended, or that of the first call for a replay; `pool` is the number of the pool
+    that answers a check, from 1, or 0.
+    """
+
+    status: Status
+    time: int
+    sequence: int = 0
+    terms: Terms = Terms()
+    balances: dict[str, int] = {}
+    moved: tuple[Moved, ...] = ()
+    stream_id: StreamId | None = None
+    pool: int = 0
+
+
+class Written(NamedTuple):
+    """What a script said that writes a document or a change: the new sequence number or version."""
+
+    status: Status
+    time: int
+    number: int = 0
+    stream_id: StreamId | None = None
+
+
+class BalanceStore:
+    """All scripts of one server and prefix."""
+
+    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._clock = clock
+        self._track = Script("track")
+        self._check = Script("check")
+        self._read = Script("read")
+        self._change = Script("change")
+        self._forward = Script("forward")
+        self._put = Script("put")
+
+    async def track(
+        self,
+        *,
+        not_after: int,
+        customer_id: str,
+        call: Call,
+        mode: Mode,
+        pools: Sequence[Need],
+    ) -> Reply:
+        """Take (or give back) what the pools need. REFUSED and REPLAYED carry the balances as they are."""
+        keys = [self._keys.record(customer_id), self._journal_of(customer_id), *self._buckets(customer_id, call)]
+        head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint, mode]
+        raw = await self._run(self._track, keys, [*head, *_needs(pools)])
+        if len(raw) == 2:
+            return Reply(Status(raw[0]), raw[1])
+        balances, rest = _balances(raw, 6)
+        moved = tuple(Moved(_text(raw[i]), int(raw[i + 1])) for i in range(rest, len(raw), 2))
+        return Reply(
+            Status(raw[0]), raw[1], raw[2], _terms(raw[4]), balances, moved, StreamId.parse(_text(raw[5])) if raw[5] else None
+        )
+
+    async def check(self, *, customer_id: str, pools: Sequence[Need]) -> Reply:
+        """Say whether one of the pools covers its need, and which answers."""
+        raw = await self._run(self._check, [self._keys.record(customer_id)], _needs(pools))
+        if len(raw) == 2:
+            return Reply(Status(raw[0]), raw[1])
+        balances, _ = _balances(raw, 6)
+        return Reply(Status(raw[0]), raw[1], raw[2], _terms(raw[4]), balances, pool=raw[5])
+
+    async def read(self, *, customer_id: str) -> Record | None:
+        """Return the whole record, None if there is no such customer. `is_due` says that it has to be stepped forward."""
+        raw = await self._run(self._read, [self._keys.record(customer_id)], [])
+        if raw[0] == Status.ABSENT:
+            return None
+        if len(raw) == 2:
+            raise Unavailable(f"The record of this customer has a layout that this version does not know ({raw[0]})")
+        fields = {_text(raw[i]): raw[i + 1] for i in range(4, len(raw), 2)}
+        return Record(
+            now=raw[1],
+            sequence=raw[2],
+            shape=int(fields["shape"]),
+            uid=_text(fields["uid"]),
+            clock=int(fields["clock"]) if fields["clock"] else None,
+            is_due=raw[0] == Status.DUE,
+            customer=msgspec.json.decode(fields["doc"], type=Customer),
+            terms=_terms(fields["terms"]),
+            balances={name[2:]: int(value) for name, value in fields.items() if name.startswith("b:")},
+        )
+
+    async def change(
+        self,
+        *,
+        not_after: int,
+        customer_id: str,
+        call: Call,
+        uid: str,
+        expected_shape: int,
+        clock: int | None,
+        change: Change,
+    ) -> Written:
+        """Apply a change that was worked out from a read of this shape (0: the customer must be new)."""
+        keys = [
+            self._keys.record(customer_id),
+            self._journal_of(customer_id),
+            self._keys.due(self._keys.partition_of(customer_id)),
+            *self._buckets(customer_id, call),
+        ]
+        head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
+        head += [uid, expected_shape, clock if clock is not None else ""]
+        return _written(await self._run(self._change, keys, [*head, *_change_arguments(change)]))
+
+    async def forward(
+        self,
+        *,
+        not_after: int,
+        customer_id: str,
+        call: Call,
+        uid: str,
+        expected_sequence: int,
+        change: Change,
+    ) -> Written:
+        """Apply the steps that fell due, worked out from a read with this sequence number."""
+        keys = [
+            self._keys.record(customer_id),
+            self._journal_of(customer_id),
+            self._keys.due(self._keys.partition_of(customer_id)),
+        ]
+        head: list[Argument] = [not_after, customer_id, encode_call(call), uid, expected_sequence]
+        return _written(await self._run(self._forward, keys, [*head, *_change_arguments(change)]))
+
+    async def put(
+        self,
+        *,
+        not_after: int,
+        call: Call,
+        document_type: str,
+        document_id: str,
+        expected_version: int,
+        document: bytes,
+    ) -> Written:
+        """Put one document of the system if its type still has this version."""
+        keys = [self._keys.documents(document_type), self._keys.journal("sys")]
+        keys += self._keys.system_key_buckets(self._clock.now_ms()) if call.key else []
+        head: list[Argument] = [not_after, encode_call(call), call.key, call.fingerprint]
+        return _written(
+            await self._run(self._put, keys, [*head, document_type, document_id, expected_version, document])
+        )
+
+    async def documents(self, document_type: str) -> tuple[int, dict[str, bytes]]:
+        """Return the version of a type of document, and all documents of it by id."""
+        raw = await self._asked(self._redis.hgetall(self._keys.documents(document_type)))
+        fields = {_text(name): value for name, value in raw.items()}
+        return int(fields.pop("version", 0)), fields
+
+    async def documents_version(self, document_type: str) -> int:
+        """Return the version of a type of document, 0 if there is none yet."""
+        raw = await self._asked(self._redis.hget(self._keys.documents(document_type), "version"))
+        return int(raw or 0)
+
+    async def due_customers(self, partition: str, now_ms: int, limit: int) -> list[str]:
+        """Return customers of a partition for whom something has fallen due, the longest overdue first."""
+        members = await self._asked(
+            self._redis.zrange(self._keys.due(partition), 0, now_ms, byscore=True, offset=0, num=limit)
+        )
+        return [_text(member).split(" ", 1)[1] for member in members]
+
+    def _journal_of(self, customer_id: str) -> str:
+        return self._keys.journal(self._keys.partition_of(customer_id))
+
+    def _buckets(self, customer_id: str, call: Call) -> list[str]:
+        return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        raw: list[Any] = await self._asked(script.call(self._redis, keys, args))
+        if raw[0] == Status.INVALID:
+            raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
+        return raw
+
+    async def _asked(self, answer: Any) -> Any:
+        try:
+            return await answer
+        except ResponseError as error:  # an answer: the server refused before it wrote
+            raise Unavailable(f"Redis refused the call: {error}") from error
+        except (RedisError, OSError) as error:
+            raise Unknown(f"Redis did not answer: {error}") from error
+
+
+@lru_cache(maxsize=TERMS_REMEMBERED)
+def _terms(raw: bytes) -> Terms:
+    return msgspec.json.decode(raw, type=Terms)
+
+
+def _needs(pools: Iterable[Need]) -> list[Argument]:
+    arguments: list[Argument] = []
+    for need in pools:
+        arguments += [need.pool.feature_id, need.pool.cost_nanos, need.nanos]
+    return arguments
+
+
+def _change_arguments(change: Change) -> list[Argument]:
+    arguments: list[Argument] = [
+        msgspec.json.encode(change.customer) if change.customer is not None else "",
+        msgspec.json.encode(change.terms) if change.terms is not None else "",
+        change.due if change.due is not None else "",
+        len(change.orders),
+        len(change.steps),
+    ]
+    for feature_id, order in change.orders.items():
+        arguments += [feature_id, order]
+    for step in change.steps:
+        arguments += [step.action, step.row_id, step.amount_nanos]
+    return arguments
+
+
+def _balances(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
+    """Read '<count>, then so many pairs of row id and amount' from raw[at] on; returns where it ends."""
+    end = at + 1 + 2 * raw[at]
+    return {_text(raw[i]): int(raw[i + 1]) for i in range(at + 1, end, 2)}, end
+
+
+def _written(raw: Sequence[Any]) -> Written:
+    if len(raw) == 2:
+        return Written(Status(raw[0]), raw[1])
+    return Written(Status(raw[0]), raw[1], raw[2], StreamId.parse(_text(raw[3])))
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode() if isinstance(raw, bytes) else raw

@@ -1,0 +1,122 @@
+"""The journal streams: reading by position, looking one entry up, trimming what SQL has."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from creditgate.balances.keys import Keys
+from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry
+
+READ_COUNT = 1_000  # messages in one reply: about 250 kB
+
+
+class Poisoned(NamedTuple):
+    """A message that is not an entry: set aside, never lost."""
+
+    partition: str
+    stream_id: StreamId
+    fields: Mapping[str, str]
+    reason: str
+
+
+class Page(NamedTuple):
+    """What one read of one partition brought, and the position after it."""
+
+    entries: Sequence[Entry]
+    poison: Sequence[Poisoned]
+    upto: StreamId
+
+
+class JournalStream:
+    """The streams of all partitions of one server."""
+
+    def __init__(self, redis: "Redis", keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def read(
+        self, partition: str, after: StreamId, *, count: int = READ_COUNT, until: str = "+"
+    ) -> Page:
+        """Return the next messages after a position, oldest first; `upto` is `after` when there are none."""
+        messages = await self._redis.xrange(self._keys.journal(partition), f"({after}", until, count=count)
+        entries: list[Entry] = []
+        poison: list[Poisoned] = []
+        upto = after
+        for raw_id, raw_fields in messages:
+            stream_id, fields = _text(raw_id), {_text(k): _text(v) for k, v in raw_fields.items()}
+            upto = StreamId.parse(stream_id)
+            try:
+                entries.append(decode_entry(partition, stream_id, fields))
+            except PoisonEntry as error:
+                poison.append(Poisoned(partition, upto, fields, error.message))
+        return Page(entries, poison, upto)
+
+    async def tail(self, partition: str, after: StreamId) -> AsyncIterator[Entry]:
+        """Yield every entry after a position, in pages."""
+        position = after
+        while True:
+            page = await self.read(partition, position)
+            for entry in page.entries:
+                yield entry
+            if page.upto == position:
+                return
+            position = page.upto
+
+    async def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
+        """Return one entry, None if the stream does not have it (any more)."""
+        before = StreamId(stream_id.ms, stream_id.counter - 1) if stream_id.counter else StreamId(stream_id.ms - 1, 2**63)
+        page = await self.read(partition, before, count=1, until=str(stream_id))
+        return page.entries[0] if page.entries else None
+
+    async def find_op(self, partition: str, op_id: str, *, since_ms: int, until_ms: int) -> StreamId | None:
+        """Return where the call with this op id stands among the entries of a span of time, None if nowhere."""
+        position = StreamId(since_ms, 0)
+        while True:
+            page = await self.read(partition, position, until=str(until_ms))
+            for entry in page.entries:
+                if any(item.call and item.call.op_id == op_id for item in entry.items):
+                    return entry.stream_id
+            if page.upto == position:
+                return None
+            position = page.upto
+
+    async def trim(self, partition: str, upto: StreamId) -> int:
+        """Delete every message up to and including the position: exact, never an estimate. Returns how many."""
+        after = StreamId(upto.ms, upto.counter + 1)
+        removed: int = await self._redis.xtrim(self._keys.journal(partition), minid=str(after), approximate=False)
+        return removed
+
+    async def length(self, partition: str) -> int:
+        length: int = await self._redis.xlen(self._keys.journal(partition))
+        return length
+
+    async def last_id(self, partition: str) -> StreamId:
+        """Return the last id that the stream ever gave; trimming does not lower it. ORIGIN if there is no stream."""
+        if not await self._redis.exists(self._keys.journal(partition)):
+            return ORIGIN
+        info: dict[str, Any] = await self._redis.xinfo_stream(self._keys.journal(partition))
+        return StreamId.parse(_text(info["last-generated-id"]))
+
+    async def epoch(self, partition: str) -> str | None:
+        raw = await self._redis.get(self._keys.epoch(partition))
+        return _text(raw) if raw is not None else None
+
+    async def begin(self, partition: str, epoch: str) -> str:
+        """Name the partition's journal unless it has a name; returns the name that it has."""
+        await self._redis.set(self._keys.epoch(partition), epoch, nx=True)
+        return await self.epoch(partition) or epoch
+
+    async def advance(self, partition: str, stream_id: StreamId) -> None:
+        """Make the stream give ids after this one only; nothing happens if it does already."""
+        if await self.last_id(partition) >= stream_id:
+            return
+        key = self._keys.journal(partition)
+        async with self._redis.pipeline(transaction=True) as together:
+            together.xadd(key, {"seed": "1"}, id=str(stream_id))
+            together.xdel(key, str(stream_id))
+            await together.execute()
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
