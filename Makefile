@@ -1,0 +1,55 @@
+# Everything a contributor does. Each target sets itself up in .venv; only python3 (3.11+) and make must be there.
+#
+#   make run     start the sidecar on 127.0.0.1:8787 with its own Valkey and SQLite and the tutorial's catalog
+#   make test    run the whole test suite; ARGS go to pytest: make test ARGS="-k reset -x"
+#   make lint    check style, formatting, types, import directions and the Lua scripts
+#   make lock    bring requirements.lock up to pyproject.toml; ARGS=--upgrade also takes newer versions
+#   make clean   remove what these targets made; never the sidecar's data
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lint lock clean
+
+run: .venv/ready
+	$(BIN)/creditgate serve --demo
+
+# The tests of one file run in order in one worker, so a module's server is started once. (Not --dist loadgroup:
+# pytest-xdist 3.8 silently ignores the groups under pytest 9.2.) Each worker starts servers of its own, so many cores
+# do not mean as many workers.
+test: .venv/ready
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+# A Lua script is linted as Redis gets it, with its includes joined in: alone, it lacks the functions it calls.
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	rm -rf .build/lua
+	$(BIN)/python -m creditgate.balances.scripts .build/lua
+	@if command -v luacheck >/dev/null; then luacheck .build/lua; \
+	else echo "SKIPPED: luacheck is not installed (Debian's package lua-check), so no Lua script was checked"; fi
+
+# --no-emit-*: the lock says what is installed, not where from, so that it works behind any mirror.
+lock: .venv/locked
+	$(BIN)/pip-compile --quiet --extra dev --output-file requirements.lock --generate-hashes --strip-extras \
+	  --allow-unsafe --no-build-isolation --no-header --no-emit-index-url --no-emit-find-links $(ARGS) pyproject.toml
+
+clean:
+	rm -rf .venv .build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# .venv is made in two steps, each with a stamp, so that a second run is instant and an edit of pyproject.toml does
+# not install everything again. A new lock starts from an empty environment: what it no longer names is gone.
+.venv/locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "creditgate needs Python 3.11 or newer")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/ready: pyproject.toml .venv/locked
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
