@@ -59,6 +59,7 @@ local seq = record.seq + 1
 record.uid = uid
 if clock ~= '' then record.clock = tonumber(clock) end
 local entry = journal.open(record, customer_id, seq, call)
+if clock ~= '' then journal.add(entry, 'put clock - ' .. clock) end
 local set, gone, failed = change.decide(RECORD, wanted, entry)
 if failed then return { failed, record.time } end
 local head = { 'v', LAYOUT, 'uid', uid, 'seq', seq, 'shape', record.shape + 1, 'clock', record.clock or '' }

@@ -79,7 +79,11 @@ function amount.least(a, b)
   return a
 end
 
-function amount.in_range(a) return type(a) == 'number' or (a[1] >= 0 - HI_MAX and a[1] < HI_MAX) end
+-- Whether |a| < 10^24: what `read` takes back.
+function amount.in_range(a)
+  if type(a) == 'number' then return true end
+  return a[1] < HI_MAX and (a[1] > 0 - HI_MAX or (a[1] == 0 - HI_MAX and a[2] > 0))
+end
 
 -- Little-endian digits of a non-negative amount in base 10^7, whose products add up exactly in a double.
 local function limbs(a)

@@ -10,20 +10,27 @@ local function convert(left, from, to, pools)
   return amount.multiply(units, pools[to].cost)
 end
 
--- Walks the rows once, moving each by at most room(row) (nil: no bound) in the direction of `step`.
-local function walk(list, pools, left, unit, room, step)
+-- How many rows stand before the first whose pool costs nothing. What reaches that one is free: it moves nothing there,
+-- and no row behind it gives or gets.
+local function count_priced(list, pools)
   for i = 1, #list do
+    if pools[list[i].pool].cost == 0 then return i - 1 end
+  end
+  return #list
+end
+
+-- Walks the first `count` rows once, moving each by at most room(row) (nil: no bound) in the direction of `step`.
+local function walk(list, count, pools, left, unit, room, step)
+  for i = 1, count do
     if left == 0 then break end
     local row = list[i]
     local most = room(row)
-    if pools[row.pool].cost == 0 or most == nil or amount.less(0, most) then
+    if most == nil or amount.less(0, most) then
       left, unit = convert(left, unit, row.pool, pools), row.pool
       local part = left
       if most ~= nil then part = amount.least(most, left) end
-      if part ~= 0 then
-        row.balance = step(row.balance, part)
-        left = amount.subtract(left, part)
-      end
+      row.balance = step(row.balance, part)
+      left = amount.subtract(left, part)
     end
   end
   return left, unit
@@ -42,9 +49,11 @@ end
 -- (in mode overflow, any row). Returns what is left over.
 function burn.take(list, pools, mode)
   for p = 1, #pools do pools[p].size = pools[p].need end
-  local left, unit = walk(list, pools, pools[1].size, 1, above_zero, amount.subtract)
+  local count = count_priced(list, pools)
+  local left, unit = walk(list, count, pools, pools[1].size, 1, above_zero, amount.subtract)
+  if count < #list then return 0 end
   if mode == 'reject' then return left end
-  left = walk(list, pools, left, unit, mode == 'overflow' and unbounded or if_open_below, amount.subtract)
+  left = walk(list, count, pools, left, unit, mode == 'overflow' and unbounded or if_open_below, amount.subtract)
   return left
 end
 
@@ -52,6 +61,7 @@ end
 -- What exceeds that is dropped, except in mode overflow.
 function burn.give_back(list, pools, mode)
   for p = 1, #pools do pools[p].size = amount.negate(pools[p].need) end
-  local left, unit = walk(list, pools, pools[1].size, 1, below_zero, amount.add)
-  walk(list, pools, left, unit, mode == 'overflow' and unbounded or below_ceiling, amount.add)
+  local count = count_priced(list, pools)
+  local left, unit = walk(list, count, pools, pools[1].size, 1, below_zero, amount.add)
+  walk(list, count, pools, left, unit, mode == 'overflow' and unbounded or below_ceiling, amount.add)
 end

@@ -5,13 +5,14 @@ cluster; what belongs to no customer has the tag `{sys}`. Ids are encoded inject
 `~` and `-` stay as they are, so no id can steer a hash tag, a pattern or another key.
 """
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from zlib import crc32
 
 from creditgate.core.journal import SYSTEM_PARTITION
 
 PARTITIONS_MAX = 100
 KEY_BUCKET_MS = 12 * 3_600_000
+KEY_BUCKET_TTL_MS = 36 * 3_600_000  # 12 hours of filling, then the 24 hours for which the last key holds
 
 
 class Keys:
@@ -59,6 +60,11 @@ class Keys:
 def encoded(text: str) -> str:
     """Return the id as it stands in a key: every other byte percent-encoded. Injective."""
     return quote(text, safe="~")
+
+
+def decoded(name: str) -> str:
+    """Return the id that `encoded` made this of."""
+    return unquote(name)
 
 
 def _buckets(now_ms: int) -> tuple[int, int, int, int]:

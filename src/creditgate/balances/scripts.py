@@ -57,11 +57,13 @@ class Script:
 
     async def call(self, redis: "Redis", keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run the script; loads it and runs it again if the server does not know it."""
+        reply: list[Any]
         try:
-            return await redis.evalsha(self.sha, len(keys), *keys, *args)
+            reply = await redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
             await redis.script_load(self.source)
-            return await redis.evalsha(self.sha, len(keys), *keys, *args)
+            reply = await redis.evalsha(self.sha, len(keys), *keys, *args)
+        return reply
 
 
 def _joined(folder: Path, name: str, included: set[str], path: tuple[str, ...]) -> str:

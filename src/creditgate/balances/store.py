@@ -4,8 +4,9 @@ Methods take values and return values. A call whose reply did not arrive raises 
 effect, and `engine/attempts.py` finds out. Nothing here is ever sent twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,10 +14,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.keys import Keys
+from creditgate.balances.connection import ServerChanged
+from creditgate.balances.keys import KEY_BUCKET_TTL_MS, Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
-from creditgate.core.changes import Change
+from creditgate.core.burn import order_fields
+from creditgate.core.changes import Change, next_due
 from creditgate.core.customers import Customer, Record, Terms
 from creditgate.core.decisions import Mode, Moved, Status
 from creditgate.core.journal import Call, StreamId, encode_call
@@ -29,6 +32,10 @@ class Unknown(CreditgateError):
     """The reply did not arrive: the call may have taken effect, but not any more once Redis is past `not_after`."""
 
     code = "undecided"
+
+
+class NotSent(Unknown):
+    """The call did not reach a server that was reconciled: it has no effect, and may be sent again after reconciling."""
 
 
 class Need(NamedTuple):
@@ -77,6 +84,8 @@ class BalanceStore:
         self._change = Script("change")
         self._forward = Script("forward")
         self._put = Script("put")
+        self._restore = Script("restore")
+        self._lease = Script("lease")
 
     async def track(
         self,
@@ -88,7 +97,11 @@ class BalanceStore:
         pools: Sequence[Need],
     ) -> Reply:
         """Take (or give back) what the pools need. REFUSED and REPLAYED carry the balances as they are."""
-        keys = [self._keys.record(customer_id), self._journal_of(customer_id), *self._buckets(customer_id, call)]
+        keys = [
+            self._keys.record(customer_id),
+            self._journal_of(customer_id),
+            *self._buckets(customer_id, call),
+        ]
         head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint, mode]
         raw = await self._run(self._track, keys, [*head, *_needs(pools)])
         if len(raw) == 2:
@@ -96,7 +109,13 @@ class BalanceStore:
         balances, rest = _balances(raw, 6)
         moved = tuple(Moved(_text(raw[i]), int(raw[i + 1])) for i in range(rest, len(raw), 2))
         return Reply(
-            Status(raw[0]), raw[1], raw[2], _terms(raw[4]), balances, moved, StreamId.parse(_text(raw[5])) if raw[5] else None
+            Status(raw[0]),
+            raw[1],
+            raw[2],
+            _terms(raw[4]),
+            balances,
+            moved,
+            StreamId.parse(_text(raw[5])) if raw[5] else None,
         )
 
     async def check(self, *, customer_id: str, pools: Sequence[Need]) -> Reply:
@@ -113,7 +132,9 @@ class BalanceStore:
         if raw[0] == Status.ABSENT:
             return None
         if len(raw) == 2:
-            raise Unavailable(f"The record of this customer has a layout that this version does not know ({raw[0]})")
+            raise Unavailable(
+                f"The record of this customer has a layout that this version does not know ({raw[0]})"
+            )
         fields = {_text(raw[i]): raw[i + 1] for i in range(4, len(raw), 2)}
         return Record(
             now=raw[1],
@@ -186,6 +207,60 @@ class BalanceStore:
             await self._run(self._put, keys, [*head, document_type, document_id, expected_version, document])
         )
 
+    async def restore(
+        self,
+        *,
+        customer_id: str,
+        uid: str,
+        sequence: int,
+        clock: int | None,
+        customer: Customer,
+        terms: Terms,
+        balances: Mapping[str, int],
+    ) -> Written:
+        """Put a record back as SQL has it, unless Redis has it as new or newer."""
+        keys = [self._keys.record(customer_id), self._keys.due(self._keys.partition_of(customer_id))]
+        orders, due = order_fields(terms.rows), next_due(terms)
+        arguments: list[Argument] = [customer_id, uid, sequence, clock if clock is not None else ""]
+        arguments += [
+            msgspec.json.encode(customer),
+            msgspec.json.encode(terms),
+            due if due is not None else "",
+        ]
+        arguments += [
+            len(orders),
+            *_flat(orders),
+            *_flat(balances),
+        ]
+        return _written(await self._run(self._restore, keys, arguments))
+
+    async def restore_documents(self, document_type: str, version: int, documents: dict[Any, str]) -> None:
+        """Put all documents of a type back as SQL has them, unless Redis has that version or a newer one."""
+        key = self._keys.documents(document_type)
+        async with self._redis.pipeline(transaction=True) as together:
+            await together.watch(key)
+            if int(await together.hget(key, "version") or 0) >= version:
+                return
+            together.multi()  # type: ignore[no-untyped-call]
+            together.hset(key, mapping={**dict(documents), "version": str(version)})
+            await together.execute()
+
+    async def restore_key(
+        self, *, customer_id: str | None, uid: str, call: Call, stream_id: StreamId
+    ) -> None:
+        """Remember a caller's key again, for as long as it still holds."""
+        now = self._clock.now_ms()
+        buckets = (
+            self._keys.key_buckets(customer_id, now) if customer_id else self._keys.system_key_buckets(now)
+        )
+        await self._redis.hset(buckets[0], call.key, f"{call.fingerprint} {stream_id} {uid}")
+        await self._redis.pexpire(buckets[0], KEY_BUCKET_TTL_MS)
+
+    async def lease(self, *, name: str, holder: str, ttl_ms: int) -> bool:
+        """Take or renew a lease for so long, or give it back (0); False if somebody else has it."""
+        written = _written(await self._run(self._lease, [self._keys.lease(name)], [holder, ttl_ms]))
+        return written.status is Status.OK
+
     async def documents(self, document_type: str) -> tuple[int, dict[str, bytes]]:
         """Return the version of a type of document, and all documents of it by id."""
         raw = await self._asked(self._redis.hgetall(self._keys.documents(document_type)))
@@ -221,6 +296,8 @@ class BalanceStore:
             return await answer
         except ResponseError as error:  # an answer: the server refused before it wrote
             raise Unavailable(f"Redis refused the call: {error}") from error
+        except ServerChanged as error:
+            raise NotSent(str(error)) from error
         except (RedisError, OSError) as error:
             raise Unknown(f"Redis did not answer: {error}") from error
 
@@ -250,6 +327,10 @@ def _change_arguments(change: Change) -> list[Argument]:
     for step in change.steps:
         arguments += [step.action, step.row_id, step.amount_nanos]
     return arguments
+
+
+def _flat(pairs: Mapping[str, str] | Mapping[str, int]) -> Iterable[Argument]:
+    return chain.from_iterable(pairs.items())
 
 
 def _balances(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:

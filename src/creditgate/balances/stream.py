@@ -39,7 +39,9 @@ class JournalStream:
         self, partition: str, after: StreamId, *, count: int = READ_COUNT, until: str = "+"
     ) -> Page:
         """Return the next messages after a position, oldest first; `upto` is `after` when there are none."""
-        messages = await self._redis.xrange(self._keys.journal(partition), f"({after}", until, count=count)
+        messages: Any = await self._redis.xrange(
+            self._keys.journal(partition), f"({after}", until, count=count
+        )
         entries: list[Entry] = []
         poison: list[Poisoned] = []
         upto = after
@@ -65,26 +67,27 @@ class JournalStream:
 
     async def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
         """Return one entry, None if the stream does not have it (any more)."""
-        before = StreamId(stream_id.ms, stream_id.counter - 1) if stream_id.counter else StreamId(stream_id.ms - 1, 2**63)
+        before = (
+            StreamId(stream_id.ms, stream_id.counter - 1)
+            if stream_id.counter
+            else StreamId(stream_id.ms - 1, 2**63)
+        )
         page = await self.read(partition, before, count=1, until=str(stream_id))
         return page.entries[0] if page.entries else None
 
-    async def find_op(self, partition: str, op_id: str, *, since_ms: int, until_ms: int) -> StreamId | None:
-        """Return where the call with this op id stands among the entries of a span of time, None if nowhere."""
-        position = StreamId(since_ms, 0)
-        while True:
-            page = await self.read(partition, position, until=str(until_ms))
-            for entry in page.entries:
-                if any(item.call and item.call.op_id == op_id for item in entry.items):
-                    return entry.stream_id
-            if page.upto == position:
-                return None
-            position = page.upto
+    async def find_op(self, partition: str, op_id: str, *, since_ms: int) -> StreamId | None:
+        """Return where the call with this op id stands among the entries since a time, None if nowhere."""
+        async for entry in self.tail(partition, StreamId(since_ms, 0)):
+            if any(item.call and item.call.op_id == op_id for item in entry.items):
+                return entry.stream_id
+        return None
 
     async def trim(self, partition: str, upto: StreamId) -> int:
         """Delete every message up to and including the position: exact, never an estimate. Returns how many."""
         after = StreamId(upto.ms, upto.counter + 1)
-        removed: int = await self._redis.xtrim(self._keys.journal(partition), minid=str(after), approximate=False)
+        removed: int = await self._redis.xtrim(
+            self._keys.journal(partition), minid=str(after), approximate=False
+        )
         return removed
 
     async def length(self, partition: str) -> int:

@@ -10,13 +10,13 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from creditgate.errors import InvalidInputs
 
 DECIMALS = 9
-NANOS = 10**DECIMALS
+NANOS = 1_000_000_000  # 10**DECIMALS
 
 # What one call may name: 13 integer digits. A balance may grow past it, to AMOUNT_MAX, by repeated grants.
 INPUT_INTEGER_DIGITS_MAX = 13
-INPUT_MAX = 10**INPUT_INTEGER_DIGITS_MAX * NANOS - 1
+INPUT_MAX = 10_000_000_000_000 * NANOS - 1
 # lua/lib/amount.lua keeps an amount in two limbs of 15 digits; 24 digits of nanos leave room to add without overflow.
-AMOUNT_MAX = 10**15 * NANOS
+AMOUNT_MAX = 1_000_000_000_000_000 * NANOS
 
 # The longest number token that is read at all: a bound on work, far above any amount in range.
 TOKEN_BYTES_MAX = 64
@@ -49,12 +49,16 @@ def parse_amount(token: bytes, *, field: str) -> int:
 def nanos_of(number: Decimal, *, field: str) -> int:
     """Return the nanos of an exact decimal, by the same rules as `parse_amount`."""
     if not number.is_finite() or number.adjusted() >= INPUT_INTEGER_DIGITS_MAX:
-        raise AmountOutOfRange(f"{field}: must have at most {INPUT_INTEGER_DIGITS_MAX} digits before the point")
+        raise AmountOutOfRange(
+            f"{field}: must have at most {INPUT_INTEGER_DIGITS_MAX} digits before the point"
+        )
     nanos = int(number.scaleb(DECIMALS, context=_CONTEXT).to_integral_value(context=_CONTEXT))
     if nanos == 0 and number != 0:
         raise AmountOutOfRange(f"{field}: is smaller than the smallest amount, 0.000000001")
     if abs(nanos) > INPUT_MAX:
-        raise AmountOutOfRange(f"{field}: must have at most {INPUT_INTEGER_DIGITS_MAX} digits before the point")
+        raise AmountOutOfRange(
+            f"{field}: must have at most {INPUT_INTEGER_DIGITS_MAX} digits before the point"
+        )
     return nanos
 
 

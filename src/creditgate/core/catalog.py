@@ -228,16 +228,27 @@ class Catalog:
         for member in members:
             feature = self.features.get(member)
             if member == system.id or (feature and feature.type is not FeatureType.METERED):
-                raise InvalidRequest(f"credit_schema: {member} is not a metered feature", code="invalid_feature")
+                raise InvalidRequest(
+                    f"credit_schema: {member} is not a metered feature", code="invalid_feature"
+                )
             if feature and not feature.consumable:
                 raise InvalidRequest(f"credit_schema: {member} is not consumable", code="invalid_feature")
 
     def _check_item(self, item: PlanItem) -> None:
         feature = self.feature(item.feature_id)
         if feature.type is FeatureType.BOOLEAN and (item.included_nanos or item.reset or item.price):
-            raise InvalidInputs(f"items: {feature.id} is on or off; it has no included amount, reset or price")
+            raise InvalidInputs(
+                f"items: {feature.id} is on or off; it has no included amount, reset or price"
+            )
         if not feature.consumable and item.reset is not None:
             raise InvalidInputs(f"items: {feature.id} is not consumable, so it cannot reset")
         price = item.price
-        if price is not None and item.reset is not None and item.reset.repeats and item.reset != price.recurrence:
-            raise InvalidRequest(f"items: a reset of {feature.id} that differs from its price is not supported yet")
+        if (
+            price is not None
+            and item.reset is not None
+            and item.reset.repeats
+            and item.reset != price.recurrence
+        ):
+            raise InvalidRequest(
+                f"items: a reset of {feature.id} that differs from its price is not supported yet"
+            )

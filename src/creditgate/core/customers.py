@@ -33,6 +33,12 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     price: ItemPrice | None = None
     add_on: bool = False
     may_go_negative: bool = False
+    external_id: str | None = None
+
+    @property
+    def public_id(self) -> str:
+        """The name the caller knows the balance by: the `balance_id` it gave, else ours."""
+        return self.external_id or self.id
 
     @property
     def granted_nanos(self) -> int:
@@ -83,17 +89,18 @@ class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Checkout(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something offered for payment: the plan as it was priced then, and how much of it."""
+    """Something offered for payment: a plan at its version then, and how much of it. `key` is the digest of the caller's
+    idempotency key, so that a repeated call finds it again."""
 
     id: str
     plan_id: str
     plan_version: int
     total_nanos: int
     created_at: int
-    expires_at: int
     quantities: dict[str, int] = {}
     success_url: str | None = None
     paid_at: int | None = None
+    key: str | None = None
 
 
 class Customer(msgspec.Struct, frozen=True, omit_defaults=True):

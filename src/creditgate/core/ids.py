@@ -30,5 +30,7 @@ def check_catalog_id(text: str, *, field: str) -> str:
     if not text:
         raise InvalidInputs(f"{field}: cannot be empty")
     if _CATALOG_ID.fullmatch(text) is None:
-        raise InvalidInputs(f"{field}: must contain only letters, numbers, underscores, hyphens (at most 128)")
+        raise InvalidInputs(
+            f"{field}: must contain only letters, numbers, underscores, hyphens (at most 128)"
+        )
     return text

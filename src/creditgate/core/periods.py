@@ -30,7 +30,11 @@ def boundary(anchor: int, recurrence: Recurrence, k: int, zone: str = "UTC") -> 
     tz = ZoneInfo(zone)
     local = (_EPOCH + timedelta(milliseconds=anchor)).astimezone(tz).replace(tzinfo=None)
     days = _DAYS.get(recurrence.interval)
-    moved = local + timedelta(days=steps * days) if days else _add_months(local, steps * _MONTHS[recurrence.interval])
+    moved = (
+        local + timedelta(days=steps * days)
+        if days
+        else _add_months(local, steps * _MONTHS[recurrence.interval])
+    )
     instant = moved.replace(tzinfo=tz).astimezone(UTC)
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 

@@ -44,14 +44,23 @@ def quote(plan: Plan, quantities: Mapping[str, int]) -> tuple[Line, ...]:
     for item in plan.items:
         if item.price:
             packs = _packs(item, quantities.get(item.feature_id, 0))
-            lines.append(Line(item.feature_id, packs * item.price.billing_units_nanos, packs * item.price.amount_nanos))
+            lines.append(
+                Line(item.feature_id, packs * item.price.billing_units_nanos, packs * item.price.amount_nanos)
+            )
     if any(line.total_nanos > AMOUNT_MAX or line.quantity_nanos > AMOUNT_MAX for line in lines):
         raise AmountOutOfRange("feature_quantities: the quantity or its price is too large")
     return tuple(lines)
 
 
 def given_by(
-    plan: Plan, catalog: Catalog, quantities: Mapping[str, int], *, owner_id: str, anchor: int, now: int, mint: Mint
+    plan: Plan,
+    catalog: Catalog,
+    quantities: Mapping[str, int],
+    *,
+    owner_id: str,
+    anchor: int,
+    now: int,
+    mint: Mint,
 ) -> Given:
     """Return the rows and flags of the plan for a customer who gets it now; periods hang on `anchor`."""
     rows, flags = [], []
@@ -78,7 +87,9 @@ def given_by(
     return Given(tuple(rows), tuple(flags))
 
 
-def new_customer(customer: Customer, catalog: Catalog, plans: tuple[Plan, ...], *, now: int, mint: Mint) -> Change:
+def new_customer(
+    customer: Customer, catalog: Catalog, plans: tuple[Plan, ...], *, now: int, mint: Mint
+) -> Change:
     """Return the change that creates a customer on the given free plans."""
     rows: list[Row] = []
     flags: list[Flag] = []
@@ -113,12 +124,20 @@ def check_attachable(customer: Customer, catalog: Catalog, plan: Plan) -> Subscr
     if _price_per_time(plan) < _price_per_time(current):
         raise InvalidRequest(f"Changing from {current.id} to the lower-priced {plan.id} is not supported yet")
     if any(not catalog.feature(item.feature_id).consumable and item.included_nanos for item in current.items):
-        raise InvalidRequest(f"Replacing {current.id}, which holds non-consumable features, is not supported yet")
+        raise InvalidRequest(
+            f"Replacing {current.id}, which holds non-consumable features, is not supported yet"
+        )
     return replaced
 
 
 def attach(
-    record: Record, customer: Customer, catalog: Catalog, plan: Plan, quantities: Mapping[str, int], *, mint: Mint
+    record: Record,
+    customer: Customer,
+    catalog: Catalog,
+    plan: Plan,
+    quantities: Mapping[str, int],
+    *,
+    mint: Mint,
 ) -> Change:
     """Return the change that gives the customer the plan at `record.now`, in place of the one that it replaces.
 

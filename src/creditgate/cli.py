@@ -1,0 +1,188 @@
+"""The command line. A setting comes from the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import cyclopts
+from cyclopts import Parameter
+from cyclopts.config import Env, Toml
+
+from creditgate import __version__
+from creditgate.errors import StartupError
+from creditgate.settings import Environment, Idempotency, Payments, Settings
+from creditgate.telemetry import configure_logging
+
+CONFIG_FILE = Path("creditgate.toml")
+
+app = cyclopts.App(
+    name="creditgate",
+    help="A metering sidecar: checks and takes credits in one atomic Redis call, and keeps every change in SQL.",
+    version=__version__,
+)
+
+DataDir = Annotated[Path, Parameter(help="Where the embedded servers keep their data, and where the key is.")]
+RedisUrl = Annotated[
+    str | None, Parameter(help="redis://, rediss:// or unix:// URL; without it, a Valkey of our own.")
+]
+DatabaseUrl = Annotated[
+    str | None, Parameter(help="sqlite:/// or postgresql:// URL; without it, DATA_DIR/ledger.db.")
+]
+Prefix = Annotated[
+    str, Parameter(help="What every key in Redis begins with; one prefix holds one environment.")
+]
+
+_DEFAULTS = Settings()
+
+
+@app.command
+def serve(
+    *,
+    host: Annotated[str, Parameter(help="The address to listen on.")] = _DEFAULTS.host,
+    port: Annotated[int, Parameter(help="The port to listen on; 0 picks one.")] = _DEFAULTS.port,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+    payments: Annotated[
+        Payments, Parameter(help="In environment test: pay on a page of our own, or at once.")
+    ] = _DEFAULTS.payments,
+    idempotency: Annotated[
+        Idempotency, Parameter(help="A repeated key replays the first answer, or is refused as Autumn does.")
+    ] = _DEFAULTS.idempotency,
+    allowed_hosts: Annotated[
+        tuple[str, ...], Parameter(help="Host headers that are answered.")
+    ] = _DEFAULTS.allowed_hosts,
+    public_url: Annotated[
+        str | None, Parameter(help="Where customers' browsers reach us, for links to checkouts.")
+    ] = None,
+    demo: Annotated[bool, Parameter(help="Load the tutorial's catalog and print curl lines to try.")] = False,
+) -> None:
+    """Run the sidecar. The first start makes the data: environment test, 8 partitions, and a secret key."""
+    settings = Settings(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        redis=redis,
+        database=database,
+        prefix=prefix,
+        payments=payments,
+        idempotency=idempotency,
+        allowed_hosts=allowed_hosts,
+        public_url=public_url,
+    )
+
+    def announce(base_url: str, key_file: Path) -> None:
+        print(f"creditgate ready on {base_url}", flush=True)
+        if demo:
+            print(demo_text(base_url, key_file), flush=True)
+
+    _run(_serve(settings, demo, announce))
+
+
+@app.command
+def init(
+    *,
+    env: Annotated[Environment, Parameter(help="What this data is for.")] = Environment.TEST,
+    partitions: Annotated[int, Parameter(help="Journal streams; 64 for a cluster.")] = 8,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Make the data, and decide what is fixed from then on: the environment and the number of partitions."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    from creditgate import server  # noqa: PLC0415 - `creditgate --help` need not load SQLAlchemy
+
+    made = _run(server.init(settings, env, partitions))
+    print(f"creditgate data ready: environment {made.environment}, {made.partitions} partitions")
+
+
+@app.command
+def verify(
+    *,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Prove that every balance is the sum of its history. Ends with 0 if it is, with 1 if anything differs."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    if not _run(_verify(settings)):
+        sys.exit(1)
+
+
+def demo_text(base_url: str, key_file: Path) -> str:
+    """Return three curl lines that work as they stand: make a customer, check, track."""
+
+    def curl(route: str, body: str) -> str:
+        key = f'-H "Authorization: Bearer $(cat {key_file})"'
+        return f"curl -s {base_url}/v1/{route} {key} -H 'Content-Type: application/json' -d '{body}'"
+
+    return "\n".join(
+        [
+            f"The secret key is in {key_file}. Try:",
+            curl("customers.get_or_create", '{"customer_id": "user_123"}'),
+            curl(
+                "balances.check",
+                '{"customer_id": "user_123", "feature_id": "basic_messages", "required_balance": 5}',
+            ),
+            curl("balances.track", '{"customer_id": "user_123", "feature_id": "basic_messages", "value": 2}'),
+        ]
+    )
+
+
+def main() -> None:
+    """Run the command line; a StartupError is one sentence on stderr and exit code 1."""
+    configure_logging()
+    file = _config_file(sys.argv[1:])
+    app.config = [Env("CREDITGATE_", command=False), *([file] if file else [])]
+    app([argument for argument in _without_config(sys.argv[1:])])
+
+
+async def _serve(settings: Settings, demo: bool, announce: Any) -> None:
+    from creditgate import server  # noqa: PLC0415 - `creditgate --help` need not load SQLAlchemy
+
+    await server.serve(settings, load_demo=demo, announce=announce)
+
+
+async def _verify(settings: Settings) -> bool:
+    from creditgate import server  # noqa: PLC0415 - `creditgate --help` need not load SQLAlchemy
+
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    print(f"{proof.customers} customers, {proof.entries} entries, {proof.differences_count} differences")
+    for difference in proof.differences:
+        print(f"- {difference}")
+    return proof.holds
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop  # noqa: PLC0415 - not needed for --help
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except StartupError as error:
+        _fail(error.message)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"creditgate: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _config_file(arguments: list[str]) -> Toml | None:
+    """Return the file named by --config, which must be there, or the one in this folder if it is there."""
+    if "--config" in arguments[:-1]:
+        return Toml(arguments[arguments.index("--config") + 1], use_commands_as_keys=False, must_exist=True)
+    return Toml(CONFIG_FILE, use_commands_as_keys=False) if CONFIG_FILE.exists() else None
+
+
+def _without_config(arguments: list[str]) -> list[str]:
+    if "--config" not in arguments[:-1]:
+        return arguments
+    at = arguments.index("--config")
+    return arguments[:at] + arguments[at + 2 :]

@@ -1,0 +1,74 @@
+"""API keys. Only the SHA-256 of a key is kept: a random key of 256 bits needs no slow hash."""
+
+import hashlib
+import secrets
+
+import msgspec
+
+from creditgate.balances.store import BalanceStore
+from creditgate.core.decisions import Status
+from creditgate.core.journal import SYSTEM_PARTITION, Call
+from creditgate.engine.attempts import Applied, Attempts
+from creditgate.engine.ids import OpIds
+from creditgate.errors import Undecided
+
+_TYPE = "key"
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """What is kept of a key; its id is the hash."""
+
+    created_at: int
+    name: str = "default"
+
+
+class Access:
+    """The keys of one environment, by hash."""
+
+    def __init__(self, store: BalanceStore, attempts: Attempts, op_ids: OpIds) -> None:
+        self._store = store
+        self._attempts = attempts
+        self._op_ids = op_ids
+        self._version = -1
+        self._hashes: frozenset[str] = frozenset()
+
+    async def allows(self, secret: str) -> bool:
+        """Say whether this is one of the keys; one that is not known makes us look for new ones once."""
+        digest = _digest(secret)
+        return digest in self._hashes or digest in await self._refresh()
+
+    async def first_key(self, environment: str, now_ms: int) -> str | None:
+        """Make the first key and return its secret, which is never seen again; None if there is one already."""
+        if await self._refresh():
+            return None
+        secret = f"cg_sk_{environment}_{secrets.token_urlsafe(32)}"
+        call = Call(verb="key.create", op_id=self._op_ids.next(), catalog_version=0)
+        written = await self._attempts.write(
+            SYSTEM_PARTITION,
+            call.op_id,
+            lambda not_after: self._store.put(
+                not_after=not_after,
+                call=call,
+                document_type=_TYPE,
+                document_id=_digest(secret),
+                expected_version=self._version,
+                document=msgspec.json.encode(ApiKey(created_at=now_ms)),
+            ),
+        )
+        if isinstance(written, Applied) or written.status is Status.OK:
+            await self._refresh()
+            return secret
+        if await self._refresh():  # another sidecar was first
+            return None
+        raise Undecided("The first API key could not be made")
+
+    async def _refresh(self) -> frozenset[str]:
+        version = await self._attempts.ask(lambda: self._store.documents_version(_TYPE))
+        if version != self._version:
+            self._version, documents = await self._attempts.ask(lambda: self._store.documents(_TYPE))
+            self._hashes = frozenset(documents)
+        return self._hashes
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,117 @@
+"""The flusher: what the streams hold goes to SQL, exactly once, and only then leaves the streams.
+
+One process at a time flushes, by lease; correctness rests on the position that moves with the rows, so one that lost its
+lease without noticing commits nothing. Killed anywhere, it goes on from the committed position.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from redis.exceptions import RedisError
+
+from creditgate.balances.keys import Keys
+from creditgate.balances.stream import JournalStream, Page
+from creditgate.core.journal import SYSTEM_PARTITION, StreamId
+from creditgate.engine.lease import Lease
+from creditgate.errors import CreditgateError
+from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
+from creditgate.telemetry import logger
+
+BATCH_ENTRIES = 500  # of one partition in one transaction; with 9 partitions, well under a second of SQLite
+FLUSH_TICK_S = 0.1  # how long the last entry of a quiet stream waits
+FLUSH_LEASE_MS = 5_000
+RETRY_WAIT_S = 1.0  # after SQL or Redis refused
+DRAIN_ROUNDS_MAX = 1_000  # batches flushed at shutdown before we leave the rest to the next start
+
+log = logger(__name__)
+
+
+class Flusher:
+    """Moves the journal of all partitions from Redis to SQL."""
+
+    def __init__(self, keys: Keys, stream: JournalStream, ledger: Ledger, lease: Lease) -> None:
+        self._partitions = (SYSTEM_PARTITION, *keys.partitions)
+        self._stream = stream
+        self._ledger = ledger
+        self._lease = lease
+        self._positions: dict[str, Position] | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Flush until `stop`, then once more until the streams are empty."""
+        while not self._stopping.is_set():
+            wait_s = await self._round()
+            if wait_s:
+                await self._sleep(wait_s)
+        for _ in range(DRAIN_ROUNDS_MAX):
+            if await self._round():
+                break
+        await self._lease.release()
+
+    def stop(self) -> None:
+        """Ask `run` to finish."""
+        self._stopping.set()
+
+    async def flush_once(self) -> int:
+        """Move one batch of every partition; returns the number of entries. Raises what SQL or Redis raises."""
+        if self._positions is None:
+            self._positions = await asyncio.to_thread(self._ledger.positions)
+        positions = self._positions
+        pages = await asyncio.gather(*(self._read(positions, partition) for partition in self._partitions))
+        batches = [
+            _batch(positions[partition], page)
+            for partition, page in zip(self._partitions, pages, strict=True)
+            if partition in positions and page.upto > positions[partition].stream_id
+        ]
+        if not batches:
+            return 0
+        try:
+            await asyncio.to_thread(self._ledger.append, batches)
+        finally:
+            self._positions = None  # a commit whose answer was lost may have moved them
+        for batch in batches:
+            await self._stream.trim(batch.partition, batch.upto)
+        self._positions = positions | {batch.partition: _position_after(batch) for batch in batches}
+        return sum(len(batch.entries) + len(batch.poison) for batch in batches)
+
+    async def _round(self) -> float:
+        """Flush once if the lease is ours; returns how long to wait before the next time."""
+        if not await self._lease.hold():
+            self._positions = None
+            return RETRY_WAIT_S
+        try:
+            count = await self.flush_once()
+        except PositionMoved as error:
+            log.warning("flushed_by_another", partition=error.partition)
+            return RETRY_WAIT_S
+        except (CreditgateError, RedisError, OSError) as error:
+            log.error("flush_failed", reason=str(error))
+            return RETRY_WAIT_S
+        return 0.0 if count >= BATCH_ENTRIES else FLUSH_TICK_S
+
+    async def _read(self, positions: Mapping[str, Position], partition: str) -> Page:
+        position = positions.get(partition)
+        after = position.stream_id if position else StreamId(0, 0)
+        return await self._stream.read(partition, after, count=BATCH_ENTRIES)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+
+def _batch(position: Position, page: Page) -> Batch:
+    return Batch(
+        partition=position.partition,
+        epoch=position.epoch,
+        after=position.stream_id,
+        upto=page.upto,
+        entries=page.entries,
+        poison=[Poison(poisoned.stream_id, poisoned.fields, poisoned.reason) for poisoned in page.poison],
+    )
+
+
+def _position_after(batch: Batch) -> Position:
+    return Position(batch.partition, batch.epoch, batch.upto)

@@ -1,0 +1,185 @@
+"""The past: the stream's tail first, then SQL, united by the identity of items.
+
+The other order would lose what is flushed in between.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from creditgate.balances.keys import Keys
+from creditgate.balances.stream import JournalStream
+from creditgate.core.customers import Row, Terms
+from creditgate.core.journal import Entry, StreamId
+from creditgate.errors import InvalidInputs
+from creditgate.ledger import events as ledger_events
+from creditgate.ledger.events import EventCursor, EventFilter
+from creditgate.ledger.store import Ledger
+
+PAGE_MAX = 1_000
+
+
+class Event(NamedTuple):
+    """One use of a feature. Deductions are pairs of the row (as it was then) and nanos, positive where taken."""
+
+    id: str
+    timestamp: int
+    feature_id: str
+    customer_id: str
+    value_nanos: int
+    properties: str
+    deductions: tuple[tuple[Row, int], ...]
+
+
+class EventPage(NamedTuple):
+    """A page of events, newest first; `next_cursor` is None on the last."""
+
+    events: tuple[Event, ...]
+    next_cursor: str | None
+
+
+class Term(NamedTuple):
+    """A row as it was from this entry on."""
+
+    since: StreamId
+    row: Row
+
+
+class History:
+    """What happened, for all customers of one environment."""
+
+    def __init__(self, keys: Keys, stream: JournalStream, ledger: Ledger) -> None:
+        self._keys = keys
+        self._stream = stream
+        self._ledger = ledger
+
+    async def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
+        """Return one entry, wherever it is by now."""
+        found = await self._stream.entry(partition, stream_id)
+        return found or await asyncio.to_thread(self._ledger.entry, partition, stream_id)
+
+    async def events(
+        self,
+        *,
+        customer_id: str | None,
+        feature_ids: tuple[str, ...],
+        start: int | None,
+        end: int | None,
+        limit: int,
+        cursor: str,
+    ) -> EventPage:
+        """Return one page of usage events; `start` is included, `end` is not. An event just tracked is there.
+
+        Raises InvalidInputs for a cursor that we did not give.
+        """
+        limit = min(limit, PAGE_MAX)
+        before = _decode_cursor(cursor)
+        customer = (self._keys.partition_of(customer_id), customer_id) if customer_id is not None else None
+        wanted = EventFilter(customer=customer, feature_ids=feature_ids, start_at=start, end_at=end)
+        partitions = [customer[0]] if customer else self._keys.partitions
+        tail = [entry for partition in partitions for entry in await self._tail(partition)]
+        stored = await asyncio.to_thread(self._ledger.events, wanted, before=before, limit=limit + 1)
+        found = {event.cursor: event for event in stored}
+        for event in _events_of(tail):
+            if _matches(event, wanted, before):
+                found[event.cursor] = event
+        newest = sorted(found.values(), key=lambda event: event.cursor, reverse=True)[: limit + 1]
+        page = newest[:limit]
+        rows = await self._rows_of(page, tail)
+        events = tuple(_event(event, rows) for event in page)
+        return EventPage(events, _encode_cursor(page[-1].cursor) if len(newest) > limit else None)
+
+    async def _tail(self, partition: str) -> list[Entry]:
+        return [entry async for entry in self._stream.tail(partition, StreamId(0, 0))]
+
+    async def _rows_of(
+        self, events: Iterable[ledger_events.Event], tail: Iterable[Entry]
+    ) -> dict[str, list[Term]]:
+        """Return the terms that the rows of these events ever had, by row, in order of time."""
+        customers = {
+            event.customer_id for event in events if event.customer_id is not None and event.deductions
+        }
+        terms: dict[StreamId, Terms] = {}
+        for customer_id in customers:
+            partition = self._keys.partition_of(customer_id)
+            for stream_id, text in await asyncio.to_thread(
+                self._ledger.document_versions, partition, customer_id, "terms"
+            ):
+                terms[stream_id] = msgspec.json.decode(text, type=Terms)
+        for entry in tail:
+            for item in entry.items:
+                if (
+                    entry.customer_id in customers
+                    and item.document_type == "terms"
+                    and item.document is not None
+                ):
+                    terms[entry.stream_id] = msgspec.json.decode(item.document, type=Terms)
+        rows: dict[str, list[Term]] = {}
+        for stream_id, version in sorted(terms.items(), key=lambda pair: pair[0]):
+            for row in version.rows:
+                rows.setdefault(row.id, []).append(Term(stream_id, row))
+        return rows
+
+
+def _events_of(entries: Iterable[Entry]) -> Iterable[ledger_events.Event]:
+    for entry in entries:
+        yield from ledger_events.events_of(entry)
+
+
+def _matches(event: ledger_events.Event, wanted: EventFilter, before: EventCursor | None) -> bool:
+    at = event.cursor.event_at
+    return (
+        (wanted.customer is None or event.customer_id == wanted.customer[1])
+        and (not wanted.feature_ids or event.call.feature_id in wanted.feature_ids)
+        and (wanted.start_at is None or at >= wanted.start_at)
+        and (wanted.end_at is None or at < wanted.end_at)
+        and (before is None or event.cursor < before)
+    )
+
+
+def _event(event: ledger_events.Event, rows: dict[str, list[Term]]) -> Event:
+    deductions = []
+    for item in event.deductions:
+        row = _row_at(rows.get(item.row_id or "", []), event.cursor.stream_id)
+        if row is not None and item.delta_nanos is not None:
+            deductions.append((row, -item.delta_nanos))
+    return Event(
+        id=_event_id(event.cursor),
+        timestamp=event.cursor.event_at,
+        feature_id=event.call.feature_id,
+        customer_id=event.customer_id or "",
+        value_nanos=event.call.value_nanos or 0,
+        properties=event.call.properties,
+        deductions=tuple(deductions),
+    )
+
+
+def _row_at(terms: list[Term], stream_id: StreamId) -> Row | None:
+    return next((term.row for term in reversed(terms) if term.since <= stream_id), None)
+
+
+def _event_id(cursor: EventCursor) -> str:
+    return "evt_" + _packed(f"{cursor.partition}.{cursor.stream_id}.{cursor.item}")
+
+
+def _encode_cursor(cursor: EventCursor) -> str:
+    return _packed(f"{cursor.event_at}.{cursor.partition}.{cursor.stream_id}.{cursor.item}")
+
+
+def _decode_cursor(text: str) -> EventCursor | None:
+    if not text:
+        return None
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+        event_at, partition, stream_id, item = raw.split(".")
+        return EventCursor(int(event_at), partition, StreamId.parse(stream_id), int(item))
+    except (ValueError, binascii.Error) as error:
+        raise InvalidInputs("start_cursor: is not a cursor that was given") from error
+
+
+def _packed(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

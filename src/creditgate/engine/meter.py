@@ -1,0 +1,240 @@
+"""check and track: the two questions that everything else is here for.
+
+A call is resolved to pools (the feature's own rows, and the credit systems that price it) with exact needs, decided by
+one script, and answered from its one reply.
+"""
+
+import msgspec
+
+from creditgate.balances.keys import Keys
+from creditgate.balances.store import BalanceStore, Need, Reply
+from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
+from creditgate.core.catalog import Catalog, Feature, FeatureType, Pool
+from creditgate.core.decisions import Decision, Mode, Moved, Status
+from creditgate.core.journal import Call, StreamId
+from creditgate.engine.attempts import Applied, Attempts
+from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.history import History
+from creditgate.engine.ids import OpIds
+from creditgate.engine.keys import CallerKey, key_reused
+from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
+from creditgate.errors import InvalidRequest, NotFound, Undecided
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """One use of a feature, by its id or by the name of an event.
+
+    `verb` is `track`, or `check` for a check that sends an event; `properties` is a JSON object as text; `occurred_at`
+    is the caller's time in Unix ms, for queries only.
+    """
+
+    verb: str
+    customer_id: str
+    feature_id: str | None
+    event_name: str | None
+    value_nanos: int
+    mode: Mode
+    properties: str = "{}"
+    occurred_at: int | None = None
+    key: CallerKey | None = None
+
+
+class Meter:
+    """Answers for all customers of one environment."""
+
+    def __init__(
+        self,
+        store: BalanceStore,
+        keys: Keys,
+        attempts: Attempts,
+        writer: CustomerWriter,
+        catalogs: Catalogs,
+        history: History,
+        op_ids: OpIds,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._attempts = attempts
+        self._writer = writer
+        self._catalogs = catalogs
+        self._history = history
+        self._op_ids = op_ids
+
+    async def check(self, *, customer_id: str, feature_id: str, required_nanos: int) -> Decision:
+        """Say whether the customer can afford so many units now; takes nothing.
+
+        Raises NotFound `feature_not_found` or `customer_not_found`, AmountOutOfRange, Undecided.
+        """
+        catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
+        feature = catalog.feature(feature_id)
+        needs = _needs(catalog, feature, required_nanos)
+        for _ in range(FORWARD_ROUNDS_MAX):
+            reply = await self._attempts.ask(lambda: self._store.check(customer_id=customer_id, pools=needs))
+            if reply.status is not Status.DUE:
+                _raise_if_absent(reply, customer_id)
+                return _checked(feature, needs, reply)
+            await self._writer.forward(customer_id)
+        raise Undecided("What fell due for this customer could not be brought up to date")
+
+    async def track(self, usage: Usage) -> Decision:
+        """Take what was used, or give back a negative value. In mode reject all or nothing: `allowed` says which.
+
+        Raises NotFound `feature_not_found` or `customer_not_found`, InvalidRequest, AmountOutOfRange, KeyReused,
+        Undecided.
+        """
+        catalog, feature = await self._resolve(usage)
+        if usage.verb == "check" and feature.type is FeatureType.BOOLEAN:
+            raise InvalidRequest(f"Feature {feature.id} is on or off; it cannot be used up with send_event")
+        needs = _needs(catalog, feature, usage.value_nanos)
+        call = self._call(usage, feature, catalog.version)
+        for _ in range(FORWARD_ROUNDS_MAX):
+            reply = await self._attempts.write(
+                self._keys.partition_of(usage.customer_id),
+                call.op_id,
+                lambda not_after: self._store.track(
+                    not_after=not_after,
+                    customer_id=usage.customer_id,
+                    call=call,
+                    mode=usage.mode,
+                    pools=needs,
+                ),
+            )
+            if isinstance(reply, Applied):
+                return await self._answer_again(usage, feature, needs, reply.stream_id, is_replay=False)
+            if reply.status is not Status.DUE:
+                return await self._tracked(usage, feature, needs, reply)
+            await self._writer.forward(usage.customer_id)
+        raise Undecided("What fell due for this customer could not be brought up to date")
+
+    async def _tracked(self, usage: Usage, feature: Feature, needs: list[Need], reply: Reply) -> Decision:
+        _raise_if_absent(reply, usage.customer_id)
+        if reply.status is Status.KEY_REUSED:
+            raise key_reused(usage.key)
+        if reply.status is Status.OUT_OF_RANGE:
+            raise AmountOutOfRange("value: the balance would leave the range of amounts")
+        moved, is_replay = reply.moved, reply.status is Status.REPLAYED
+        if is_replay and reply.stream_id is not None:
+            moved = await self._moved_by(usage.customer_id, reply.stream_id)
+        return _decision(
+            feature, needs, reply, moved, allowed=reply.status is not Status.REFUSED, is_replay=is_replay
+        )
+
+    async def _answer_again(
+        self, usage: Usage, feature: Feature, needs: list[Need], stream_id: StreamId, *, is_replay: bool
+    ) -> Decision:
+        """Answer for a call that took effect although its reply was lost: what it moved, and the balances as they are."""
+        reply = await self._attempts.ask(
+            lambda: self._store.check(customer_id=usage.customer_id, pools=needs)
+        )
+        moved = await self._moved_by(usage.customer_id, stream_id)
+        return _decision(feature, needs, reply, moved, allowed=True, is_replay=is_replay)
+
+    async def _moved_by(self, customer_id: str, stream_id: StreamId) -> tuple[Moved, ...]:
+        entry = await self._history.entry(self._keys.partition_of(customer_id), stream_id)
+        items = entry.items if entry else ()
+        return tuple(
+            Moved(i.row_id, i.delta_nanos)
+            for i in items
+            if i.row_id is not None and i.delta_nanos is not None
+        )
+
+    async def _resolve(self, usage: Usage) -> tuple[Catalog, Feature]:
+        name = usage.event_name
+        if usage.feature_id is not None:
+            feature_id = usage.feature_id
+            catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
+            return catalog, catalog.feature(feature_id)
+        catalog = await self._catalogs.having(lambda catalog: _features_of_event(catalog, name or ""))
+        features = _features_of_event(catalog, name or "")
+        if len(features) > 1:
+            raise InvalidRequest(
+                f"event_name: {name} counts for several features, which is not supported yet"
+            )
+        return catalog, features[0]
+
+    def _call(self, usage: Usage, feature: Feature, catalog_version: int) -> Call:
+        return Call(
+            verb=usage.verb,
+            op_id=self._op_ids.next(),
+            catalog_version=catalog_version,
+            key=usage.key.digest if usage.key else "",
+            fingerprint=usage.key.fingerprint if usage.key else "",
+            feature_id=feature.id,
+            value_nanos=usage.value_nanos,
+            occurred_at=usage.occurred_at,
+            event_name=usage.event_name or "",
+            properties=usage.properties,
+        )
+
+
+def _features_of_event(catalog: Catalog, event_name: str) -> tuple[Feature, ...]:
+    features = catalog.features_of_event(event_name)
+    if not features:
+        raise NotFound(f"No features found for event name: {event_name}", code="invalid_request")
+    return features
+
+
+def _needs(catalog: Catalog, feature: Feature, units_nanos: int) -> list[Need]:
+    """Return what the call needs of each pool. Costs are rounded once per pool, away from zero."""
+    needs = [Need(pool, multiply(units_nanos, pool.cost_nanos)) for pool in catalog.pools(feature.id)]
+    if any(abs(need.nanos) > INPUT_MAX for need in needs):
+        raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
+    return needs
+
+
+def _raise_if_absent(reply: Reply, customer_id: str) -> None:
+    if reply.status is Status.ABSENT:
+        raise NotFound(f"Customer {customer_id} not found", code="customer_not_found")
+    if reply.status is Status.UPGRADE:
+        raise Undecided("The record of this customer has a layout that this version does not know")
+
+
+def _checked(feature: Feature, needs: list[Need], reply: Reply) -> Decision:
+    allowed = reply.status is Status.OK
+    if feature.type is FeatureType.BOOLEAN:
+        allowed = any(flag.feature_id == feature.id for flag in reply.terms.flags)
+    chosen = needs[reply.pool - 1] if reply.pool else None
+    return _answer(feature, needs, chosen, reply, (), allowed=allowed, is_replay=False)
+
+
+def _decision(
+    feature: Feature,
+    needs: list[Need],
+    reply: Reply,
+    moved: tuple[Moved, ...],
+    *,
+    allowed: bool,
+    is_replay: bool,
+) -> Decision:
+    """The pool that answers is the first that gave; where none did, the last of those that the customer has."""
+    gave = {row.feature_id for row in reply.terms.rows for part in moved if part.row_id == row.id}
+    owned = {row.feature_id for row in reply.terms.rows}
+    chosen = next((need for need in needs if need.pool.feature_id in gave), None)
+    if chosen is None:
+        chosen = next((need for need in reversed(needs) if need.pool.feature_id in owned), None)
+    return _answer(feature, needs, chosen, reply, moved, allowed=allowed, is_replay=is_replay)
+
+
+def _answer(
+    feature: Feature,
+    needs: list[Need],
+    chosen: Need | None,
+    reply: Reply,
+    moved: tuple[Moved, ...],
+    *,
+    allowed: bool,
+    is_replay: bool,
+) -> Decision:
+    required = chosen or needs[min(1, len(needs) - 1)]
+    pools: tuple[Pool, ...] = tuple(need.pool for need in needs)
+    return Decision(
+        allowed=allowed,
+        feature_id=feature.id,
+        pools=pools,
+        pool=chosen.pool if chosen else None,
+        required_nanos=required.nanos,
+        terms=reply.terms,
+        balances=reply.balances,
+        moved=moved,
+        is_replay=is_replay,
+    )

@@ -1,0 +1,136 @@
+"""Redis against SQL, before the first call to a server process that we have not seen before.
+
+Redis can come back older than SQL: it lost the last second of its log, a failover lost what was not replicated, a backup
+was restored, or it is empty. Whatever SQL has beyond the stream is put back into the records, and the stream is told to
+go on after SQL's position; else entries with smaller ids would come, and never be read.
+"""
+
+import asyncio
+import secrets
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import ServerGuard, server_run_id
+from creditgate.balances.keys import Keys
+from creditgate.balances.store import BalanceStore
+from creditgate.balances.stream import JournalStream
+from creditgate.core.customers import Customer, Terms
+from creditgate.core.journal import SYSTEM_PARTITION, Call, StreamId
+from creditgate.errors import StartupError, Unavailable
+from creditgate.ledger.customers import CustomerState, KeyUse
+from creditgate.ledger.store import Ledger, Position
+from creditgate.telemetry import logger
+
+CUSTOMERS_PAGE = 500
+KEY_TTL_MS = 24 * 3_600_000
+
+log = logger(__name__)
+
+
+class Reconciler:
+    """Compares Redis with SQL once for each server process. Its own connections are not guarded: it opens the guard."""
+
+    def __init__(
+        self, redis: "Redis", keys: Keys, clock: RedisClock, ledger: Ledger, guard: ServerGuard
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._clock = clock
+        self._ledger = ledger
+        self._guard = guard
+        self._store = BalanceStore(redis, keys, clock)
+        self._stream = JournalStream(redis, keys)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Make sure that the server that answers now has all that SQL has; raises Unavailable if it does not answer."""
+        async with self._one_at_a_time:
+            try:
+                run_id = await server_run_id(self._redis)
+                if run_id == self._guard.run_id:
+                    return
+                await self._clock.read(self._redis)
+                positions = await asyncio.to_thread(self._ledger.positions)
+                for partition in (SYSTEM_PARTITION, *self._keys.partitions):
+                    await self._reconcile(partition, positions.get(partition))
+                self._guard.run_id = run_id
+            except (RedisError, OSError) as error:
+                raise Unavailable(f"Redis does not answer: {error}") from error
+
+    async def _reconcile(self, partition: str, position: Position | None) -> None:
+        epoch = await self._stream.epoch(partition)
+        if position is None:
+            epoch = await self._stream.begin(partition, secrets.token_hex(8))
+            position = await asyncio.to_thread(self._ledger.adopt, partition, epoch)
+        if epoch is not None and epoch != position.epoch:
+            raise StartupError(
+                f"Redis and the SQL database hold two different histories of partition {partition}."
+            )
+        last = await self._stream.last_id(partition)
+        if last >= position.stream_id:
+            return
+        restored = await self._restore(partition, last)
+        await self._stream.begin(partition, position.epoch)
+        await self._stream.advance(partition, position.stream_id)
+        log.warning(
+            "redis_was_behind_sql", partition=partition, was_at=str(last), customers_restored=restored
+        )
+
+    async def _restore(self, partition: str, last: StreamId) -> int:
+        if partition == SYSTEM_PARTITION:
+            await self._restore_documents()
+            count = 0
+        else:
+            count = await self._restore_customers(partition, last)
+        for use in await asyncio.to_thread(self._recent_keys, partition):
+            call = Call("", "", 0, key=use.key, fingerprint=use.fingerprint)
+            uid = use.uid or "-"
+            await self._store.restore_key(
+                customer_id=use.customer_id, uid=uid, call=call, stream_id=use.stream_id
+            )
+        return count
+
+    async def _restore_customers(self, partition: str, last: StreamId) -> int:
+        customer_ids = await asyncio.to_thread(lambda: list(self._ledger.customers_after(partition, last)))
+        for start in range(0, len(customer_ids), CUSTOMERS_PAGE):
+            page = customer_ids[start : start + CUSTOMERS_PAGE]
+            for state in await asyncio.to_thread(self._states, partition, page):
+                await self._restore_customer(state)
+        return len(customer_ids)
+
+    async def _restore_customer(self, state: CustomerState) -> None:
+        documents = {document.type: document.text for document in state.documents}
+        terms = msgspec.json.decode(documents["terms"], type=Terms)
+        amounts = {row.row_id: row.after_nanos for row in state.rows}
+        await self._store.restore(
+            customer_id=state.customer_id,
+            uid=state.uid or "",
+            sequence=state.sequence,
+            clock=state.pinned_at,
+            customer=msgspec.json.decode(documents["customer"], type=Customer),
+            terms=terms,
+            balances={row.id: amounts[row.id] for row in terms.rows},
+        )
+
+    async def _restore_documents(self) -> None:
+        for document_type, (version, documents) in (await asyncio.to_thread(self._system_documents)).items():
+            await self._store.restore_documents(document_type, version, documents)
+
+    def _states(self, partition: str, customer_ids: list[str]) -> list[CustomerState]:
+        states = (self._ledger.customer_state(partition, customer_id) for customer_id in customer_ids)
+        return [state for state in states if state is not None]
+
+    def _recent_keys(self, partition: str) -> list[KeyUse]:
+        return list(self._ledger.keys_since(partition, self._clock.now_ms() - KEY_TTL_MS))
+
+    def _system_documents(self) -> dict[str, tuple[int, dict[str, str]]]:
+        found: dict[str, tuple[int, dict[str, str]]] = {}
+        for document in self._ledger.documents(SYSTEM_PARTITION, None):
+            entry = self._ledger.entry(SYSTEM_PARTITION, document.stream_id)
+            version, documents = found.get(document.type, (0, {}))
+            documents[document.id] = document.text
+            found[document.type] = (max(version, entry.sequence if entry else 0), documents)
+        return found

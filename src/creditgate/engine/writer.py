@@ -1,0 +1,175 @@
+"""Changing a customer: read the record, step it forward if something is due, work the change out, apply it at once.
+
+The change holds only for the record that was read. If the record has moved on meanwhile, it is read and worked out again.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.keys import Keys
+from creditgate.balances.store import BalanceStore
+from creditgate.core.amounts import AmountOutOfRange
+from creditgate.core.changes import Change, forward_change
+from creditgate.core.customers import Record
+from creditgate.core.decisions import Status
+from creditgate.core.journal import Call
+from creditgate.engine.attempts import Applied, Attempts
+from creditgate.engine.ids import OpIds, mint
+from creditgate.engine.keys import CallerKey, key_reused
+from creditgate.errors import NotFound, Undecided
+from creditgate.telemetry import logger
+
+FORWARD_ROUNDS_MAX = 3
+CHANGE_ROUNDS_MAX = 8  # rounds lost to other writers of the same customer before we give up
+CLOCK_SKEW_MAX_MS = 60_000  # between Redis's clock and ours, while customers are stepped forward
+
+log = logger(__name__)
+
+
+class Outcome(NamedTuple):
+    """The record that the change was worked out from; `is_replay` says that the caller's key had done it before."""
+
+    record: Record
+    is_replay: bool
+
+
+class CustomerWriter:
+    """Every change of a customer but `track` goes through here."""
+
+    def __init__(
+        self, store: BalanceStore, keys: Keys, clock: RedisClock, attempts: Attempts, op_ids: OpIds
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._attempts = attempts
+        self._op_ids = op_ids
+
+    async def read(self, customer_id: str) -> Record | None:
+        """Return the customer's record with nothing overdue in it, None if there is no such customer."""
+        for _ in range(FORWARD_ROUNDS_MAX + 1):
+            record = await self._attempts.ask(lambda: self._store.read(customer_id=customer_id))
+            if record is None or not record.is_due:
+                return record
+            await self._step(record)
+        raise Undecided("What fell due for this customer could not be brought up to date")
+
+    async def forward(self, customer_id: str) -> None:
+        """Step the customer over what fell due; nothing happens if nothing is due, or somebody else did it."""
+        record = await self._attempts.ask(lambda: self._store.read(customer_id=customer_id))
+        if record is not None and record.is_due:
+            await self._step(record)
+
+    async def change(
+        self,
+        customer_id: str,
+        work_out: Callable[[Record], Change | None],
+        *,
+        verb: str,
+        catalog_version: int = 0,
+        key: CallerKey | None = None,
+        clock: int | None = None,
+    ) -> Outcome:
+        """Apply what `work_out` makes of the record; None changes nothing. `clock` pins the customer's clock.
+
+        Raises NotFound `customer_not_found`, KeyReused, Undecided, and whatever `work_out` raises.
+        """
+        for _ in range(CHANGE_ROUNDS_MAX):
+            record = await self.read(customer_id)
+            if record is None:
+                raise NotFound(f"Customer {customer_id} not found", code="customer_not_found")
+            change = work_out(record)
+            if change is None:
+                return Outcome(record, is_replay=False)
+            status = await self._apply(
+                customer_id, change, record.uid, record.shape, verb, catalog_version, key, clock
+            )
+            if status in (Status.OK, Status.REPLAYED):
+                return Outcome(record, is_replay=status is Status.REPLAYED)
+        raise Undecided("The customer is being changed by too many others at once; nothing was changed")
+
+    async def create(
+        self, customer_id: str, change: Change, *, catalog_version: int, key: CallerKey | None
+    ) -> bool:
+        """Create the customer; False if somebody else was first."""
+        status = await self._apply(customer_id, change, mint("uid"), 0, "create", catalog_version, key, None)
+        return status in (Status.OK, Status.REPLAYED)
+
+    async def is_replay(self, customer_id: str, verb: str, key: CallerKey | None) -> bool:
+        """Say whether the key was used for this very call; raises KeyReused if it was used for another one.
+
+        For calls that would otherwise be refused because they have been done: it asks with a shape that never is.
+        """
+        if key is None:
+            return False
+        status = await self._apply(customer_id, Change(due=None), "-", -1, verb, 0, key, None)
+        return status is Status.REPLAYED
+
+    async def _apply(
+        self,
+        customer_id: str,
+        change: Change,
+        uid: str,
+        shape: int,
+        verb: str,
+        catalog_version: int,
+        key: CallerKey | None,
+        clock: int | None,
+    ) -> Status:
+        call = self._call(verb, catalog_version, key)
+        written = await self._attempts.write(
+            self._keys.partition_of(customer_id),
+            call.op_id,
+            lambda not_after: self._store.change(
+                not_after=not_after,
+                customer_id=customer_id,
+                call=call,
+                uid=uid,
+                expected_shape=shape,
+                clock=clock,
+                change=change,
+            ),
+        )
+        if isinstance(written, Applied):
+            return Status.OK
+        if written.status is Status.KEY_REUSED:
+            raise key_reused(key)
+        if written.status is Status.OUT_OF_RANGE:
+            raise AmountOutOfRange("The balance would leave the range of amounts")
+        return written.status
+
+    async def _step(self, record: Record) -> None:
+        if record.clock is None:
+            await self._check_clocks()
+        customer_id = record.customer.id
+        call = self._call("forward", 0, None)
+        await self._attempts.write(
+            self._keys.partition_of(customer_id),
+            call.op_id,
+            lambda not_after: self._store.forward(
+                not_after=not_after,
+                customer_id=customer_id,
+                call=call,
+                uid=record.uid,
+                expected_sequence=record.sequence,
+                change=forward_change(record),
+            ),
+        )
+
+    async def _check_clocks(self) -> None:
+        """A clock that jumped must not give everybody a month."""
+        if abs(self._clock.skew_ms) > CLOCK_SKEW_MAX_MS:
+            log.error("clocks_disagree", redis_minus_ours_ms=self._clock.skew_ms)
+            raise Undecided(
+                "The clocks of Redis and of this machine disagree; nothing that fell due is stepped"
+            )
+
+    def _call(self, verb: str, catalog_version: int, key: CallerKey | None) -> Call:
+        return Call(
+            verb=verb,
+            op_id=self._op_ids.next(),
+            catalog_version=catalog_version,
+            key=key.digest if key else "",
+            fingerprint=key.fingerprint if key else "",
+        )

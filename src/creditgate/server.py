@@ -1,0 +1,353 @@
+"""Puts the rooms together and runs them: connections, use cases, background work, HTTP; then takes them down in order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import uvicorn
+from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+
+from creditgate.api.app import ApiSettings, create_app
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import ServerGuard, guarded_client, plain_client
+from creditgate.balances.embedded import EmbeddedValkey
+from creditgate.balances.keys import Keys
+from creditgate.balances.store import BalanceStore
+from creditgate.balances.stream import JournalStream
+from creditgate.core.journal import SYSTEM_PARTITION
+from creditgate.engine import demo
+from creditgate.engine.access import Access
+from creditgate.engine.attempts import Attempts
+from creditgate.engine.billing import Billing
+from creditgate.engine.catalogs import REFRESH_TICK_S, Catalogs
+from creditgate.engine.customers import Customers
+from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
+from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
+from creditgate.engine.history import History
+from creditgate.engine.ids import OpIds
+from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_instance, read_instance
+from creditgate.engine.lease import Lease
+from creditgate.engine.meter import Meter
+from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.verify import Verifier
+from creditgate.engine.writer import CustomerWriter
+from creditgate.errors import CreditgateError, StartupError
+from creditgate.ledger.store import Ledger
+from creditgate.settings import Environment, Settings
+from creditgate.telemetry import logger
+
+CLOCK_TICK_S = 10.0
+GRACEFUL_SHUTDOWN_S = 10  # for requests in flight; each has a deadline far below
+KEEP_ALIVE_S = 30
+READY_TIMEOUT_S = 0.5
+
+log = logger(__name__)
+
+
+class Stores(NamedTuple):
+    """Redis and SQL of one environment, opened."""
+
+    redis: "Redis"  # unguarded: for start-up, reconciling and verifying
+    ledger: Ledger
+    instance: Instance
+    keys: Keys
+
+
+class UseCases(NamedTuple):
+    """The engine, put together."""
+
+    meter: Meter
+    customers: Customers
+    catalogs: Catalogs
+    billing: Billing
+    access: Access
+    history: History
+    flusher: Flusher
+    sweep: Sweep
+    clock: RedisClock
+
+
+@asynccontextmanager
+async def embedded_redis(settings: Settings, *, join: bool = False) -> AsyncIterator[str]:
+    """Yield the URL of Redis: the one that was named, else our own server in the data directory, watched and stopped.
+
+    `join`: a server that already runs there is used as it is.
+    """
+    if settings.redis is not None:
+        yield settings.redis
+        return
+    valkey = EmbeddedValkey(settings.data_dir)
+    if join and await _answers(f"unix://{valkey.socket_path}"):
+        yield f"unix://{valkey.socket_path}"
+        return
+    url = await valkey.start()
+    watching = asyncio.create_task(valkey.watch())
+    try:
+        yield url
+    finally:
+        await valkey.stop()
+        await watching
+
+
+@asynccontextmanager
+async def open_stores(
+    settings: Settings, redis_url: str, *, make: tuple[Environment, int] | None
+) -> AsyncIterator[Stores]:
+    """Yield Redis and SQL, checked and migrated. `make` says what to decide if there is no data yet."""
+    redis = plain_client(redis_url)
+    ledger = Ledger(settings.database_url)
+    try:
+        await check_server(redis)
+        await asyncio.to_thread(ledger.migrate)
+        instance = await read_instance(redis, settings.prefix) or await asyncio.to_thread(
+            _instance_in_sql, ledger
+        )
+        if instance is None:
+            if make is None:
+                raise StartupError("There is no data of creditgate here.")
+            instance = await make_instance(redis, settings.prefix, *make)
+        yield Stores(redis, ledger, instance, Keys(instance.partitions, settings.prefix))
+    finally:
+        await redis.aclose()
+        await asyncio.to_thread(ledger.close)
+
+
+@asynccontextmanager
+async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> AsyncIterator[UseCases]:
+    """Yield the engine, with Redis brought up to SQL."""
+    guard, clock, op_ids = ServerGuard(), RedisClock(), OpIds()
+    redis, keys, ledger, instance = (
+        guarded_client(redis_url, guard),
+        stores.keys,
+        stores.ledger,
+        stores.instance,
+    )
+    reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
+    try:
+        await reconciler.run()
+        store, stream = BalanceStore(redis, keys, clock), JournalStream(redis, keys)
+        attempts = Attempts(redis, clock, stream, ledger, reconciler)
+        writer = CustomerWriter(store, keys, clock, attempts, op_ids)
+        catalogs = Catalogs(store, attempts, op_ids)
+        await catalogs.refresh()
+        customers = Customers(writer, catalogs, clock, instance.environment)
+        history = History(keys, stream, ledger)
+        billing = Billing(
+            writer,
+            customers,
+            catalogs,
+            environment=instance.environment,
+            payments=settings.payments,
+            signing_secret=instance.signing_secret,
+        )
+        yield UseCases(
+            meter=Meter(store, keys, attempts, writer, catalogs, history, op_ids),
+            customers=customers,
+            catalogs=catalogs,
+            billing=billing,
+            access=Access(store, attempts, op_ids),
+            history=history,
+            flusher=Flusher(keys, stream, ledger, Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS)),
+            sweep=Sweep(store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS)),
+            clock=clock,
+        )
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
+    """Flush, sweep and refresh until the end; then flush what is left."""
+    scheduler = AsyncIOScheduler(
+        timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    )
+    scheduler.add_job(_guarded(cases.sweep.tick), "interval", seconds=SWEEP_TICK_S)
+    scheduler.add_job(_guarded(cases.catalogs.refresh), "interval", seconds=REFRESH_TICK_S)
+    scheduler.add_job(_guarded(lambda: cases.clock.read(redis)), "interval", seconds=CLOCK_TICK_S)
+    scheduler.start()
+    flushing = asyncio.create_task(cases.flusher.run())
+    try:
+        yield
+    finally:
+        scheduler.shutdown(wait=False)
+        cases.flusher.stop()
+        await flushing
+
+
+async def serve(settings: Settings, *, load_demo: bool, announce: Callable[[str, Path], None]) -> None:
+    """Run the sidecar until SIGTERM or SIGINT. `announce` is told the base URL and the key file when it answers.
+
+    Raises StartupError, in one sentence, where it cannot start.
+    """
+    with _listening_socket(settings.host, settings.port) as listening:
+        base_url = f"http://{settings.host}:{listening.getsockname()[1]}"
+        async with AsyncExitStack() as open_things:
+            redis_url = await open_things.enter_async_context(embedded_redis(settings))
+            stores = await open_things.enter_async_context(
+                open_stores(settings, redis_url, make=(Environment.TEST, PARTITIONS))
+            )
+            cases = await open_things.enter_async_context(open_use_cases(settings, redis_url, stores))
+            await open_things.enter_async_context(background_work(cases, stores.redis))
+            key_file = await _write_first_key(settings, stores.instance, cases)
+            if load_demo:
+                await demo.load(cases.catalogs, cases.clock.now_ms())
+            app = _app(settings, stores, cases, settings.public_url or base_url)
+            server = _Server(
+                uvicorn.Config(
+                    app,
+                    http="httptools",
+                    ws="none",
+                    lifespan="off",
+                    access_log=False,
+                    log_config=None,
+                    server_header=False,
+                    proxy_headers=False,
+                    timeout_keep_alive=KEEP_ALIVE_S,
+                    timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+                ),
+                lambda: announce(base_url, key_file),
+            )
+            await server.serve(sockets=[listening])
+
+
+async def init(settings: Settings, environment: Environment, partitions: int) -> Instance:
+    """Make the data; StartupError if it is there already with something else decided."""
+    async with embedded_redis(settings, join=True) as redis_url:
+        async with open_stores(settings, redis_url, make=(environment, partitions)) as stores:
+            made = stores.instance
+    if (made.environment, made.partitions) != (environment, partitions):
+        raise StartupError(
+            f"The data was made for environment {made.environment} with {made.partitions} partitions; that is fixed."
+        )
+    return made
+
+
+@asynccontextmanager
+async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
+    """Yield a verifier of the data, beside a running sidecar or with nothing running."""
+    async with (
+        embedded_redis(settings, join=True) as redis_url,
+        open_stores(settings, redis_url, make=None) as stores,
+    ):
+        store = BalanceStore(stores.redis, stores.keys, RedisClock())
+        stream = JournalStream(stores.redis, stores.keys)
+        yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says when it answers, and that ends by returning: what comes after it is ours to close."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def _app(settings: Settings, stores: Stores, cases: UseCases, public_url: str) -> Starlette:
+    async def ready() -> dict[str, str]:
+        return {"redis": await _redis_state(stores.redis), "sql": await _sql_state(stores.ledger)}
+
+    return create_app(
+        meter=cases.meter,
+        customers=cases.customers,
+        catalogs=cases.catalogs,
+        billing=cases.billing,
+        access=cases.access,
+        history=cases.history,
+        ready=ready,
+        settings=ApiSettings(
+            env=stores.instance.environment.value,
+            idempotency=settings.idempotency.value,
+            allowed_hosts=settings.allowed_hosts,
+            public_url=public_url,
+        ),
+    )
+
+
+async def _write_first_key(settings: Settings, instance: Instance, cases: UseCases) -> Path:
+    """Make the first API key of new data and keep it in the data directory; returns where."""
+    path = settings.data_dir / "secret_key"
+    secret = await cases.access.first_key(instance.environment, cases.clock.now_ms())
+    if secret is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secret + "\n")
+    return path
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+    return listening
+
+
+def _instance_in_sql(ledger: Ledger) -> Instance | None:
+    """An empty Redis is no new environment as long as SQL has one."""
+    documents = ledger.documents(SYSTEM_PARTITION, None)
+    text = next((document.text for document in documents if document.type == "settings"), None)
+    return msgspec.json.decode(text, type=Instance) if text is not None else None
+
+
+def _guarded(work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+    async def tick() -> None:
+        try:
+            await work()
+        except (CreditgateError, RedisError, OSError) as error:
+            log.warning("tick_failed", reason=str(error))
+
+    return tick
+
+
+async def _answers(url: str) -> bool:
+    redis = plain_client(url)
+    try:
+        return bool(await redis.ping())
+    except (RedisError, OSError):
+        return False
+    finally:
+        await redis.aclose()
+
+
+async def _redis_state(redis: "Redis") -> str:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await redis.ping()
+    except (RedisError, OSError, TimeoutError):
+        return "does not answer"
+    return "ok"
+
+
+async def _sql_state(ledger: Ledger) -> str:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await asyncio.to_thread(ledger.positions)
+    except (CreditgateError, TimeoutError):
+        return "does not answer"
+    return "ok"

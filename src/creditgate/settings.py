@@ -1,0 +1,46 @@
+"""The settings of a process, as values. Where they come from (flags, environment, file) is the business of `cli.py`."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+
+class Environment(StrEnum):
+    """One data directory or prefix holds one of them, fixed when the data is made."""
+
+    TEST = "test"
+    LIVE = "live"
+
+
+class Payments(StrEnum):
+    """How a price is paid in environment test: on a page of our own, or at once."""
+
+    SANDBOX = "sandbox"
+    INSTANT = "instant"
+
+
+class Idempotency(StrEnum):
+    """What a repeated key is answered: the first answer again, or 409 as Autumn does."""
+
+    REPLAY = "replay"
+    AUTUMN = "autumn"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set. `redis` and `database` None: the embedded Valkey, and SQLite in the data directory."""
+
+    host: str = "127.0.0.1"
+    port: int = 8787
+    data_dir: Path = Path("creditgate-data")
+    redis: str | None = None
+    database: str | None = None
+    prefix: str = "cg"
+    payments: Payments = Payments.SANDBOX
+    idempotency: Idempotency = Idempotency.REPLAY
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    public_url: str | None = None
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data_dir.absolute() / 'ledger.db'}"
