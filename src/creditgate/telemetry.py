@@ -37,9 +37,9 @@ def configure_logging(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # The scheduler reports every tick at INFO, uvicorn every start and stop that we announce ourselves.
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # At INFO the scheduler reports every tick, Alembic its plug-ins, and uvicorn what we announce ourselves.
+    for name in ("apscheduler", "alembic", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def logger(name: str) -> Any:

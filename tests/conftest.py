@@ -1,0 +1,67 @@
+"""Fixtures of all tests: a real Valkey for each test process, emptied before each test; a running sidecar."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from tests.balances.valkey_process import ValkeyProcess
+from tests.sidecar_process import SidecarProcess
+
+SOCKET_TIMEOUT_SECONDS = 20.0
+
+
+@pytest.fixture(scope="session")
+def valkey_socket() -> Iterator[str]:
+    """The socket of a Valkey that writes everything to disk before it answers; one for each worker of pytest-xdist."""
+    server = ValkeyProcess()
+    try:
+        server.start()
+        yield server.socket
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def redis(valkey_socket: str) -> AsyncIterator["Redis"]:
+    """A client of the Valkey, which is empty when the test begins."""
+    client = Redis(
+        unix_socket_path=valkey_socket, retry=Retry(NoBackoff(), 0), socket_timeout=SOCKET_TIMEOUT_SECONDS
+    )
+    try:
+        await client.flushall()
+        yield client
+    finally:
+        await client.aclose()
+
+
+@pytest.fixture(scope="module")
+def sidecar() -> Iterator[SidecarProcess]:
+    """A running sidecar with nothing in its catalog yet; one for each module of tests."""
+    process = SidecarProcess()
+    try:
+        yield process.start()
+    finally:
+        process.close()
+
+
+@pytest.fixture(scope="module")
+def sidecar_url(sidecar: SidecarProcess) -> str:
+    """Where it answers."""
+    return sidecar.url
+
+
+@pytest.fixture(scope="module")
+def secret_key(sidecar: SidecarProcess) -> str:
+    """Its API key."""
+    return sidecar.key
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much the model test did: a number that falls to nothing is a test that no longer tests."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "said":
+                terminalreporter.write_line(f"{report.nodeid}: {value}")

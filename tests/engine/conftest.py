@@ -1,0 +1,34 @@
+"""The engine of one sidecar in this process, on a real Valkey and a real SQLite file."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from creditgate import server
+from creditgate.engine import demo
+from creditgate.settings import Environment, Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, valkey_socket: str, redis: "Redis") -> Settings:
+    """Settings of a sidecar on the empty Valkey and a database of its own."""
+    return Settings(data_dir=tmp_path, redis=f"unix://{valkey_socket}")
+
+
+@pytest.fixture
+async def stores(settings: Settings) -> AsyncIterator[server.Stores]:
+    """Redis and SQL, opened as a sidecar does."""
+    assert settings.redis is not None
+    async with server.open_stores(settings, settings.redis, make=(Environment.TEST, 8)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def cases(settings: Settings, stores: server.Stores) -> AsyncIterator[server.UseCases]:
+    """The use cases with the tutorial's catalog; nothing runs in the background."""
+    assert settings.redis is not None
+    async with server.open_use_cases(settings, settings.redis, stores) as opened:
+        await demo.load(opened.catalogs, opened.clock.now_ms())
+        yield opened

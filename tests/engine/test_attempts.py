@@ -1,0 +1,88 @@
+"""One effect for one call, whatever becomes of the reply."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from creditgate import server
+from creditgate.core.amounts import NANOS
+from creditgate.core.decisions import Mode
+from creditgate.engine import demo
+from creditgate.engine.customers import Profile
+from creditgate.engine.meter import Usage
+from creditgate.errors import Undecided
+from creditgate.settings import Settings
+from tests.engine.fault_proxy import FaultProxy
+
+TRACK = Usage("track", "ann", "premium_messages", None, NANOS, Mode.CAP)
+
+
+@pytest.fixture
+async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
+    """A proxy in front of the Valkey."""
+    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def cases(
+    settings: Settings, stores: server.Stores, proxy: FaultProxy
+) -> AsyncIterator[server.UseCases]:
+    """The use cases behind the proxy, with a customer who has 5 credits."""
+    async with server.open_use_cases(settings, proxy.url, stores) as opened:
+        await demo.load(opened.catalogs, opened.clock.now_ms())
+        await opened.customers.get_or_create("ann", Profile())
+        yield opened
+
+
+async def test_a_lost_reply_is_one_effect(cases: server.UseCases, proxy: FaultProxy) -> None:
+    """A track whose reply was lost is taken once, and answered with what it took."""
+    proxy.lose_reply_to(b"track")
+    decision = await cases.meter.track(TRACK)
+    assert proxy.faults == 1
+    assert decision.allowed
+    assert [moved.delta_nanos for moved in decision.moved] == [-NANOS // 10]
+    assert await _remaining(cases) == 49 * NANOS // 10
+
+
+async def test_a_lost_reply_is_found_in_sql_when_it_was_flushed(
+    cases: server.UseCases, proxy: FaultProxy
+) -> None:
+    """The flusher may have trimmed the entry before we look: then SQL has it, and it is not sent again."""
+    proxy.lose_reply_to(b"track")
+    original = cases.history._stream.find_op
+
+    async def find_after_flush(*args: object, **named: object) -> object:
+        await cases.flusher.flush_once()
+        return await original(*args, **named)  # type: ignore[arg-type]
+
+    cases.history._stream.find_op = find_after_flush  # type: ignore[method-assign,assignment]
+    decision = await cases.meter.track(TRACK)
+    assert [moved.delta_nanos for moved in decision.moved] == [-NANOS // 10]
+    assert await _remaining(cases) == 49 * NANOS // 10
+
+
+async def test_a_call_that_arrives_late_has_no_effect(cases: server.UseCases, proxy: FaultProxy) -> None:
+    """A first attempt that stalls past its not_after writes nothing; the second one is the only effect."""
+    proxy.hold_back(b"track", 0.5)
+    decision = await cases.meter.track(TRACK)
+    assert proxy.faults == 1
+    assert decision.allowed
+    assert await _remaining(cases) == 49 * NANOS // 10
+
+
+async def test_no_answer_in_time_is_undecided(
+    cases: server.UseCases, proxy: FaultProxy, stores: server.Stores
+) -> None:
+    """While Redis cannot be reached, a call says that it does not know, within its deadline, and nothing is taken."""
+    await proxy.__aexit__()
+    with pytest.raises(Undecided):
+        await cases.meter.track(TRACK)
+    with pytest.raises(Undecided):
+        await cases.meter.check(customer_id="ann", feature_id="premium_messages", required_nanos=NANOS)
+
+
+async def _remaining(cases: server.UseCases) -> int:
+    record = await cases.customers.get("ann")
+    return sum(record.balances.values())
