@@ -122,7 +122,11 @@ class SidecarProcess:
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run one command line of creditgate to its end."""
     return subprocess.run(
-        [*MAIN, *arguments], capture_output=True, text=True, timeout=STOP_SECONDS_MAX + START_SECONDS_MAX
+        [*MAIN, *arguments],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=STOP_SECONDS_MAX + START_SECONDS_MAX,
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line. A setting comes from the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
+"""The command line. A setting is the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
 
 import asyncio
 import sys
@@ -94,7 +94,7 @@ def init(
 ) -> None:
     """Make the data, and decide what is fixed from then on: the environment and the number of partitions."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    from creditgate import server  # noqa: PLC0415 - `creditgate --help` need not load SQLAlchemy
+    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
 
     made = _run(server.init(settings, env, partitions))
     print(f"creditgate data ready: environment {made.environment}, {made.partitions} partitions")
@@ -139,17 +139,17 @@ def main() -> None:
     configure_logging()
     file = _config_file(sys.argv[1:])
     app.config = [Env("CREDITGATE_", command=False), *([file] if file else [])]
-    app([argument for argument in _without_config(sys.argv[1:])])
+    app(_without_config(sys.argv[1:]))
 
 
 async def _serve(settings: Settings, demo: bool, announce: Any) -> None:
-    from creditgate import server  # noqa: PLC0415 - `creditgate --help` need not load SQLAlchemy
+    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
 
     await server.serve(settings, load_demo=demo, announce=announce)
 
 
 async def _verify(settings: Settings) -> bool:
-    from creditgate import server  # noqa: PLC0415 - `creditgate --help` need not load SQLAlchemy
+    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
 
     async with server.open_verifier(settings) as verifier:
         proof = await verifier.verify()
@@ -160,7 +160,7 @@ async def _verify(settings: Settings) -> bool:
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    import uvloop  # noqa: PLC0415 - not needed for --help
+    import uvloop  # here, for the same reason
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,4 +1,4 @@
-"""Puts the rooms together and runs them: connections, use cases, background work, HTTP; then takes them down in order."""
+"""Puts the rooms together and runs them: connections, use cases, background work, HTTP. Takes them down in order."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,10 +104,11 @@ async def open_stores(
     settings: Settings, redis_url: str, *, make: tuple[Environment, int] | None
 ) -> AsyncIterator[Stores]:
     """Yield Redis and SQL, checked and migrated. `make` says what to decide if there is no data yet."""
-    redis = plain_client(redis_url)
-    ledger = Ledger(settings.database_url)
-    try:
+    async with AsyncExitStack() as opened:
+        redis = await opened.enter_async_context(aclosing(plain_client(redis_url)))
         await check_server(redis)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ledger = opened.enter_context(closing(Ledger(settings.database_url)))
         await asyncio.to_thread(ledger.migrate)
         instance = await read_instance(redis, settings.prefix) or await asyncio.to_thread(
             _instance_in_sql, ledger
@@ -117,9 +118,6 @@ async def open_stores(
                 raise StartupError("There is no data of creditgate here.")
             instance = await make_instance(redis, settings.prefix, *make)
         yield Stores(redis, ledger, instance, Keys(instance.partitions, settings.prefix))
-    finally:
-        await redis.aclose()
-        await asyncio.to_thread(ledger.close)
 
 
 @asynccontextmanager
@@ -222,9 +220,11 @@ async def serve(settings: Settings, *, load_demo: bool, announce: Callable[[str,
 
 async def init(settings: Settings, environment: Environment, partitions: int) -> Instance:
     """Make the data; StartupError if it is there already with something else decided."""
-    async with embedded_redis(settings, join=True) as redis_url:
-        async with open_stores(settings, redis_url, make=(environment, partitions)) as stores:
-            made = stores.instance
+    async with (
+        embedded_redis(settings, join=True) as redis_url,
+        open_stores(settings, redis_url, make=(environment, partitions)) as stores,
+    ):
+        made = stores.instance
     if (made.environment, made.partitions) != (environment, partitions):
         raise StartupError(
             f"The data was made for environment {made.environment} with {made.partitions} partitions; that is fixed."
@@ -289,7 +289,6 @@ async def _write_first_key(settings: Settings, instance: Instance, cases: UseCas
     path = settings.data_dir / "secret_key"
     secret = await cases.access.first_key(instance.environment, cases.clock.now_ms())
     if secret is not None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secret + "\n")

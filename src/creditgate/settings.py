@@ -28,7 +28,7 @@ class Idempotency(StrEnum):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set. `redis` and `database` None: the embedded Valkey, and SQLite in the data directory."""
+    """Everything that can be set. Without `redis` and `database`: our own Valkey, and SQLite, in the data directory."""
 
     host: str = "127.0.0.1"
     port: int = 8787

@@ -1,4 +1,4 @@
-"""A proxy between a sidecar and Redis that can lose a reply after the command took effect, which no server does at will."""
+"""A proxy between a sidecar and Redis that can lose the reply to a command that took effect."""
 
 import asyncio
 from pathlib import Path

@@ -32,7 +32,8 @@ async def test_many_missed_months_are_one_reset(cases: server.UseCases) -> None:
     later = await cases.customers.advance_test_clock("ann", record.now + 100 * MONTH_MS)
     assert list(later.balances.values()) == [5 * NANOS]
     (row,) = later.terms.rows
-    assert row.resets_at is not None and row.resets_at > later.now
+    assert row.resets_at is not None
+    assert row.resets_at > later.now
     assert row.period >= 100
 
 

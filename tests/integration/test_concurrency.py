@@ -33,7 +33,9 @@ async def test_the_last_credit_is_spent_once(pair: tuple[SidecarProcess, Sidecar
     assert accepted == PRICE_IN_CALLS
     balance = pair[1].ask("customers.get", {"customer_id": "crowd"})["balances"]["usd_credits"]
     assert (balance["remaining"], balance["usage"]) == (0, 5)
-    wait_until(lambda: _rows_in_sql(pair[0], "crowd") == PRICE_IN_CALLS, what="every accepted call once in SQL")
+    wait_until(
+        lambda: _rows_in_sql(pair[0], "crowd") == PRICE_IN_CALLS, what="every accepted call once in SQL"
+    )
     assert pair[0].verify().returncode == 0
 
 

@@ -64,7 +64,7 @@ def _assert_the_books_hold(sidecar: SidecarProcess, acknowledged: set[str]) -> N
 async def _load(sidecar: SidecarProcess, disturb: object) -> set[str]:
     """Track with ids of our own from many clients, disturb in the middle, return the ids that were acknowledged."""
     acknowledged: set[str] = set()
-    stop = asyncio.Event()
+    stop, enough = asyncio.Event(), asyncio.Event()
 
     async def client_calls(client: httpx.AsyncClient, number: int) -> None:
         count = 0
@@ -83,13 +83,15 @@ async def _load(sidecar: SidecarProcess, disturb: object) -> set[str]:
                 continue
             if answer.status_code == 200:
                 acknowledged.add(call_id)
+                if len(acknowledged) >= CALLS_BEFORE_THE_KILL:
+                    enough.set()
             else:
                 assert answer.status_code == 429, answer.text
 
     async with httpx.AsyncClient(headers=sidecar.headers, timeout=20) as client:
         clients = [asyncio.create_task(client_calls(client, number)) for number in range(CLIENTS)]
-        while len(acknowledged) < CALLS_BEFORE_THE_KILL:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            await enough.wait()
         assert callable(disturb)
         await asyncio.to_thread(disturb)
         await asyncio.sleep(1.0)

@@ -1,8 +1,8 @@
 """Connections to Redis: one client for the calls of the engine, which never talks to a server that was not reconciled.
 
-Redis can come back older than SQL at any reconnect (a lost second of its log, a failover, a restored backup). So every
-new connection asks which server process it has reached. One that is not the reconciled one is refused before any command
-was sent, and the engine reconciles first.
+Redis can come back older than SQL at any reconnect (a lost second of its log, a failover, a restored backup). So
+every new connection asks which server process it has reached. One that is not the reconciled one is refused before
+any command was sent, and the engine reconciles first.
 """
 
 from collections.abc import Callable

@@ -7,6 +7,7 @@ effect, and `engine/attempts.py` finds out. Nothing here is ever sent twice.
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,8 +18,8 @@ from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import ServerChanged
 from creditgate.balances.keys import KEY_BUCKET_TTL_MS, Keys
 from creditgate.balances.scripts import Argument, Script
-from creditgate.core.catalog import Pool
 from creditgate.core.burn import order_fields
+from creditgate.core.catalog import Pool
 from creditgate.core.changes import Change, next_due
 from creditgate.core.customers import Customer, Record, Terms
 from creditgate.core.decisions import Mode, Moved, Status
@@ -35,7 +36,7 @@ class Unknown(CreditgateError):
 
 
 class NotSent(Unknown):
-    """The call did not reach a server that was reconciled: it has no effect, and may be sent again after reconciling."""
+    """The call reached no server that was reconciled: it has no effect, and may be sent again after reconciling."""
 
 
 class Need(NamedTuple):
@@ -56,7 +57,7 @@ class Reply(NamedTuple):
     time: int
     sequence: int = 0
     terms: Terms = Terms()
-    balances: dict[str, int] = {}
+    balances: Mapping[str, int] = MappingProxyType({})
     moved: tuple[Moved, ...] = ()
     stream_id: StreamId | None = None
     pool: int = 0
@@ -127,7 +128,7 @@ class BalanceStore:
         return Reply(Status(raw[0]), raw[1], raw[2], _terms(raw[4]), balances, pool=raw[5])
 
     async def read(self, *, customer_id: str) -> Record | None:
-        """Return the whole record, None if there is no such customer. `is_due` says that it has to be stepped forward."""
+        """Return the whole record, None if there is no such customer; one that `is_due` has to be stepped forward."""
         raw = await self._run(self._read, [self._keys.record(customer_id)], [])
         if raw[0] == Status.ABSENT:
             return None

@@ -198,7 +198,10 @@ class Catalog:
         return tuple(chosen)
 
     def with_feature(self, feature: Feature) -> CatalogDocument:
-        """Return the document with the feature added; Conflict if the id is taken, InvalidInputs if it makes no sense."""
+        """Return the document with the feature added.
+
+        Raises Conflict `duplicate_feature_id`, InvalidRequest `invalid_feature` for a credit system without sense.
+        """
         if feature.id in self.features:
             raise Conflict(f"Feature {feature.id} already exists", code="duplicate_feature_id")
         if feature.type is FeatureType.CREDIT_SYSTEM:

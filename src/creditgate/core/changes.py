@@ -1,7 +1,7 @@
 """A change of what a customer is and holds, as a value: worked out here, applied by one script.
 
-A *step* moves one row. The amounts in steps are what a row starts or restarts with, never differences: what is left in a
-row at that moment is known only to the script, which journals it as the difference it computed.
+A *step* moves one row. The amounts in steps are what a row starts or restarts with, never differences: what is left in
+a row at that moment is known only to the script, which journals it as the difference it computed.
 """
 
 from collections.abc import Iterable

@@ -89,8 +89,10 @@ class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Checkout(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something offered for payment: a plan at its version then, and how much of it. `key` is the digest of the caller's
-    idempotency key, so that a repeated call finds it again."""
+    """Something offered for payment: a plan at its version then, and how much of it.
+
+    `key` is the digest of the caller's idempotency key, so that a repeated call finds the checkout again.
+    """
 
     id: str
     plan_id: str

@@ -4,6 +4,7 @@ A refusal is a value. The integers of `Status` are those of lua/lib/status.lua; 
 answered.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ class Decision(msgspec.Struct, frozen=True):
     pool: Pool | None
     required_nanos: int
     terms: Terms
-    balances: dict[str, int]
+    balances: Mapping[str, int]
     moved: tuple[Moved, ...] = ()
     is_replay: bool = False
 
@@ -75,7 +76,7 @@ class Decision(msgspec.Struct, frozen=True):
         return balance_of(feature_id, self.terms, self.balances)
 
 
-def balance_of(feature_id: str, terms: Terms, balances: dict[str, int]) -> Balance | None:
+def balance_of(feature_id: str, terms: Terms, balances: Mapping[str, int]) -> Balance | None:
     """Return the balance of one feature from the rows' terms and raw amounts, None where there is no row of it."""
     rows = tuple((row, balances[row.id]) for row in terms.rows if row.feature_id == feature_id)
     if not rows:

@@ -113,7 +113,10 @@ def check_attachable(customer: Customer, catalog: Catalog, plan: Plan) -> Subscr
     if plan.is_one_off:
         return None
     if any(subscription.plan_id == plan.id for subscription in customer.subscriptions):
-        message = f"Cannot attach because the customer's current product '{plan.name}' is the same as the product being attached"
+        message = (
+            f"Cannot attach because the customer's current product '{plan.name}' is the same as the product "
+            "being attached"
+        )
         raise Conflict(message, code="plan_already_attached")
     if plan.add_on:
         return None

@@ -18,7 +18,7 @@ from creditgate.balances.stream import JournalStream
 from creditgate.core.decisions import Status
 from creditgate.core.journal import StreamId
 from creditgate.engine.reconciler import Reconciler
-from creditgate.errors import Undecided, Unavailable
+from creditgate.errors import Unavailable, Undecided
 from creditgate.ledger.store import Ledger
 
 DEADLINE_S = 0.8  # of one call in all: an SDK waits 5 s, a user less

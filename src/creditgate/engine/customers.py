@@ -1,9 +1,10 @@
-"""Customers: made on first sight with the plans that enable themselves, read, granted balances, given a clock to test with."""
+"""Customers: made on first sight with the plans that enable themselves, read, granted balances, given a test clock."""
 
 from typing import Any
 
 import msgspec
 
+from creditgate.balances.clock import RedisClock
 from creditgate.core.catalog import Catalog, FeatureType, Interval, Recurrence
 from creditgate.core.changes import Change, in_period_at, next_due, profile_change, rows_change
 from creditgate.core.customers import Customer, Record, Row
@@ -12,7 +13,6 @@ from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.ids import mint
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.writer import CustomerWriter
-from creditgate.balances.clock import RedisClock
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, NotFound, Undecided
 from creditgate.settings import Environment
 

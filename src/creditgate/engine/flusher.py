@@ -1,19 +1,21 @@
 """The flusher: what the streams hold goes to SQL, exactly once, and only then leaves the streams.
 
-One process at a time flushes, by lease; correctness rests on the position that moves with the rows, so one that lost its
-lease without noticing commits nothing. Killed anywhere, it goes on from the committed position.
+One process at a time flushes, by lease; correctness rests on the position that moves with the rows, so one that lost
+its lease without noticing commits nothing. Killed anywhere, it goes on from the committed position.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import msgspec
 from redis.exceptions import RedisError
 
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream, Page
-from creditgate.core.journal import SYSTEM_PARTITION, StreamId
+from creditgate.core.journal import SYSTEM_PARTITION, Entry, StreamId
 from creditgate.engine.lease import Lease
 from creditgate.errors import CreditgateError
+from creditgate.ledger.database import EntriesRefused
 from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
 from creditgate.telemetry import logger
 
@@ -66,13 +68,36 @@ class Flusher:
         if not batches:
             return 0
         try:
-            await asyncio.to_thread(self._ledger.append, batches)
+            await asyncio.to_thread(self._append, batches)
         finally:
             self._positions = None  # a commit whose answer was lost may have moved them
         for batch in batches:
             await self._stream.trim(batch.partition, batch.upto)
         self._positions = positions | {batch.partition: _position_after(batch) for batch in batches}
         return sum(len(batch.entries) + len(batch.poison) for batch in batches)
+
+    def _append(self, batches: Sequence[Batch]) -> None:
+        try:
+            self._ledger.append(batches)
+        except EntriesRefused:
+            for batch in batches:
+                self._append_one_by_one(batch)
+
+    def _append_one_by_one(self, batch: Batch) -> None:
+        """Store every entry that the database takes; set the others aside, so that they stop nobody else's history."""
+        after = batch.after
+        messages: list[Entry | Poison] = [*batch.entries, *batch.poison]
+        for found in sorted(messages, key=lambda message: message.stream_id):
+            one = msgspec.structs.replace(batch, after=after, upto=found.stream_id, entries=(), poison=())
+            if isinstance(found, Poison):
+                self._ledger.append([msgspec.structs.replace(one, poison=(found,))])
+            else:
+                try:
+                    self._ledger.append([msgspec.structs.replace(one, entries=(found,))])
+                except EntriesRefused as error:
+                    poison = Poison(found.stream_id, {"entry": repr(found)}, error.message)
+                    self._ledger.append([msgspec.structs.replace(one, poison=(poison,))])
+            after = found.stream_id
 
     async def _round(self) -> float:
         """Flush once if the lease is ours; returns how long to wait before the next time."""

@@ -7,8 +7,10 @@ from creditgate.errors import KeyReused
 
 
 class CallerKey(NamedTuple):
-    """A key as the caller sent it: `scope` is the verb and where it stood (`track:header`), `fingerprint` a digest in hex
-    of the call's parameters."""
+    """A key as the caller sent it.
+
+    `scope` is the verb and where the key stood (`track:header`), `fingerprint` a digest in hex of the parameters.
+    """
 
     scope: str
     text: str

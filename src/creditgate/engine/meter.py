@@ -122,7 +122,7 @@ class Meter:
     async def _answer_again(
         self, usage: Usage, feature: Feature, needs: list[Need], stream_id: StreamId, *, is_replay: bool
     ) -> Decision:
-        """Answer for a call that took effect although its reply was lost: what it moved, and the balances as they are."""
+        """Answer for a call that took effect though its reply was lost: what it moved, and the balances as they are."""
         reply = await self._attempts.ask(
             lambda: self._store.check(customer_id=usage.customer_id, pools=needs)
         )

@@ -1,8 +1,8 @@
 """Redis against SQL, before the first call to a server process that we have not seen before.
 
-Redis can come back older than SQL: it lost the last second of its log, a failover lost what was not replicated, a backup
-was restored, or it is empty. Whatever SQL has beyond the stream is put back into the records, and the stream is told to
-go on after SQL's position; else entries with smaller ids would come, and never be read.
+Redis can come back older than SQL: it lost the last second of its log, a failover lost what was not replicated, a
+backup was restored, or it is empty. Whatever SQL has beyond the stream is put back into the records, and the stream is
+told to go on after SQL's position; else entries with smaller ids would come, and never be read.
 """
 
 import asyncio

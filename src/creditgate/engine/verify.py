@@ -187,7 +187,8 @@ def _replay_customer(customer_id: str, record: Record | None, moves: list[Move])
             continue
         before = balances.get(move.row_id, 0)
         if before + move.delta_nanos != move.after_nanos:
-            text = f"row {move.row_id}: {format_amount(before)} {move.delta_nanos:+d} nanos is not {format_amount(move.after_nanos)}"
+            sum_text = f"{format_amount(before)} and {format_amount(move.delta_nanos)}"
+            text = f"row {move.row_id}: {sum_text} is not {format_amount(move.after_nanos)}"
             return customer_id, f"{text} (entry {move.sequence})", expected
         balances[move.row_id] = move.after_nanos
     if expected != record.sequence:

@@ -1,6 +1,6 @@
 """Changing a customer: read the record, step it forward if something is due, work the change out, apply it at once.
 
-The change holds only for the record that was read. If the record has moved on meanwhile, it is read and worked out again.
+The change holds only for the record that was read. If that has moved on meanwhile, it is read and worked out again.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,125 @@
+"""The Starlette application: every verb on its path, the checkout page, health."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from creditgate.api.calls import Answer, Call
+from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
+from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body
+from creditgate.api.problems import Refused, answer_to, problem
+from creditgate.api.routes import Handler, Routes
+from creditgate.api.settings import ApiSettings
+from creditgate.engine.access import Access
+from creditgate.engine.billing import Billing
+from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.customers import Customers
+from creditgate.engine.history import History
+from creditgate.engine.meter import Meter
+
+__all__ = ["ApiSettings", "create_app"]
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Ready = Callable[[], Awaitable[dict[str, str]]]
+
+# The current SDKs want the base URL without /v1, older ones with it: both work.
+PREFIXES = ("/v1", "/v1/v1")
+
+
+def create_app(
+    *,
+    meter: Meter,
+    customers: Customers,
+    catalogs: Catalogs,
+    billing: Billing,
+    access: Access,
+    history: History,
+    ready: Ready,
+    settings: ApiSettings,
+) -> Starlette:
+    """Return the application. `ready` names each part with `ok`, or with a sentence that says what it lacks."""
+    verbs = Routes(
+        meter=meter,
+        customers=customers,
+        catalogs=catalogs,
+        billing=billing,
+        history=history,
+        settings=settings,
+    ).by_verb
+    pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
+    env = settings.env_on_wire
+    endpoints = {verb: _rpc(verb, handler, access, env) for verb, handler in verbs.items()}
+    app = Starlette(
+        routes=[
+            *(
+                Route(f"{prefix}/{verb}", endpoint, methods=["POST"], name=verb)
+                for prefix in PREFIXES
+                for verb, endpoint in endpoints.items()
+            ),
+            Route(CHECKOUT_PATH, pages.show, methods=["GET"]),
+            Route(CHECKOUT_PATH, pages.pay, methods=["POST"]),
+            Route("/healthz", _alive, methods=["GET"]),
+            Route("/readyz", _readiness(ready), methods=["GET"]),
+        ],
+        middleware=[Middleware(HostCheck, allowed_hosts=settings.allowed_hosts, env=env)],
+        exception_handlers={HTTPException: _no_such_route(env)},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _rpc(verb: str, handler: Handler, access: Access, env: str) -> Endpoint:
+    """Return the endpoint of one verb: let the call in, hand it over, and answer whatever comes of it."""
+
+    async def endpoint(request: Request) -> Response:
+        body = b""
+        try:
+            check_origin(request.headers)
+            await check_key(request.headers, access)
+            check_version(request.headers)
+            body = await read_body(request)
+            keys = tuple(request.headers.getlist("idempotency-key"))
+            answer = await handler(Call(body, keys, str(request.base_url).rstrip("/")))
+        except Exception as error:
+            answer = answer_to(error, verb=verb, body=body, env=env)
+        return _json(answer)
+
+    return endpoint
+
+
+async def _alive(_request: Request) -> Response:
+    return _json(Answer(b'{"status":"ok"}'))
+
+
+def _readiness(ready: Ready) -> Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        parts = await ready()
+        is_ready = all(state == "ok" for state in parts.values())
+        body = {"status": "ok" if is_ready else "unavailable", "parts": parts}
+        return _json(Answer(msgspec.json.encode(body), 200 if is_ready else 503))
+
+    return endpoint
+
+
+def _no_such_route(env: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        if error.status_code == 405:
+            message = f"{path} does not take {request.method}"
+            refused = Refused(405, "method_not_allowed", message, dict(error.headers or {}))
+        else:
+            refused = Refused(404, "not_found", f"There is no {path}")
+        return _json(problem(refused, status=refused.status, env=env))
+
+    return handler
+
+
+def _json(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, answer.headers, media_type="application/json")

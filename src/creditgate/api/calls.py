@@ -1,0 +1,55 @@
+"""One RPC call as the routes see it, and its answer: no web framework in either."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from creditgate.core.ids import check_caller_id
+from creditgate.engine.keys import CallerKey
+from creditgate.errors import InvalidInputs
+
+NO_HEADERS: Mapping[str, str] = {}
+
+
+class Call(NamedTuple):
+    """What came in. `base_url` is where the caller reached us, such as `http://127.0.0.1:8787`."""
+
+    body: bytes
+    idempotency_keys: tuple[str, ...]
+    base_url: str
+
+
+class Answer(NamedTuple):
+    """What goes out: JSON, but for the status and what stands in headers."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = NO_HEADERS
+
+
+def caller_key(verb: str, call: Call, *params: object, in_body: str | None = None) -> CallerKey | None:
+    """Return the call's idempotency key, from the header or the body; None if it has none.
+
+    `params` are what the call was understood to ask for, so that `2` and `2.0` are one call. Autumn would claim a key
+    in each place; one is enough to make a call happen once, and two are refused.
+    """
+    keys = [(f"{verb}:header", text) for text in call.idempotency_keys]
+    if in_body is not None:
+        keys.append((f"{verb}:body", in_body))
+    if len(keys) > 1:
+        raise InvalidInputs("idempotency_key: must be sent once, in the header or in the body")
+    for scope, text in keys:
+        return CallerKey(scope, check_caller_id(text, field="idempotency_key"), _fingerprint(params))
+    return None
+
+
+def key_as_sent(key: CallerKey) -> str:
+    """Return the key as Autumn's messages show it: one from a body carries its verb."""
+    verb, _, place = key.scope.partition(":")
+    return f"{verb}:{key.text}" if place == "body" else key.text
+
+
+def _fingerprint(params: tuple[object, ...]) -> str:
+    return hashlib.blake2b(msgspec.json.encode(params), digest_size=16).hexdigest()

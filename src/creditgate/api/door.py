@@ -1,0 +1,135 @@
+"""Who comes in: the right host, no foreign web page, a known key, a version we speak, JSON of a sensible size.
+
+Each check is a function of headers that returns nothing or raises `Refused`.
+"""
+
+import asyncio
+import re
+from collections.abc import Collection
+from datetime import date
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from creditgate.api.problems import Refused, problem
+from creditgate.engine.access import Access
+
+BODY_BYTES_MAX = 64 * 1024
+BODY_SECONDS_MAX = 2.0  # a body comes at once or is held back on purpose
+KEY_CHARACTERS_SHOWN = 15
+
+_SCHEME = "Bearer "
+_KNOWN_PREFIXES = ("cg_sk_", "am_sk_")
+_OLDEST_VERSION = (2, 1)
+_OLDEST_DATE = date(2026, 3, 17)  # 2.1 in Autumn's dated spelling
+_NUMBERED = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,4})?(?:\.clover)?")
+_DATED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\.clover)?")
+
+
+class HostCheck:
+    """Answers only requests that name us: a page whose own name was pointed at us (DNS rebinding) gets 400."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str], env: str) -> None:
+        self._app = app
+        self._allowed = frozenset(host.lower() for host in allowed_hosts)
+        self._env = env
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_allowed(Headers(scope=scope).getlist("host")):
+            error = Refused(400, "invalid_host", "The Host header does not name this server")
+            answer = problem(error, status=error.status, env=self._env)
+            response = Response(answer.body, answer.status, media_type="application/json")
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_allowed(self, hosts: list[str]) -> bool:
+        return "*" in self._allowed or (len(hosts) == 1 and _without_port(hosts[0]) in self._allowed)
+
+
+def check_origin(headers: Headers) -> None:
+    """Refuse what a browser sends for a page of another origin; programs send neither header."""
+    origin = headers.get("origin")
+    is_own = origin is None or origin.partition("://")[2] == headers.get("host")
+    if not is_own or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise Refused(403, "cross_site_request", "Requests from web pages of another origin are refused")
+
+
+async def check_key(headers: Headers, access: Access) -> None:
+    """Refuse a request without a key of ours."""
+    authorization = headers.get("authorization", "")
+    secret = authorization.removeprefix(_SCHEME)
+    if not authorization.startswith(_SCHEME) or not secret:
+        raise _unauthorized("no_secret_key", "Secret key not found in Authorization header")
+    if await access.allows(secret):
+        return
+    if not secret.startswith(_KNOWN_PREFIXES):
+        raise _unauthorized("invalid_request", "Invalid authorization token prefix")
+    raise _unauthorized("invalid_secret_key", f"Invalid secret key: {secret[:KEY_CHARACTERS_SHOWN]}****")
+
+
+def check_version(headers: Headers) -> None:
+    """Refuse an `x-api-version` before 2.1: its answers had another shape. Without one, the newest is meant."""
+    version = headers.get("x-api-version")
+    if version is None:
+        return
+    is_spoken = _is_spoken(version)
+    if is_spoken is None:
+        raise Refused(400, "invalid_api_version", f'"{version}" is not a valid API version')
+    if not is_spoken:
+        raise Refused(
+            400,
+            "invalid_api_version",
+            f"API version {version} is not supported; the oldest is 2.1, so please update the SDK",
+        )
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body; Refused if it is not JSON by its type, too large, or slow to come."""
+    body = await _bounded_body(request)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and media_type != "application/json":
+        raise Refused(415, "unsupported_media_type", "Content-Type must be application/json")
+    return body
+
+
+async def _bounded_body(request: Request) -> bytes:
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for part in request.stream():
+                size += len(part)
+                if size > BODY_BYTES_MAX:
+                    raise Refused(413, "body_too_large", f"The body must have at most {BODY_BYTES_MAX} bytes")
+                parts.append(part)
+    except ClientDisconnect:
+        raise Refused(400, "invalid_inputs", "input: the body did not arrive in full") from None
+    except TimeoutError:
+        raise Refused(
+            408, "request_timeout", f"The body must be sent within {BODY_SECONDS_MAX:.0f} seconds"
+        ) from None
+    return b"".join(parts)
+
+
+def _is_spoken(version: str) -> bool | None:
+    """Say whether we speak the version; None if it is none. Autumn spells them `2.3.0`, `2026-05-13` and `beta`."""
+    if version == "beta":
+        return False
+    if numbered := _NUMBERED.fullmatch(version):
+        return (int(numbered[1]), int(numbered[2] or 0)) >= _OLDEST_VERSION
+    dated = _DATED.fullmatch(version)
+    try:
+        return date.fromisoformat(dated[1]) >= _OLDEST_DATE if dated else None
+    except ValueError:
+        return None
+
+
+def _unauthorized(code: str, message: str) -> Refused:
+    return Refused(401, code, message, {"WWW-Authenticate": "Bearer"})
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower()

@@ -1,0 +1,92 @@
+"""Every error as HTTP: one table from exception to status, and one place where a failure becomes an answer."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from creditgate.api.calls import NO_HEADERS, Answer
+from creditgate.api.wire.answers import ErrorAnswer, encode, undecided_check
+from creditgate.api.wire.fields import read
+from creditgate.api.wire.requests import CheckRequest
+from creditgate.errors import (
+    Conflict,
+    CreditgateError,
+    InvalidInputs,
+    InvalidRequest,
+    KeyReused,
+    NotFound,
+    Unavailable,
+    Undecided,
+)
+from creditgate.telemetry import logger
+
+RETRY_AFTER: Mapping[str, str] = {"Retry-After": "1"}
+
+_STATUS: Mapping[type[CreditgateError], int] = {
+    InvalidInputs: 400,
+    InvalidRequest: 400,
+    NotFound: 404,
+    Conflict: 409,
+    KeyReused: 422,
+    Undecided: 503,
+    Unavailable: 503,
+    CreditgateError: 500,
+}
+_STATUS_OF_CODE: Mapping[str, int] = {"checkout_expired": 410}
+
+log = logger(__name__)
+
+
+class Refused(CreditgateError):
+    """The request was turned away at the door, before anything looked at what it asks for."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+        self.headers = headers
+
+
+def status_of(error: CreditgateError) -> int:
+    """Return the HTTP status of an error."""
+    if isinstance(error, Refused):
+        return error.status
+    by_class = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    return _STATUS_OF_CODE.get(error.code, by_class)
+
+
+def answer_to(error: Exception, *, verb: str, body: bytes, env: str) -> Answer:
+    """Return the answer to a call that failed; `body` is what was read of it.
+
+    An SDK takes a 5xx on check for "allowed" and drops the usage of a track, so these two are answered as undecided
+    instead: 202 and not allowed, and 429, which every SDK raises.
+    """
+    failure = error if isinstance(error, CreditgateError) else _unexpected(error, verb)
+    status = status_of(failure)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb == "balances.check":
+        return undecided_answer(body)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb == "balances.track":
+        failure, status = Undecided(failure.message), HTTPStatus.TOO_MANY_REQUESTS
+    return problem(failure, status=status, env=env)
+
+
+def problem(error: CreditgateError, *, status: int, env: str) -> Answer:
+    """Return an error as it stands on the wire."""
+    headers = error.headers if isinstance(error, Refused) else NO_HEADERS
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers = RETRY_AFTER
+    return Answer(encode(ErrorAnswer(error.message, error.code, env)), status, headers)
+
+
+def undecided_answer(body: bytes) -> Answer:
+    """Return the answer to a check that could not be decided; it names what it can read of the request."""
+    try:
+        request = read(CheckRequest, body)
+        asked = undecided_check(customer_id=request.customer_id, required_nanos=request.required_nanos())
+    except CreditgateError:
+        asked = undecided_check(customer_id="", required_nanos=0)
+    return Answer(encode(asked), HTTPStatus.ACCEPTED, {"X-Creditgate-Decision": "fallback"})
+
+
+def _unexpected(error: Exception, verb: str) -> CreditgateError:
+    """Log what nobody foresaw; its text stays with us, since it may name what is none of the caller's business."""
+    log.error("request_failed", verb=verb, exc_info=error)
+    return CreditgateError("Something went wrong inside creditgate")

@@ -1,0 +1,273 @@
+"""What is answered about balances: the exact keys, in their order, of the Autumn API.
+
+A key that is required and empty is null; an optional one that does not apply is not there (`UNSET`). Everything here is
+a function of a decision, so that any server can call it.
+"""
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from creditgate.api.wire.features import FeatureAnswer
+from creditgate.api.wire.numbers import number
+from creditgate.api.wire.plans import interval_count
+from creditgate.core.amounts import format_amount
+from creditgate.core.catalog import Interval, ItemPrice
+from creditgate.core.customers import Flag, Row
+from creditgate.core.decisions import Balance, Decision
+
+encode = msgspec.json.Encoder().encode
+
+
+class ResetAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """When a row starts again."""
+
+    interval: Interval
+    interval_count: int | UnsetType = UNSET
+    resets_at: int | None
+
+
+class RowPriceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the prepaid part of a row cost."""
+
+    amount: Raw
+    billing_units: Raw
+    billing_method: str
+    max_purchase: Raw | None
+
+
+class RowAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a breakdown. `remaining` counts from zero up; `usage` is exact and so may exceed the grant."""
+
+    id: str
+    plan_id: str | None
+    included_grant: Raw
+    prepaid_grant: Raw
+    remaining: Raw
+    usage: Raw
+    unlimited: bool = False
+    reset: ResetAnswer | None
+    price: RowPriceAnswer | None
+    expires_at: int | None
+
+
+class BalanceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """All rows of one feature; the feature itself only where it was asked for."""
+
+    feature_id: str
+    feature: FeatureAnswer | UnsetType = UNSET
+    granted: Raw
+    remaining: Raw
+    usage: Raw
+    unlimited: bool = False
+    overage_allowed: bool
+    max_purchase: Raw | None
+    next_reset_at: int | None
+    breakdown: tuple[RowAnswer, ...]
+
+
+class FlagAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An on/off feature that the customer has."""
+
+    id: str
+    plan_id: str | None
+    expires_at: int | None
+    feature_id: str
+    feature: FeatureAnswer | UnsetType = UNSET
+
+
+class DeductionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one row gave, in its own unit: here alone shows what a capped track really took. Negative: it got back."""
+
+    balance_id: str
+    feature_id: str
+    plan_id: str | None
+    reset: ResetAnswer | None
+    value: Raw
+
+
+class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`balances.check`. `balances` is there only where units were taken."""
+
+    allowed: bool
+    customer_id: str
+    required_balance: Raw
+    balance: BalanceAnswer | None
+    balances: dict[str, BalanceAnswer | None] | UnsetType = UNSET
+    flag: FlagAnswer | None
+    code: str | UnsetType = UNSET
+
+
+class TrackAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`balances.track`. `value` is what was asked for."""
+
+    customer_id: str
+    event_name: str | UnsetType = UNSET
+    value: Raw
+    balance: BalanceAnswer | None
+    balances: dict[str, BalanceAnswer | None] | UnsetType = UNSET
+    deductions: tuple[DeductionAnswer, ...]
+
+
+class AttachAnswer(msgspec.Struct, frozen=True):
+    """`billing.attach`. Without a URL nothing is left to pay, and the plan is active."""
+
+    customer_id: str
+    payment_url: str | None
+
+
+class Success(msgspec.Struct, frozen=True):
+    """What changes something and has nothing else to say."""
+
+    success: bool = True
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """Every error."""
+
+    message: str
+    code: str
+    env: str
+
+
+def check_answer(decision: Decision, *, customer_id: str, takes: bool) -> CheckAnswer:
+    """`takes`: the check was sent with `send_event`, so an allowed one shows every balance it could have come from."""
+    return CheckAnswer(
+        allowed=decision.allowed,
+        customer_id=customer_id,
+        required_balance=number(decision.required_nanos),
+        balance=_answering_balance(decision),
+        balances=_balances(decision) if takes and decision.allowed else UNSET,
+        flag=_flag(decision),
+    )
+
+
+def track_answer(
+    decision: Decision, *, customer_id: str, value_nanos: int, event_name: str | None
+) -> TrackAnswer:
+    rows = {row.id: row for row in decision.terms.rows}
+    return TrackAnswer(
+        customer_id=customer_id,
+        event_name=event_name or UNSET,
+        value=number(value_nanos),
+        balance=_answering_balance(decision),
+        balances=_balances(decision),
+        deductions=tuple(
+            deduction_answer(rows[moved.row_id], 0 - moved.delta_nanos) for moved in decision.moved
+        ),
+    )
+
+
+def refusal_of(decision: Decision, *, value_nanos: int) -> str:
+    """Return the message for a track that was refused."""
+    return f"Insufficient balance to deduct {format_amount(value_nanos)} from feature {decision.feature_id}"
+
+
+def undecided_check(*, customer_id: str, required_nanos: int) -> CheckAnswer:
+    """Return the answer to a check that could not be decided: not allowed, and not a denial either."""
+    return CheckAnswer(
+        allowed=False,
+        customer_id=customer_id,
+        required_balance=number(required_nanos),
+        balance=None,
+        flag=None,
+        code="undecided",
+    )
+
+
+def balance_answer(balance: Balance, feature: FeatureAnswer | UnsetType = UNSET) -> BalanceAnswer:
+    return BalanceAnswer(
+        feature_id=balance.feature_id,
+        feature=feature,
+        granted=number(balance.granted_nanos),
+        remaining=number(balance.remaining_nanos),
+        usage=number(balance.usage_nanos),
+        overage_allowed=any(row.may_go_negative for row, _ in balance.rows),
+        max_purchase=_max_purchase(balance),
+        next_reset_at=balance.next_reset_at,
+        breakdown=tuple(_row_answer(row, raw_nanos) for row, raw_nanos in balance.rows),
+    )
+
+
+def zero_balance(feature: FeatureAnswer) -> BalanceAnswer:
+    """Return the row of a feature that has none of its own: it lets React's local check find the feature."""
+    return balance_answer(Balance(feature.id, 0, 0, 0, None, ()), feature)
+
+
+def flag_answer(flag: Flag, feature: FeatureAnswer | UnsetType = UNSET) -> FlagAnswer:
+    return FlagAnswer(
+        id=flag.id,
+        plan_id=flag.plan_id,
+        expires_at=flag.expires_at,
+        feature_id=flag.feature_id,
+        feature=feature,
+    )
+
+
+def deduction_answer(row: Row, taken_nanos: int) -> DeductionAnswer:
+    """Return what a row gave; negative where it got something back."""
+    return DeductionAnswer(
+        balance_id=row.public_id,
+        feature_id=row.feature_id,
+        plan_id=row.plan_id,
+        reset=_reset_answer(row),
+        value=number(taken_nanos),
+    )
+
+
+def _answering_balance(decision: Decision) -> BalanceAnswer | None:
+    return _balance_in(decision, decision.pool.feature_id) if decision.pool else None
+
+
+def _balances(decision: Decision) -> dict[str, BalanceAnswer | None] | UnsetType:
+    """The feature and the credit systems that price it, null where there is none; not there if no system prices it."""
+    if len(decision.pools) < 2:
+        return UNSET
+    return {pool.feature_id: _balance_in(decision, pool.feature_id) for pool in decision.pools}
+
+
+def _balance_in(decision: Decision, feature_id: str) -> BalanceAnswer | None:
+    balance = decision.balance(feature_id)
+    return balance_answer(balance) if balance else None
+
+
+def _flag(decision: Decision) -> FlagAnswer | None:
+    flag = next((flag for flag in decision.terms.flags if flag.feature_id == decision.feature_id), None)
+    return flag_answer(flag) if flag else None
+
+
+def _row_answer(row: Row, raw_nanos: int) -> RowAnswer:
+    return RowAnswer(
+        id=row.public_id,
+        plan_id=row.plan_id,
+        included_grant=number(row.included_nanos),
+        prepaid_grant=number(row.prepaid_nanos),
+        remaining=number(max(0, raw_nanos)),
+        usage=number(row.granted_nanos - raw_nanos),
+        reset=_reset_answer(row),
+        price=_row_price_answer(row.price) if row.price else None,
+        expires_at=row.expires_at,
+    )
+
+
+def _reset_answer(row: Row) -> ResetAnswer | None:
+    if row.reset is None:
+        return None
+    return ResetAnswer(
+        interval=row.reset.interval, interval_count=interval_count(row.reset), resets_at=row.resets_at
+    )
+
+
+def _row_price_answer(price: ItemPrice) -> RowPriceAnswer:
+    return RowPriceAnswer(
+        amount=number(price.amount_nanos),
+        billing_units=number(price.billing_units_nanos),
+        billing_method=price.billing_method,
+        max_purchase=number(price.max_purchase_nanos) if price.max_purchase_nanos is not None else None,
+    )
+
+
+def _max_purchase(balance: Balance) -> Raw | None:
+    """The sum over the rows; none as soon as one row has none."""
+    limits = [row.price.max_purchase_nanos if row.price else None for row, _ in balance.rows]
+    known = [limit for limit in limits if limit is not None]
+    return number(sum(known)) if known and len(known) == len(limits) else None

@@ -1,0 +1,226 @@
+"""Customers, their events and their clock on the wire."""
+
+from collections.abc import Set as AbstractSet
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from creditgate.api.wire.answers import (
+    BalanceAnswer,
+    DeductionAnswer,
+    FlagAnswer,
+    balance_answer,
+    deduction_answer,
+    flag_answer,
+    zero_balance,
+)
+from creditgate.api.wire.features import FeatureAnswer, feature_answer
+from creditgate.api.wire.numbers import number
+from creditgate.api.wire.plans import Eligibility
+from creditgate.api.wire.requests import BALANCE_FEATURES, FLAG_FEATURES
+from creditgate.core.catalog import Catalog, Plan
+from creditgate.core.customers import Customer, Purchase, Record, Subscription
+from creditgate.core.decisions import balance_of
+from creditgate.core.periods import boundary, period_at
+from creditgate.core.plans import check_attachable
+from creditgate.engine.history import Event, EventPage
+from creditgate.errors import Conflict, InvalidRequest
+
+
+class SubscriptionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan that the customer is on; a free one has no current period."""
+
+    id: str
+    plan_id: str
+    auto_enable: bool
+    add_on: bool
+    status: str = "active"
+    past_due: bool = False
+    canceled_at: int | None = None
+    expires_at: int | None = None
+    trial_ends_at: int | None = None
+    started_at: int
+    current_period_start: int | None
+    current_period_end: int | None
+    quantity: int
+    scope: str = "customer"
+
+
+class PurchaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A one-off plan that the customer bought."""
+
+    plan_id: str
+    expires_at: int | None = None
+    started_at: int
+    quantity: int
+    scope: str = "customer"
+
+
+class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer with everything that is due."""
+
+    id: str
+    name: str | None
+    email: str | None
+    created_at: int
+    fingerprint: str | None
+    stripe_id: str | None
+    env: str
+    metadata: dict[str, object]
+    send_email_receipts: bool
+    billing_controls: dict[str, object]
+    subscriptions: tuple[SubscriptionAnswer, ...]
+    purchases: tuple[PurchaseAnswer, ...]
+    licenses: tuple[object, ...]
+    balances: dict[str, BalanceAnswer]
+    flags: dict[str, FlagAnswer]
+    config: dict[str, object]
+    processors: dict[str, dict[str, str]] | UnsetType = UNSET
+
+
+class ClockAnswer(msgspec.Struct, frozen=True):
+    """`customers.advance_test_clock`: by the time it is answered, everything up to then has happened."""
+
+    customer_id: str
+    frozen_time: int
+    status: str = "ready"
+
+
+class EventAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One usage event."""
+
+    id: str
+    timestamp: int
+    feature_id: str
+    customer_id: str
+    value: Raw
+    properties: Raw
+    deductions: tuple[DeductionAnswer, ...]
+
+
+class EventsAnswer(msgspec.Struct, frozen=True):
+    """`events.list`."""
+
+    list: tuple[EventAnswer, ...]
+    next_cursor: str | None
+
+
+def customer_answer(
+    record: Record, catalog: Catalog, *, env: str, expand: AbstractSet[str], zero_member_rows: bool
+) -> CustomerAnswer:
+    customer = record.customer
+    return CustomerAnswer(
+        id=customer.id,
+        name=customer.name,
+        email=customer.email,
+        created_at=customer.created_at,
+        fingerprint=customer.fingerprint,
+        stripe_id=customer.stripe_id,
+        env=env,
+        metadata=customer.metadata,
+        send_email_receipts=customer.send_email_receipts,
+        billing_controls={},
+        subscriptions=tuple(_subscription_answer(held, record.now) for held in customer.subscriptions),
+        purchases=tuple(_purchase_answer(purchase) for purchase in customer.purchases),
+        licenses=(),
+        balances=_balances(record, catalog, expand=expand, zero_member_rows=zero_member_rows),
+        flags=_flags(record, catalog, expand=expand),
+        config={},
+        processors={"stripe": {"id": customer.stripe_id}} if customer.stripe_id else UNSET,
+    )
+
+
+def eligibility(customer: Customer, catalog: Catalog, plan: Plan) -> Eligibility:
+    """Return what attaching the plan would do for the customer."""
+    if plan.is_one_off:
+        return Eligibility(attach_action="purchase")
+    try:
+        replaced = check_attachable(customer, catalog, plan)
+    except Conflict:
+        return Eligibility(attach_action="none", status="active")
+    except InvalidRequest:
+        return Eligibility(attach_action="downgrade")
+    return Eligibility(attach_action="upgrade" if replaced else "activate")
+
+
+def events_answer(page: EventPage) -> EventsAnswer:
+    return EventsAnswer(tuple(_event_answer(event) for event in page.events), page.next_cursor)
+
+
+def _subscription_answer(held: Subscription, now: int) -> SubscriptionAnswer:
+    start, end = None, None
+    if held.recurrence is not None:
+        period = period_at(held.anchor, held.recurrence, now)
+        start = boundary(held.anchor, held.recurrence, period)
+        end = boundary(held.anchor, held.recurrence, period + 1)
+    return SubscriptionAnswer(
+        id=held.id,
+        plan_id=held.plan_id,
+        auto_enable=held.auto_enable,
+        add_on=held.add_on,
+        started_at=held.started_at,
+        current_period_start=start,
+        current_period_end=end,
+        quantity=held.quantity,
+    )
+
+
+def _purchase_answer(purchase: Purchase) -> PurchaseAnswer:
+    return PurchaseAnswer(
+        plan_id=purchase.plan_id, started_at=purchase.started_at, quantity=purchase.quantity
+    )
+
+
+def _balances(
+    record: Record, catalog: Catalog, *, expand: AbstractSet[str], zero_member_rows: bool
+) -> dict[str, BalanceAnswer]:
+    is_expanded = BALANCE_FEATURES in expand
+    answers = {}
+    for feature_id in dict.fromkeys(row.feature_id for row in record.terms.rows):
+        balance = balance_of(feature_id, record.terms, record.balances)
+        assert balance is not None
+        answers[feature_id] = balance_answer(balance, _feature(feature_id, catalog) if is_expanded else UNSET)
+    if is_expanded and zero_member_rows:
+        answers |= _zero_rows(answers, catalog)
+    return answers
+
+
+def _zero_rows(owned: dict[str, BalanceAnswer], catalog: Catalog) -> dict[str, BalanceAnswer]:
+    """React's local check knows a member feature only by a row of its own, so each gets one that holds nothing."""
+    members = (
+        cost.feature_id
+        for feature_id in owned
+        if feature_id in catalog.features
+        for cost in catalog.features[feature_id].credit_schema
+    )
+    return {
+        member: zero_balance(feature_answer(catalog.features[member]))
+        for member in members
+        if member not in owned and member in catalog.features
+    }
+
+
+def _flags(record: Record, catalog: Catalog, *, expand: AbstractSet[str]) -> dict[str, FlagAnswer]:
+    is_expanded = not expand.isdisjoint((BALANCE_FEATURES, FLAG_FEATURES))
+    return {
+        flag.feature_id: flag_answer(flag, _feature(flag.feature_id, catalog) if is_expanded else UNSET)
+        for flag in record.terms.flags
+    }
+
+
+def _feature(feature_id: str, catalog: Catalog) -> FeatureAnswer | UnsetType:
+    """A worker may not have heard of a brand-new feature yet; its balance is answered all the same."""
+    feature = catalog.features.get(feature_id)
+    return feature_answer(feature) if feature else UNSET
+
+
+def _event_answer(event: Event) -> EventAnswer:
+    return EventAnswer(
+        id=event.id,
+        timestamp=event.timestamp,
+        feature_id=event.feature_id,
+        customer_id=event.customer_id,
+        value=number(event.value_nanos),
+        properties=Raw(event.properties.encode("utf-8")),
+        deductions=tuple(deduction_answer(row, taken_nanos) for row, taken_nanos in event.deductions),
+    )

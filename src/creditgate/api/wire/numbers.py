@@ -1,0 +1,56 @@
+"""Amounts, counts and instants on the wire. An amount is exact text in and exact text out, with no float between."""
+
+from decimal import Decimal
+
+from msgspec import Raw
+
+from creditgate.core.amounts import DECIMALS, format_amount, parse_amount
+from creditgate.core.catalog import Interval, Recurrence
+from creditgate.errors import InvalidInputs
+
+INTERVAL_COUNT_MAX = 120  # with INSTANT_MAX, keeps every boundary within the calendar
+INSTANT_MAX = 7_258_118_400_000  # the year 2200, in Unix ms
+WHOLE_MAX = 2**53 - 1  # beyond, a float cannot tell a number from its neighbours
+
+
+def number(nanos: int) -> Raw:
+    """Return the JSON number, a plain decimal: 4_980_000_000 is `4.98`."""
+    return Raw(format_amount(nanos).encode("ascii"))
+
+
+def amount(token: Raw, *, field: str, default: int) -> int:
+    """Return the nanos of an amount, or the default where it was not sent."""
+    text = bytes(token)
+    return parse_amount(text, field=field) if text else default
+
+
+def kept(token: Raw, *, field: str, default: int = 0) -> int:
+    """Return the nanos of an amount that is kept: not negative, and with 9 decimals at most, so that none is lost."""
+    text = bytes(token)
+    if not text:
+        return default
+    nanos = parse_amount(text, field=field)
+    if nanos < 0:
+        raise InvalidInputs(f"{field}: must be >= 0")
+    if Decimal(text.decode("ascii")) != Decimal(nanos).scaleb(-DECIMALS):
+        raise InvalidInputs(f"{field}: must have at most {DECIMALS} decimals")
+    return nanos
+
+
+def whole(value: float, *, field: str, least: int, most: int) -> int:
+    """Return a whole number within bounds, sent as `20` or `20.0`."""
+    if abs(value) > WHOLE_MAX or value != int(value):
+        raise InvalidInputs(f"{field}: must be an integer")
+    if not least <= value <= most:
+        raise InvalidInputs(f"{field}: must be between {least} and {most}")
+    return int(value)
+
+
+def instant(value: float | None, *, field: str) -> int | None:
+    """Return an instant in Unix ms, from 1970 to 2200; None where none was sent."""
+    return None if value is None else whole(value, field=field, least=0, most=INSTANT_MAX)
+
+
+def recurrence(interval: str, count: float, *, field: str) -> Recurrence:
+    """Return the recurrence; InvalidInputs if the count is not sensible."""
+    return Recurrence(Interval(interval), whole(count, field=field, least=1, most=INTERVAL_COUNT_MAX))

@@ -1,0 +1,280 @@
+"""Plans on the wire: what creating one may say, and how one is answered."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from creditgate.api.wire.fields import ABSENT, NotYet, Request, named
+from creditgate.api.wire.numbers import kept, number, recurrence
+from creditgate.api.wire.requests import ResetRequest
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Catalog, Interval, ItemPrice, Plan, PlanItem, PlanPrice, Recurrence
+from creditgate.core.ids import check_caller_id, check_catalog_id
+from creditgate.errors import InvalidInputs
+
+BillingInterval = Literal["one_off", "week", "month", "quarter", "semi_annual", "year"]
+
+
+class OnlyPrepaid(NotYet):
+    harmless = ("prepaid",)
+
+
+class PriceRequest(Request, frozen=True):
+    """What the plan itself costs."""
+
+    amount: Raw
+    interval: BillingInterval
+    interval_count: float = 1
+    additional_currencies: NotYet | None = None
+
+
+class ItemPriceRequest(Request, frozen=True):
+    """What a prepaid quantity costs."""
+
+    amount: Raw
+    interval: BillingInterval
+    billing_method: OnlyPrepaid
+    interval_count: float = 1
+    billing_units: Raw = ABSENT
+    max_purchase: NotYet | None = None
+    tiers: NotYet | None = None
+    tier_behavior: NotYet | None = None
+    additional_currencies: NotYet | None = None
+
+    def item_price(self, place: str) -> ItemPrice:
+        units = kept(self.billing_units, field=f"{place}.billing_units", default=NANOS)
+        if units == 0:
+            raise InvalidInputs(f"{place}.billing_units: must be > 0")
+        return ItemPrice(
+            amount_nanos=kept(self.amount, field=f"{place}.amount"),
+            recurrence=recurrence(self.interval, self.interval_count, field=f"{place}.interval_count"),
+            billing_units_nanos=units,
+        )
+
+
+class ItemRequest(Request, frozen=True):
+    """What the plan gives of one feature."""
+
+    feature_id: str
+    included: Raw = ABSENT
+    reset: ResetRequest | None = None
+    price: ItemPriceRequest | None = None
+    unlimited: NotYet | None = None
+    pooled: NotYet | None = None
+    threshold_billing: NotYet | None = None
+    proration: NotYet | None = None
+    rollover: NotYet | None = None
+    expiry: NotYet | None = None
+    feature_override: NotYet | None = None
+    entity_feature_id: NotYet | None = None
+
+    def item(self, place: str) -> PlanItem:
+        return PlanItem(
+            feature_id=self.feature_id,
+            included_nanos=kept(self.included, field=f"{place}.included"),
+            reset=self.reset.recurrence(f"{place}.reset") if self.reset else None,
+            price=self.price.item_price(f"{place}.price") if self.price else None,
+        )
+
+
+class CreatePlanRequest(Request, frozen=True):
+    """`plans.create`. There is no Stripe behind it, so `create_in_stripe` asks for nothing."""
+
+    plan_id: str
+    name: str
+    description: str | None = None
+    group: str | None = None
+    add_on: bool = False
+    auto_enable: bool = False
+    price: PriceRequest | None = None
+    items: tuple[ItemRequest, ...] = ()
+    metadata: dict[str, object] | None = None
+    config: NotYet | None = None
+    free_trial: NotYet | None = None
+    licenses: NotYet | None = None
+    billing_controls: NotYet | None = None
+
+    def plan(self) -> Plan:
+        """Return the plan as it was asked for; when it is created is for the engine to say."""
+        return Plan(
+            id=check_catalog_id(self.plan_id, field="plan_id"),
+            name=named(self.name),
+            created_at=0,
+            description=self.description,
+            group=self.group or "",
+            add_on=self.add_on,
+            auto_enable=self.auto_enable,
+            price=self._price(),
+            items=tuple(item.item(f"items[{place}]") for place, item in enumerate(self.items)),
+            metadata=self.metadata or {},
+        )
+
+    def _price(self) -> PlanPrice | None:
+        if self.price is None:
+            return None
+        return PlanPrice(
+            amount_nanos=kept(self.price.amount, field="price.amount"),
+            recurrence=recurrence(
+                self.price.interval, self.price.interval_count, field="price.interval_count"
+            ),
+        )
+
+
+class GetPlanRequest(Request, frozen=True):
+    """`plans.get`."""
+
+    plan_id: str
+    version: NotYet | None = None
+
+
+class ListPlansRequest(Request, frozen=True):
+    """`plans.list`. With a customer, each plan says what attaching it would do."""
+
+    customer_id: str | None = None
+    include_archived: bool = False
+    entity_id: NotYet | None = None
+    all_versions: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        if self.customer_id is not None:
+            check_caller_id(self.customer_id, field="customer_id")
+
+
+class PriceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The plan's own price."""
+
+    amount: Raw
+    interval: Interval
+    interval_count: int | UnsetType = UNSET
+
+
+class ItemPriceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The price of a prepaid quantity."""
+
+    amount: Raw
+    interval: Interval
+    interval_count: int | UnsetType = UNSET
+    billing_units: Raw
+    billing_method: str
+    max_purchase: Raw | None
+
+
+class IntervalAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How often an item resets."""
+
+    interval: Interval
+    interval_count: int | UnsetType = UNSET
+
+
+class ItemAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan gives of one feature."""
+
+    feature_id: str
+    included: Raw
+    unlimited: bool = False
+    pooled: bool = False
+    reset: IntervalAnswer | None
+    price: ItemPriceAnswer | None
+
+
+class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
+    """What attaching the plan would do for one customer."""
+
+    attach_action: str
+    status: str | UnsetType = UNSET
+
+
+class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan."""
+
+    id: str
+    name: str
+    description: str | None
+    group: str | None
+    version: int
+    add_on: bool
+    auto_enable: bool
+    price: PriceAnswer | None
+    items: tuple[ItemAnswer, ...]
+    created_at: int
+    env: str
+    archived: bool
+    config: dict[str, bool]
+    billing_controls: dict[str, object]
+    metadata: dict[str, object]
+    base_variant_id: str | None
+    customer_eligibility: Eligibility | UnsetType = UNSET
+
+
+class PlanList(msgspec.Struct, frozen=True):
+    """`plans.list`, in the order of creation."""
+
+    list: tuple[PlanAnswer, ...]
+
+
+def plan_answer(
+    plan: Plan, catalog: Catalog, env: str, eligibility: Eligibility | UnsetType = UNSET
+) -> PlanAnswer:
+    return PlanAnswer(
+        id=plan.id,
+        name=plan.name,
+        description=plan.description,
+        group=plan.group or None,
+        version=plan.version,
+        add_on=plan.add_on,
+        auto_enable=plan.auto_enable,
+        price=_price_answer(plan.price) if plan.price else None,
+        items=tuple(_item_answer(item, catalog) for item in plan.items),
+        created_at=plan.created_at,
+        env=env,
+        archived=plan.archived,
+        config={"ignore_past_due": False},
+        billing_controls={},
+        metadata=plan.metadata,
+        base_variant_id=None,
+        customer_eligibility=eligibility,
+    )
+
+
+def interval_count(recurrence: Recurrence) -> int | UnsetType:
+    """Return the count as the wire says it: not at all where it is 1."""
+    return recurrence.count if recurrence.count != 1 else UNSET
+
+
+def _price_answer(price: PlanPrice) -> PriceAnswer:
+    return PriceAnswer(
+        amount=number(price.amount_nanos),
+        interval=price.recurrence.interval,
+        interval_count=interval_count(price.recurrence),
+    )
+
+
+def _item_answer(item: PlanItem, catalog: Catalog) -> ItemAnswer:
+    reset = _reset_of(item, catalog)
+    return ItemAnswer(
+        feature_id=item.feature_id,
+        included=number(item.included_nanos),
+        reset=IntervalAnswer(interval=reset.interval, interval_count=interval_count(reset))
+        if reset
+        else None,
+        price=_item_price_answer(item.price) if item.price else None,
+    )
+
+
+def _item_price_answer(price: ItemPrice) -> ItemPriceAnswer:
+    return ItemPriceAnswer(
+        amount=number(price.amount_nanos),
+        interval=price.recurrence.interval,
+        interval_count=interval_count(price.recurrence),
+        billing_units=number(price.billing_units_nanos),
+        billing_method=price.billing_method,
+        max_purchase=number(price.max_purchase_nanos) if price.max_purchase_nanos is not None else None,
+    )
+
+
+def _reset_of(item: PlanItem, catalog: Catalog) -> Recurrence | None:
+    """What is used up and says nothing of a reset renews with its price, or never."""
+    if item.reset is not None or not catalog.feature(item.feature_id).consumable:
+        return item.reset
+    return item.price.recurrence if item.price else Recurrence(Interval.ONE_OFF)

@@ -1,0 +1,311 @@
+"""What each route accepts about customers, balances and billing: one struct is the table of one route's parameters.
+
+A parameter of type `NotYet` is one that Autumn has and this sidecar refuses. One that stands nowhere is ignored.
+"""
+
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from msgspec import Raw
+
+from creditgate.api.wire.fields import ABSENT, NotYet, Request, properties
+from creditgate.api.wire.numbers import INSTANT_MAX, WHOLE_MAX, amount, instant, kept, recurrence, whole
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Interval, Recurrence
+from creditgate.core.decisions import Mode
+from creditgate.core.ids import check_caller_id
+from creditgate.errors import InvalidInputs, InvalidRequest
+
+LIMIT_MAX = 1000  # rows of one page
+SUCCESS_URL_CHARACTERS_MAX = 2048
+
+BALANCE_FEATURES = "balances.feature"
+FLAG_FEATURES = "flags.feature"
+
+
+class OnlyIfRequired(NotYet):
+    harmless = ("if_required",)
+
+
+class CustomerRequest(Request, frozen=True):
+    """Whatever names a customer."""
+
+    customer_id: str
+
+    def __post_init__(self) -> None:
+        check_caller_id(self.customer_id, field="customer_id")
+
+
+class CheckRequest(CustomerRequest, frozen=True):
+    """`balances.check`."""
+
+    feature_id: str = ""
+    required_balance: Raw = ABSENT
+    send_event: bool = False
+    properties: Raw = ABSENT
+    product_id: NotYet | None = None
+    required_quantity: NotYet | None = None
+    entity_id: NotYet | None = None
+    lock: NotYet | None = None
+    with_preview: NotYet | None = None
+    skip_event: NotYet | None = None
+    customer_data: NotYet | None = None
+    entity_data: NotYet | None = None
+    expand: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.feature_id:
+            raise InvalidInputs("input: Must provide either product_id or feature_id")
+
+    def required_nanos(self) -> int:
+        """Units of the feature; 1 unless it is said."""
+        return amount(self.required_balance, field="required_balance", default=NANOS)
+
+    def properties_text(self) -> str:
+        return properties(self.properties)
+
+
+class TrackRequest(CustomerRequest, frozen=True):
+    """`balances.track`. `async` may be said and changes nothing: the answer always carries the balance."""
+
+    feature_id: str | None = None
+    event_name: str | None = None
+    value: Raw = ABSENT
+    properties: Raw = ABSENT
+    timestamp: float | None = None
+    overage_behavior: Mode = Mode.CAP
+    idempotency_key: str | None = None
+    entity_id: NotYet | None = None
+    lock: NotYet | None = None
+    skip_event: NotYet | None = None
+    customer_data: NotYet | None = None
+    entity_data: NotYet | None = None
+    expand: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.feature_id) == bool(self.event_name):
+            raise InvalidInputs("input: Either feature_id or event_name must be provided")
+        if self.event_name and self.overage_behavior is Mode.REJECT:
+            raise InvalidRequest('overage_behavior "reject" is not supported with event_name; use feature_id')
+
+    def value_nanos(self) -> int:
+        """Units of the feature; 1 unless it is said, negative to give back."""
+        return amount(self.value, field="value", default=NANOS)
+
+    def occurred_at(self) -> int | None:
+        return instant(self.timestamp, field="timestamp")
+
+    def properties_text(self) -> str:
+        return properties(self.properties)
+
+
+class ExpandingRequest(CustomerRequest, frozen=True):
+    """What is answered with a customer."""
+
+    expand: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.expand:
+            if name not in (BALANCE_FEATURES, FLAG_FEATURES):
+                raise InvalidRequest(f"expand {name} is not supported yet")
+
+
+class GetCustomerRequest(ExpandingRequest, frozen=True):
+    """`customers.get`."""
+
+
+class GetOrCreateRequest(ExpandingRequest, frozen=True):
+    """`customers.get_or_create`. There is no Stripe behind it, so `create_in_stripe` asks for nothing."""
+
+    name: str | None = None
+    email: str | None = None
+    fingerprint: str | None = None
+    metadata: dict[str, object] | None = None
+    stripe_id: str | None = None
+    send_email_receipts: bool | None = None
+    auto_enable_plan_id: str | None = None
+    currency: NotYet | None = None
+    billing_controls: NotYet | None = None
+    billing_details: NotYet | None = None
+    config: NotYet | None = None
+    processors: NotYet | None = None
+    entity_id: NotYet | None = None
+    entity_data: NotYet | None = None
+    with_autumn_id: NotYet | None = None
+    internal_options: NotYet | None = None
+
+
+class AdvanceTestClockRequest(CustomerRequest, frozen=True):
+    """`customers.advance_test_clock`."""
+
+    frozen_time: float
+
+    def frozen_ms(self) -> int:
+        return whole(self.frozen_time, field="frozen_time", least=0, most=INSTANT_MAX)
+
+
+class ResetRequest(Request, frozen=True):
+    """How often something starts again."""
+
+    interval: Interval
+    interval_count: float = 1
+
+    def recurrence(self, field: str) -> Recurrence:
+        return recurrence(self.interval, self.interval_count, field=f"{field}.interval_count")
+
+
+class GrantRequest(CustomerRequest, frozen=True):
+    """`balances.create`."""
+
+    feature_id: str
+    included_grant: Raw = ABSENT
+    reset: ResetRequest | None = None
+    expires_at: float | None = None
+    next_reset_at: float | None = None
+    balance_id: str | None = None
+    entity_id: NotYet | None = None
+    unlimited: NotYet | None = None
+    rollover: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.balance_id is not None:
+            check_caller_id(self.balance_id, field="balance_id")
+
+    def included_nanos(self) -> int:
+        if not bytes(self.included_grant):
+            raise InvalidInputs("input: Must provide included_grant")
+        return kept(self.included_grant, field="included_grant")
+
+    def expires_ms(self) -> int | None:
+        return instant(self.expires_at, field="expires_at")
+
+    def next_reset_ms(self) -> int | None:
+        return instant(self.next_reset_at, field="next_reset_at")
+
+
+class FeatureQuantity(Request, frozen=True):
+    """How much of a feature a plan is bought with, what it includes counted in."""
+
+    feature_id: str
+    quantity: Raw = ABSENT
+    adjustable: NotYet | None = None
+
+
+class AttachRequest(CustomerRequest, frozen=True):
+    """`billing.attach`."""
+
+    plan_id: str
+    feature_quantities: tuple[FeatureQuantity, ...] = ()
+    success_url: str | None = None
+    redirect_mode: OnlyIfRequired | None = None
+    entity_id: NotYet | None = None
+    version: NotYet | None = None
+    free_trial: NotYet | None = None
+    customize: NotYet | None = None
+    invoice_mode: NotYet | None = None
+    proration_behavior: NotYet | None = None
+    subscription_id: NotYet | None = None
+    discounts: NotYet | None = None
+    remove_discounts: NotYet | None = None
+    new_billing_subscription: NotYet | None = None
+    billing_cycle_anchor: NotYet | None = None
+    plan_schedule: NotYet | None = None
+    starts_at: NotYet | None = None
+    ends_at: NotYet | None = None
+    checkout_session_params: NotYet | None = None
+    long_lived_checkout: NotYet | None = None
+    custom_line_items: NotYet | None = None
+    add_lines: NotYet | None = None
+    remove_lines: NotYet | None = None
+    processor_subscription_id: NotYet | None = None
+    carry_over_balances: NotYet | None = None
+    carry_over_usages: NotYet | None = None
+    license_quantities: NotYet | None = None
+    metadata: NotYet | None = None
+    no_billing_changes: NotYet | None = None
+    enable_plan_immediately: NotYet | None = None
+    tax: NotYet | None = None
+    tax_rate_id: NotYet | None = None
+    billing_details: NotYet | None = None
+    currency: NotYet | None = None
+    remove_plan_ids: NotYet | None = None
+    customer_data: NotYet | None = None
+    entity_data: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.success_url is not None:
+            check_success_url(self.success_url)
+
+    def quantities_nanos(self) -> dict[str, int]:
+        """Units by feature id."""
+        named = [quantity.feature_id for quantity in self.feature_quantities]
+        if len(set(named)) != len(named):
+            raise InvalidInputs("feature_quantities: a feature is listed twice")
+        return dict(_quantities(self.feature_quantities))
+
+
+class CustomRange(Request, frozen=True):
+    """start <= time < end, in Unix ms."""
+
+    start: float | None = None
+    end: float | None = None
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        return _bound(self.start, "start"), _bound(self.end, "end")
+
+
+class ListEventsRequest(Request, frozen=True):
+    """`events.list`."""
+
+    start_cursor: str = ""
+    limit: float = 50
+    customer_id: str | None = None
+    feature_id: str | tuple[str, ...] = ()
+    custom_range: CustomRange = CustomRange()
+    range: NotYet | None = None
+    entity_id: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        if self.customer_id is not None:
+            check_caller_id(self.customer_id, field="customer_id")
+
+    def rows(self) -> int:
+        return whole(self.limit, field="limit", least=1, most=LIMIT_MAX)
+
+    def feature_ids(self) -> tuple[str, ...]:
+        return (self.feature_id,) if isinstance(self.feature_id, str) else self.feature_id
+
+
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def check_success_url(url: str) -> None:
+    """Refuse what a browser should not be sent to: the page links to it, and its origin goes into a header."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    is_web = parts.scheme in ("http", "https") and _AUTHORITY.fullmatch(parts.netloc) is not None
+    if not is_web or not url.isprintable() or " " in url:
+        raise InvalidInputs("success_url: must be an http or https URL")
+    if len(url) > SUCCESS_URL_CHARACTERS_MAX:
+        raise InvalidInputs(f"success_url: must have at most {SUCCESS_URL_CHARACTERS_MAX} characters")
+
+
+def _bound(value: float | None, name: str) -> int | None:
+    """Any number will do as a bound, Number.MAX_SAFE_INTEGER too."""
+    if value is None:
+        return None
+    return whole(value, field=f"custom_range.{name}", least=-WHOLE_MAX, most=WHOLE_MAX)
+
+
+def _quantities(quantities: Iterable[FeatureQuantity]) -> Iterable[tuple[str, int]]:
+    for number, quantity in enumerate(quantities):
+        if bytes(quantity.quantity):
+            yield quantity.feature_id, kept(quantity.quantity, field=f"feature_quantities[{number}].quantity")

@@ -1,0 +1,259 @@
+"""What the record holds of a customer: the words, and the statements that ask for them.
+
+A customer who was deleted and made again under the same id has another uid. The latest uid is that of the item with
+the greatest stream id; what belonged to an earlier one stays in the record and is never mixed with it.
+"""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, Select, func, select, tuple_
+
+from creditgate.core.journal import StreamId
+from creditgate.ledger.rows import join_amount, join_amount_if_any
+from creditgate.ledger.tables import journal_items
+
+_items = journal_items.c
+_OLDEST_FIRST = (_items.stream_ms, _items.stream_counter, _items.item)
+_NEWEST_FIRST = (_items.stream_ms.desc(), _items.stream_counter.desc(), _items.item.desc())
+
+# SQLite by itself would read a whole partition by the primary key, to save sorting one customer's items.
+_OF_CUSTOMER = "INDEXED BY journal_items_of_customer"
+_DOCUMENTS = "INDEXED BY journal_documents"
+
+
+class Document(msgspec.Struct, frozen=True):
+    """The latest version of one document, as it was put; `sequence` is that of the entry that put it."""
+
+    type: str
+    id: str
+    text: str
+    sequence: int
+    stream_id: StreamId
+
+
+class RowState(msgspec.Struct, frozen=True):
+    """The last item of one row: `kind` tells what it did, `after_nanos` what the row held then."""
+
+    row_id: str
+    kind: str
+    after_nanos: int
+    sequence: int
+
+
+class CustomerState(msgspec.Struct, frozen=True):
+    """One customer, the latest uid only, as of its last item.
+
+    Rows that were closed are listed too, with their last amount; the documents tell which are still there.
+    """
+
+    customer_id: str
+    uid: str | None
+    sequence: int
+    stream_id: StreamId
+    pinned_at: int | None
+    documents: tuple[Document, ...]
+    rows: tuple[RowState, ...]
+
+
+class ProofItem(msgspec.Struct, frozen=True):
+    """One item of a customer, without its call and its document. Items without a row have no amounts."""
+
+    customer_id: str
+    uid: str | None
+    sequence: int
+    stream_id: StreamId
+    item: int
+    kind: str
+    row_id: str | None
+    delta_nanos: int | None
+    after_nanos: int | None
+
+
+class KeyUse(msgspec.Struct, frozen=True):
+    """One use of an idempotency key: whose, the digests, and the item on which its call begins."""
+
+    customer_id: str | None
+    uid: str | None
+    key: str
+    fingerprint: str
+    stream_id: StreamId
+    item: int
+
+
+def select_last_item(partition: str, customer_id: str) -> Select[Any]:
+    """Return the statement for a customer's latest item."""
+    return (
+        select(_items.uid, _items.sequence, _items.pinned_at, _items.stream_ms, _items.stream_counter)
+        .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
+        .where(_items.partition == partition, _items.customer_id == customer_id)
+        .order_by(*_NEWEST_FIRST)
+        .limit(1)
+    )
+
+
+def select_latest_documents(partition: str, customer_id: str | None, uid: str | None) -> Select[Any]:
+    """Return the statement for the latest document of each (type, id) of a customer, or of no customer."""
+    age = func.row_number().over(
+        partition_by=(_items.document_type, _items.document_id), order_by=_NEWEST_FIRST
+    )
+    aged = (
+        select(
+            _items.document_type,
+            _items.document_id,
+            _items.document,
+            _items.sequence,
+            _items.stream_ms,
+            _items.stream_counter,
+            age.label("age"),
+        )
+        .with_hint(journal_items, _DOCUMENTS, "sqlite")
+        .where(
+            _items.partition == partition,
+            _items.customer_id == customer_id,
+            _items.uid == uid,
+            _items.document_type.is_not(None),
+        )
+        .subquery()
+    )
+    return select(aged).where(aged.c.age == 1).order_by(aged.c.document_type, aged.c.document_id)
+
+
+def select_document_versions(partition: str, customer_id: str | None, document_type: str) -> Select[Any]:
+    """Return the statement for every document of a type that a customer, or no customer, ever had, oldest first."""
+    return (
+        select(_items.stream_ms, _items.stream_counter, _items.document)
+        .with_hint(journal_items, _DOCUMENTS, "sqlite")
+        .where(
+            _items.partition == partition,
+            _items.customer_id == customer_id,
+            _items.document_type == document_type,
+        )
+        .order_by(*_OLDEST_FIRST)
+    )
+
+
+def select_latest_rows(partition: str, customer_id: str, uid: str | None) -> Select[Any]:
+    """Return the statement for the latest item of each row of a customer."""
+    age = func.row_number().over(partition_by=_items.row_id, order_by=_NEWEST_FIRST)
+    aged = (
+        select(
+            _items.row_id,
+            _items.kind,
+            _items.after_whole,
+            _items.after_nano,
+            _items.sequence,
+            age.label("age"),
+        )
+        .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
+        .where(
+            _items.partition == partition,
+            _items.customer_id == customer_id,
+            _items.uid == uid,
+            _items.row_id.is_not(None),
+        )
+        .subquery()
+    )
+    return select(aged).where(aged.c.age == 1).order_by(aged.c.row_id)
+
+
+def select_customers(partition: str, *, after: str | None, limit: int) -> Select[Any]:
+    """Return the statement for one page of the ids of a partition's customers, in the order of their bytes."""
+    return (
+        select(_items.customer_id)
+        .distinct()
+        .where(_items.partition == partition, _items.customer_id > (after or ""))
+        .order_by(_items.customer_id)
+        .limit(limit)
+    )
+
+
+def select_customers_after(partition: str, stream_id: StreamId) -> Select[Any]:
+    """Return the statement for the customers of the items after a stream id, as often as they have items there."""
+    return (
+        select(_items.customer_id)
+        .where(
+            _items.partition == partition,
+            tuple_(_items.stream_ms, _items.stream_counter) > tuple(stream_id),
+            _items.customer_id.is_not(None),
+        )
+        .order_by(*_OLDEST_FIRST)
+    )
+
+
+def select_proof(partition: str, customer_id: str) -> Select[Any]:
+    """Return the statement for all items of one customer, oldest first."""
+    return (
+        select(
+            _items.customer_id,
+            _items.uid,
+            _items.sequence,
+            _items.stream_ms,
+            _items.stream_counter,
+            _items.item,
+            _items.kind,
+            _items.row_id,
+            _items.delta_whole,
+            _items.delta_nano,
+            _items.after_whole,
+            _items.after_nano,
+        )
+        .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
+        .where(_items.partition == partition, _items.customer_id == customer_id)
+        .order_by(*_OLDEST_FIRST)
+    )
+
+
+def select_keys(partition: str, since_ms: int) -> Select[Any]:
+    """Return the statement for the uses of idempotency keys since an instant, oldest first."""
+    return (
+        select(
+            _items.customer_id,
+            _items.uid,
+            _items.key,
+            _items.fingerprint,
+            _items.stream_ms,
+            _items.stream_counter,
+            _items.item,
+        )
+        .where(_items.partition == partition, _items.stream_ms >= since_ms, _items.key != "")
+        .order_by(*_OLDEST_FIRST)
+    )
+
+
+def document_of(row: Row[Any]) -> Document:
+    """Return the document in a row of `select_latest_documents`."""
+    stream_id = StreamId(row.stream_ms, row.stream_counter)
+    return Document(row.document_type, row.document_id, row.document, row.sequence, stream_id)
+
+
+def row_state_of(row: Row[Any]) -> RowState:
+    """Return the row's state in a row of `select_latest_rows`."""
+    return RowState(row.row_id, row.kind, join_amount(row.after_whole, row.after_nano), row.sequence)
+
+
+def proof_item_of(row: Row[Any]) -> ProofItem:
+    """Return the item in a row of `select_proof`."""
+    return ProofItem(
+        customer_id=row.customer_id,
+        uid=row.uid,
+        sequence=row.sequence,
+        stream_id=StreamId(row.stream_ms, row.stream_counter),
+        item=row.item,
+        kind=row.kind,
+        row_id=row.row_id,
+        delta_nanos=join_amount_if_any(row.delta_whole, row.delta_nano),
+        after_nanos=join_amount_if_any(row.after_whole, row.after_nano),
+    )
+
+
+def key_use_of(row: Row[Any]) -> KeyUse:
+    """Return the use of a key in a row of `select_keys`."""
+    return KeyUse(
+        customer_id=row.customer_id,
+        uid=row.uid,
+        key=row.key,
+        fingerprint=row.fingerprint,
+        stream_id=StreamId(row.stream_ms, row.stream_counter),
+        item=row.item,
+    )

@@ -1,0 +1,183 @@
+"""The connection to the record: which database a URL names, how its transactions begin, and what its failures mean.
+
+Both databases give the same here. A write holds its locks from the start, so it is decided once; a read sees one
+instant throughout; what cannot be reached is `LedgerUnavailable`, and what cannot be stored is `EntriesRefused`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import URL, Connection, Engine, event, exc
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+
+from creditgate.errors import CreditgateError, StartupError, Unavailable
+
+# How long a writer of SQLite waits for another process's transaction. Ours last milliseconds; a backup or a person with
+# a shell may hold the file longer.
+SQLITE_BUSY_MS = 10_000
+CONNECT_SECONDS = 5
+# Threads that read at once beyond the pool wait this long for a connection.
+POOL_SIZE = 8
+POOL_WAIT_SECONDS = 10
+
+_SQLITE_FILE_MODE = 0o600
+_POSTGRESQL_NAMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+_WRITES = "creditgate_writes"
+
+
+class LedgerUnavailable(Unavailable):
+    """The database cannot be reached, is locked or is full. Whether a write took effect may be unknown: ask again."""
+
+
+class EntriesRefused(CreditgateError):
+    """The database will never store these rows as they are; nothing of them was stored."""
+
+    code = "entries_refused"
+
+
+class Database:
+    """One database. Safe to use from several threads; each transaction takes a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        """Open `sqlite:///PATH` or `postgresql://...`; raises StartupError for any other URL or an unusable path.
+
+        The SQLite file is made if it is not there, readable by its owner alone. No server is contacted yet.
+        """
+        parsed = _parse(url)
+        if parsed.get_backend_name() == "sqlite":
+            self._engine = _open_sqlite(parsed)
+            self._reader = self._engine
+        else:
+            self._engine = _open_postgresql(parsed)
+            self._reader = self._engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        self._writer = self._engine.execution_options(**{_WRITES: True})
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection that sees one instant; raises LedgerUnavailable."""
+        with _reached(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Yield a connection whose changes are committed together at the end, or not at all.
+
+        Raises LedgerUnavailable, after which the commit may have happened, or EntriesRefused.
+        """
+        with _reached(), _storable(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection that is not in use; the last one to a SQLite file folds its WAL into it."""
+        self._engine.dispose()
+
+
+def _parse(url: str) -> URL:
+    """Read the URL; the message of the StartupError never repeats it, since it may hold a password."""
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise StartupError("--database: not a URL; say sqlite:///PATH or postgresql://HOST/NAME") from None
+    if parsed.drivername in _POSTGRESQL_NAMES:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "sqlite":
+        raise StartupError("--database: say sqlite:///PATH or postgresql://HOST/NAME")
+    if parsed.database in (None, "", ":memory:"):
+        raise StartupError("--database: SQLite needs a file, sqlite:///PATH")
+    return parsed.set(drivername="sqlite+pysqlite")
+
+
+def _open_sqlite(url: URL) -> Engine:
+    _make_private(str(url.database))
+    engine = sqlalchemy.create_engine(
+        url, hide_parameters=True, pool_size=POOL_SIZE, pool_timeout=POOL_WAIT_SECONDS
+    )
+    engine.dialect.statement_compiler = _HintingCompiler
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    if "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
+    try:
+        return sqlalchemy.create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=POOL_SIZE,
+            pool_timeout=POOL_WAIT_SECONDS,
+            # A server that was restarted meanwhile costs a new connection, not a failed batch.
+            pool_pre_ping=True,
+        )
+    except ModuleNotFoundError:
+        raise StartupError(
+            '--database: PostgreSQL needs a driver; run: pip install "psycopg[binary]"'
+        ) from None
+
+
+def _make_private(path: str) -> None:
+    """Make the file before SQLite does, which would leave it readable by all; its WAL takes over the same mode."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _SQLITE_FILE_MODE)
+        try:
+            os.fchmod(descriptor, _SQLITE_FILE_MODE)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StartupError(f"--database: cannot open {path}: {error.strerror}") from error
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """Set up one new connection of sqlite3.
+
+    FULL: the stream is trimmed after the commit, so a commit that a power cut takes back would be lost for good.
+    """
+    # Python's driver would begin transactions by its own rules; `_begin_sqlite` says when instead.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin as a writer at once if this is one.
+
+    A transaction that reads first and then turns to writing fails without waiting when another wrote in between.
+    """
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class _HintingCompiler(SQLiteCompiler):
+    """Writes `with_hint(table, "INDEXED BY ...", "sqlite")` into the statement; SQLAlchemy's own leaves it out."""
+
+    def get_from_hint_text(self, table: object, text: str | None) -> str | None:
+        return text
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise LedgerUnavailable(f"the ledger's database cannot be used: {_first_line(error)}") from error
+
+
+@contextmanager
+def _storable() -> Iterator[None]:
+    try:
+        yield
+    except (exc.IntegrityError, exc.DataError, OverflowError, UnicodeError) as error:
+        raise EntriesRefused(f"the ledger's database refuses the rows: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return what the driver said, without the statement and the values that SQLAlchemy and PostgreSQL add below it."""
+    said = getattr(error, "orig", None) or error
+    return str(said).partition("\n")[0]

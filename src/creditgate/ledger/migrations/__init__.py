@@ -1,0 +1,37 @@
+"""The numbered steps that make and change the tables: forward only, and never edited after a release."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, func, select
+
+from creditgate.errors import StartupError
+
+# Any number, the same in every version: the name of the lock that makes PostgreSQL migrate for one process at a time.
+_MIGRATION_LOCK = 7_305_812_094_118_266_001
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the schema to the newest version, within the transaction of the connection.
+
+    Raises StartupError if a newer release has migrated this database: its steps are unknown here.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+    config = _config()
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StartupError(
+            "--database: its tables were made by a newer creditgate; start that version, or restore a backup"
+        ) from error
+
+
+def _config() -> Config:
+    config = Config()
+    # A % in the path would be read as a reference to another option.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config

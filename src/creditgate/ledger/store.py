@@ -1,0 +1,339 @@
+"""`Ledger`: append what the streams hold, exactly once, and answer from the record.
+
+The methods block: the engine calls them through `asyncio.to_thread`, from as many threads as it likes. Everything that
+a method returns is complete, except the iterators: those hold a connection and one instant of the
+database until they are exhausted or closed, and are consumed within one thread.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, CursorResult, Row, Select, bindparam, func, insert, select, text, update
+
+from creditgate.core.journal import ORIGIN, Entry, StreamId
+from creditgate.errors import CreditgateError
+from creditgate.ledger import customers, events
+from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
+from creditgate.ledger.database import Database
+from creditgate.ledger.events import Event, EventCursor, EventFilter
+from creditgate.ledger.rows import entries_of, entry_of, item_rows
+from creditgate.ledger.tables import journal_items, poison_entries, stream_positions
+
+# Rows that an iterator fetches at a time: a bound on memory, large enough that fetching costs little.
+FETCH_ROWS = 1_000
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far the stream of a partition has been appended; `epoch` is the random name made with that stream."""
+
+    partition: str
+    epoch: str
+    stream_id: StreamId
+
+
+class Poison(msgspec.Struct, frozen=True):
+    """A stream message that is no entry of ours, to be set aside with the reason why it could not be read."""
+
+    stream_id: StreamId
+    fields: Mapping[str, str]
+    reason: str
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What one stream holds after `after`, up to and including `upto`: every message is an entry or a poison."""
+
+    partition: str
+    epoch: str
+    after: StreamId
+    upto: StreamId
+    entries: Sequence[Entry] = ()
+    poison: Sequence[Poison] = ()
+
+
+class PositionMoved(CreditgateError):
+    """Somebody else has moved the position of `partition`; nothing was written. Start again from `positions`."""
+
+    code = "position_moved"
+
+    def __init__(self, partition: str) -> None:
+        super().__init__(f"the position of partition {partition} is no longer the one that was read")
+        self.partition = partition
+
+
+class Ledger:
+    """The record in one database. Any method may raise LedgerUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        """Open `sqlite:///PATH` or `postgresql://...`; raises StartupError if the URL or the path is unusable."""
+        self._database = Database(url)
+
+    def migrate(self) -> None:
+        """Bring the tables to this version; several processes may do so at once.
+
+        Raises StartupError if a newer creditgate has already changed them.
+        """
+        # Alembic is needed once in a process, and only in one that starts.
+        from creditgate.ledger import migrations
+
+        with self._database.writing() as connection:
+            migrations.upgrade(connection)
+
+    def close(self) -> None:
+        """Close the connections. Iterators that are still open keep theirs until they are closed."""
+        self._database.close()
+
+    def positions(self) -> dict[str, Position]:
+        """Return the position of every partition that was adopted, by partition."""
+        with self._database.reading() as connection:
+            return {row.partition: _position_of(row) for row in connection.execute(_SELECT_POSITIONS)}
+
+    def adopt(self, partition: str, epoch: str, stream_id: StreamId = ORIGIN) -> Position:
+        """Make the partition's position if it has none, and return the one it has: the caller compares the epochs."""
+        values = {"partition": partition, "epoch": epoch, "ms": stream_id.ms, "counter": stream_id.counter}
+        with self._database.writing() as connection:
+            connection.execute(_ADOPT, values)
+            return _position_of(connection.execute(_SELECT_POSITION, {"of": partition}).one())
+
+    def rebase(self, expected: Position, *, epoch: str, stream_id: StreamId) -> Position:
+        """Put the position of a partition on another epoch and return it; for a stream that was made anew.
+
+        Raises PositionMoved if the position is no longer the expected one. The stream id may not go back: entries
+        appended after it would take the identities of rows that are already there (ValueError).
+        """
+        if stream_id < expected.stream_id:
+            raise ValueError(
+                f"cannot move {expected.partition} back from {expected.stream_id} to {stream_id}"
+            )
+        with self._database.writing() as connection:
+            _move(connection, expected, epoch=epoch, stream_id=stream_id)
+        return Position(expected.partition, epoch, stream_id)
+
+    def append(self, batches: Sequence[Batch]) -> int:
+        """Store all batches and move their positions, in one transaction; return the number of rows of items.
+
+        Raises, with nothing stored: PositionMoved if any position is not where its batch begins, so that a flusher
+        that lost its lease commits nothing; EntriesRefused if the database can never store one of the rows;
+        ValueError for a batch with an entry outside it. After LedgerUnavailable the batches may be stored: read
+        `positions` before the next try.
+        """
+        for batch in batches:
+            _check(batch)
+        rows = [row for batch in batches for entry in batch.entries for row in item_rows(entry)]
+        poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
+        with self._database.writing() as connection:
+            # First the positions: a batch that comes too late is refused by its position, and not by a row that is
+            # already there. In one order everywhere, so that two writers of PostgreSQL cannot wait for each other.
+            for batch in sorted(batches, key=lambda batch: batch.partition):
+                begins = Position(batch.partition, batch.epoch, batch.after)
+                _move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
+            if rows:
+                connection.execute(_INSERT_ITEMS, rows)
+            if poison:
+                connection.execute(_INSERT_POISON, poison)
+        return len(rows)
+
+    def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
+        """Return one entry, equal to the one that was appended; None if there is none of that stream id."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                _SELECT_ENTRY, {"of": partition, "at_ms": stream_id.ms, "at_counter": stream_id.counter}
+            ).all()
+        return entry_of(rows) if rows else None
+
+    def find_op(self, partition: str, op_id: str, *, since_ms: int, until_ms: int) -> StreamId | None:
+        """Return the first entry with a call of this op id, appended from `since_ms` to `until_ms`, both included.
+
+        Reads every item of the span: keep it to the minutes in which the call can have arrived.
+        """
+        span = {"of": partition, "wanted": op_id, "since_ms": since_ms, "until_ms": until_ms}
+        with self._database.reading() as connection:
+            row = connection.execute(_SELECT_OP, span).first()
+        return StreamId(row.stream_ms, row.stream_counter) if row is not None else None
+
+    def events(self, wanted: EventFilter, *, before: EventCursor | None = None, limit: int) -> list[Event]:
+        """Return one page of usage events, newest first, that lie before the cursor of the last one seen.
+
+        Following the pages meets each event once, also while new ones arrive. Fewer than `limit`: there are no more.
+        """
+        with self._database.reading() as connection:
+            page = events.select_page(wanted, before=before, limit=limit)
+            cursors = [events.cursor_of(row) for row in connection.execute(page)]
+            rows = connection.execute(events.select_entries(page)).all()
+        found = {event.cursor: event for entry in entries_of(rows) for event in events.events_of(entry)}
+        return [found[cursor] for cursor in cursors]
+
+    def documents(self, partition: str, customer_id: str | None) -> list[Document]:
+        """Return the latest document of each (type, id) of a customer; None: those of no customer."""
+        with self._database.reading() as connection:
+            if customer_id is None:
+                return _documents(connection, partition, None, None)
+            last = connection.execute(customers.select_last_item(partition, customer_id)).first()
+            return _documents(connection, partition, customer_id, last.uid) if last is not None else []
+
+    def document_versions(
+        self, partition: str, customer_id: str | None, document_type: str
+    ) -> list[tuple[StreamId, str]]:
+        """Return every document of a type that was put for a customer, whatever the uid, oldest first."""
+        statement = customers.select_document_versions(partition, customer_id, document_type)
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [(StreamId(row.stream_ms, row.stream_counter), row.document) for row in rows]
+
+    def customer_state(self, partition: str, customer_id: str) -> CustomerState | None:
+        """Return what is needed to build the customer's record again; None if the customer was never there."""
+        with self._database.reading() as connection:
+            last = connection.execute(customers.select_last_item(partition, customer_id)).first()
+            if last is None:
+                return None
+            rows = connection.execute(customers.select_latest_rows(partition, customer_id, last.uid))
+            return CustomerState(
+                customer_id=customer_id,
+                uid=last.uid,
+                sequence=last.sequence,
+                stream_id=StreamId(last.stream_ms, last.stream_counter),
+                pinned_at=last.pinned_at,
+                rows=tuple(customers.row_state_of(row) for row in rows),
+                documents=tuple(_documents(connection, partition, customer_id, last.uid)),
+            )
+
+    def customers(self, partition: str, *, after: str | None = None, limit: int) -> list[str]:
+        """Return one page of the ids of a partition's customers, in the order of their bytes, after the last seen."""
+        return self._ids(customers.select_customers(partition, after=after, limit=limit))
+
+    def customers_after(self, partition: str, stream_id: StreamId) -> Iterator[str]:
+        """Yield the ids of the customers who have items after the stream id, each once."""
+        seen: set[str] = set()
+        statement = customers.select_customers_after(partition, stream_id)
+        with self._database.reading() as connection, _streamed(connection, statement) as rows:
+            for row in rows:
+                if row.customer_id not in seen:
+                    seen.add(row.customer_id)
+                    yield row.customer_id
+
+    def keys_since(self, partition: str, since_ms: int) -> Iterator[KeyUse]:
+        """Yield the uses of idempotency keys in entries appended at `since_ms` or later, oldest first."""
+        statement = customers.select_keys(partition, since_ms)
+        with self._database.reading() as connection, _streamed(connection, statement) as rows:
+            yield from map(customers.key_use_of, rows)
+
+    def proof(self, partition: str, customer_ids: Sequence[str]) -> Iterator[ProofItem]:
+        """Yield every item of the customers, one customer after the other as they were asked for, oldest first.
+
+        Memory is bounded however long a history is. Ask for a page of customers at a time: while an iterator is
+        open, SQLite cannot shorten its WAL.
+        """
+        with self._database.reading() as connection:
+            for customer_id in customer_ids:
+                with _streamed(connection, customers.select_proof(partition, customer_id)) as rows:
+                    yield from map(customers.proof_item_of, rows)
+
+    def poison_count(self) -> int:
+        """Return the number of messages that were set aside and not resolved: each is drift."""
+        with self._database.reading() as connection:
+            return connection.execute(_COUNT_POISON).scalar_one()
+
+    def _ids(self, statement: Select[Any]) -> list[str]:
+        with self._database.reading() as connection:
+            return list(connection.execute(statement).scalars())
+
+
+_positions = stream_positions.c
+_items = journal_items.c
+
+_SELECT_POSITIONS = select(stream_positions)
+_SELECT_POSITION = select(stream_positions).where(_positions.partition == bindparam("of"))
+_ADOPT = text(
+    "INSERT INTO stream_positions (partition, epoch, stream_ms, stream_counter)"
+    " VALUES (:partition, :epoch, :ms, :counter) ON CONFLICT DO NOTHING"
+)
+_MOVE = (
+    update(stream_positions)
+    .where(
+        _positions.partition == bindparam("of"),
+        _positions.epoch == bindparam("from_epoch"),
+        _positions.stream_ms == bindparam("from_ms"),
+        _positions.stream_counter == bindparam("from_counter"),
+    )
+    .values(epoch=bindparam("to_epoch"), stream_ms=bindparam("to_ms"), stream_counter=bindparam("to_counter"))
+)
+_INSERT_ITEMS = insert(journal_items)
+_INSERT_POISON = insert(poison_entries)
+_COUNT_POISON = select(func.count()).select_from(poison_entries)
+_SELECT_ENTRY = (
+    select(journal_items)
+    .where(
+        _items.partition == bindparam("of"),
+        _items.stream_ms == bindparam("at_ms"),
+        _items.stream_counter == bindparam("at_counter"),
+    )
+    .order_by(_items.item)
+)
+_SELECT_OP = (
+    select(_items.stream_ms, _items.stream_counter)
+    .where(
+        _items.partition == bindparam("of"),
+        _items.stream_ms >= bindparam("since_ms"),
+        _items.stream_ms <= bindparam("until_ms"),
+        _items.op_id == bindparam("wanted"),
+    )
+    .order_by(_items.stream_ms, _items.stream_counter)
+    .limit(1)
+)
+
+
+def _check(batch: Batch) -> None:
+    """Refuse a batch that would store rows outside its own span: the next batch would bring them again."""
+    stream_ids = [entry.stream_id for entry in batch.entries] + [found.stream_id for found in batch.poison]
+    for stream_id in stream_ids:
+        if not batch.after < stream_id <= batch.upto:
+            raise ValueError(f"{stream_id} is not in ({batch.after}, {batch.upto}] of {batch.partition}")
+    for entry in batch.entries:
+        if entry.partition != batch.partition:
+            raise ValueError(f"an entry of partition {entry.partition} is in a batch of {batch.partition}")
+
+
+def _move(connection: Connection, expected: Position, *, epoch: str, stream_id: StreamId) -> None:
+    """Move a position from the expected place to another; raises PositionMoved if it is not there."""
+    moved = connection.execute(
+        _MOVE,
+        {
+            "of": expected.partition,
+            "from_epoch": expected.epoch,
+            "from_ms": expected.stream_id.ms,
+            "from_counter": expected.stream_id.counter,
+            "to_epoch": epoch,
+            "to_ms": stream_id.ms,
+            "to_counter": stream_id.counter,
+        },
+    )
+    if moved.rowcount != 1:
+        raise PositionMoved(expected.partition)
+
+
+def _position_of(row: Row[Any]) -> Position:
+    return Position(row.partition, row.epoch, StreamId(row.stream_ms, row.stream_counter))
+
+
+def _poison_row(partition: str, found: Poison) -> dict[str, Any]:
+    """Return the row that sets a message aside; escaped to ASCII, since the fields may hold what no database takes."""
+    return {
+        "partition": partition,
+        "stream_ms": found.stream_id.ms,
+        "stream_counter": found.stream_id.counter,
+        "fields": json.dumps(dict(found.fields), ensure_ascii=True),
+        "reason": found.reason,
+    }
+
+
+def _documents(
+    connection: Connection, partition: str, customer_id: str | None, uid: str | None
+) -> list[Document]:
+    rows = connection.execute(customers.select_latest_documents(partition, customer_id, uid))
+    return [customers.document_of(row) for row in rows]
+
+
+def _streamed(connection: Connection, statement: Select[Any]) -> CursorResult[Any]:
+    """Return the rows of a statement as they are read, without holding them all; to be closed."""
+    return connection.execution_options(yield_per=FETCH_ROWS).execute(statement)
