@@ -15,7 +15,7 @@ from creditgate.core.decisions import Status
 from creditgate.core.journal import SYSTEM_PARTITION, Call
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.ids import OpIds
-from creditgate.engine.keys import CallerKey, key_reused
+from creditgate.engine.keys import NEVER, CallerKey, key_reused
 from creditgate.errors import CreditgateError, NotFound, Undecided
 
 REFRESH_TICK_S = 0.5
@@ -81,15 +81,11 @@ class Catalogs:
             try:
                 document = work_out(catalog)
             except CreditgateError:
-                if (
-                    await self._write(b"-", -1, verb, key) is Status.REPLAYED
-                ):  # a version that never is: asks only
+                if await self._write(b"-", NEVER, verb, key) is Status.REPLAYED:
                     return catalog
                 raise
-            if (
-                await self._write(msgspec.json.encode(document), catalog.version, verb, key)
-                is not Status.MOVED_ON
-            ):
+            status = await self._write(msgspec.json.encode(document), catalog.version, verb, key)
+            if status is not Status.MOVED_ON:
                 return await self.refresh()
         raise Undecided("The catalog is being changed by too many others at once; nothing was changed")
 

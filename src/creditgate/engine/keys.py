@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from creditgate.errors import KeyReused
 
+# A version or shape that no data ever has. A call that expects it changes nothing: it only asks about its key.
+NEVER = 999_999_999_999_999
+
 
 class CallerKey(NamedTuple):
     """A key as the caller sent it.

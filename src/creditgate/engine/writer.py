@@ -16,7 +16,7 @@ from creditgate.core.decisions import Status
 from creditgate.core.journal import Call
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.ids import OpIds, mint
-from creditgate.engine.keys import CallerKey, key_reused
+from creditgate.engine.keys import NEVER, CallerKey, key_reused
 from creditgate.errors import NotFound, Undecided
 from creditgate.telemetry import logger
 
@@ -99,11 +99,11 @@ class CustomerWriter:
     async def is_replay(self, customer_id: str, verb: str, key: CallerKey | None) -> bool:
         """Say whether the key was used for this very call; raises KeyReused if it was used for another one.
 
-        For calls that would otherwise be refused because they have been done: it asks with a shape that never is.
+        For calls that would otherwise be refused because they have been done.
         """
         if key is None:
             return False
-        status = await self._apply(customer_id, Change(due=None), "-", -1, verb, 0, key, None)
+        status = await self._apply(customer_id, Change(due=None), "-", NEVER, verb, 0, key, None)
         return status is Status.REPLAYED
 
     async def _apply(

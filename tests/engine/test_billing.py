@@ -1,0 +1,133 @@
+"""Attaching and paying: once, atomically, for what was offered."""
+
+import asyncio
+
+import pytest
+
+from creditgate import server
+from creditgate.core.amounts import NANOS
+from creditgate.core.decisions import Mode
+from creditgate.engine.billing import Attached
+from creditgate.engine.customers import Profile
+from creditgate.engine.keys import CallerKey
+from creditgate.engine.meter import Usage
+from creditgate.errors import Conflict, InvalidRequest, KeyReused, NotFound
+
+KEY = CallerKey("billing.attach:header", "k", "aa")
+
+
+@pytest.fixture
+async def ann(cases: server.UseCases) -> server.UseCases:
+    """A customer on the free plan."""
+    await cases.customers.get_or_create("ann", Profile())
+    return cases
+
+
+async def test_paying_many_times_attaches_once(ann: server.UseCases) -> None:
+    """However often the form is sent, and though all at once, the plan is there once and free is gone."""
+    token = await _token(ann, "pro")
+    offers = await asyncio.gather(*(ann.billing.pay(token) for _ in range(8)))
+    assert len({offer.checkout.paid_at for offer in offers}) == 1
+    record = await ann.customers.get("ann")
+    assert [s.plan_id for s in record.customer.subscriptions] == ["pro"]
+    assert list(record.balances.values()) == [10 * NANOS]
+
+
+async def test_tracks_in_flight_lose_nothing_to_an_upgrade(ann: server.UseCases) -> None:
+    """Tracks that land around a plan change are each taken once, from the old plan or from the new one."""
+    token = await _token(ann, "pro")
+    tracks = [ann.meter.track(_one_message()) for _ in range(60)]
+    *decisions, _ = await asyncio.gather(*tracks, ann.billing.pay(token))
+    taken = sum(-moved.delta_nanos for decision in decisions for moved in decision.moved)
+    assert taken == 60 * NANOS // 100
+    record = await ann.customers.get("ann")
+    (row,) = record.terms.rows
+    from_pro = sum(-m.delta_nanos for d in decisions for m in d.moved if m.row_id == row.id)
+    assert record.balances[row.id] == 10 * NANOS - from_pro
+
+
+async def test_one_off_plans_stack(ann: server.UseCases) -> None:
+    """Each top-up is a purchase of its own; nothing replaces anything."""
+    for _ in range(2):
+        await ann.billing.pay(await _token(ann, "top_up", {"usd_credits": 20 * NANOS}))
+    record = await ann.customers.get("ann")
+    assert len(record.customer.purchases) == 2
+    assert sorted(record.balances.values()) == [5 * NANOS, 20 * NANOS, 20 * NANOS]
+
+
+async def test_what_is_active_is_refused(ann: server.UseCases) -> None:
+    """A plan that the customer has is 409, at the attach and at a second checkout that was opened before."""
+    first, second = await _token(ann, "pro"), await _token(ann, "pro")
+    await ann.billing.pay(first)
+    with pytest.raises(Conflict) as refused:
+        await ann.billing.pay(second)
+    assert refused.value.code == "plan_already_attached"
+    with pytest.raises(Conflict):
+        await _token(ann, "pro")
+
+
+async def test_a_key_finds_its_checkout_again(ann: server.UseCases) -> None:
+    """The same key gives the same link and opens no second checkout; with other parameters it is refused."""
+    first = await _attach(ann, "pro", KEY)
+    again = await _attach(ann, "pro", KEY)
+    assert again.is_replay
+    assert _checkout_of(again.payment_url) == _checkout_of(first.payment_url)
+    assert len((await ann.customers.get("ann")).customer.checkouts) == 1
+    with pytest.raises(KeyReused):
+        await _attach(ann, "top_up", KEY._replace(fingerprint="bb"))
+
+
+async def test_nothing_to_pay_needs_no_checkout(ann: server.UseCases) -> None:
+    """A top-up of nothing is attached at once, as Autumn does, and costs nothing."""
+    attached = await _attach(ann, "top_up", None)
+    assert attached.payment_url is None
+
+
+async def test_a_downgrade_is_refused_until_it_is_built(ann: server.UseCases) -> None:
+    """What we do not do yet changes nothing and says so."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    with pytest.raises(InvalidRequest, match="not supported yet"):
+        await _attach(ann, "free", None)
+    record = await ann.customers.get("ann")
+    assert [s.plan_id for s in record.customer.subscriptions] == ["pro"]
+
+
+async def test_a_link_that_is_not_ours_is_not_found(ann: server.UseCases) -> None:
+    """A link that was tampered with shows nothing and pays nothing."""
+    token = await _token(ann, "pro")
+    for forged in ("", "x", token[:-2], f"A{token}", token.replace(".", "..")):
+        with pytest.raises(NotFound):
+            await ann.billing.pay(forged)
+    record = await ann.customers.get("ann")
+    assert [s.plan_id for s in record.customer.subscriptions] == ["free"]
+
+
+def _one_message() -> Usage:
+    return Usage("track", "ann", "basic_messages", None, NANOS, Mode.CAP)
+
+
+async def _attach(
+    cases: server.UseCases, plan_id: str, key: CallerKey | None, quantities: dict[str, int] | None = None
+) -> Attached:
+    return await cases.billing.attach(
+        customer_id="ann",
+        plan_id=plan_id,
+        quantities=quantities or {},
+        success_url=None,
+        base_url="http://localhost",
+        key=key,
+    )
+
+
+async def _token(cases: server.UseCases, plan_id: str, quantities: dict[str, int] | None = None) -> str:
+    return _checkout_token((await _attach(cases, plan_id, None, quantities)).payment_url)
+
+
+def _checkout_token(payment_url: str | None) -> str:
+    assert payment_url is not None
+    return payment_url.rsplit("/", 1)[1]
+
+
+def _checkout_of(payment_url: str | None) -> str:
+    """The signed part without its time."""
+    return _checkout_token(payment_url).split(".")[0]

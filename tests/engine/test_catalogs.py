@@ -1,0 +1,54 @@
+"""The catalog between two sidecars: what one made, the other answers with."""
+
+import asyncio
+
+import pytest
+
+from creditgate import server
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import CreditCost, Feature, FeatureType
+from creditgate.engine.keys import CallerKey
+from creditgate.errors import Conflict, NotFound
+from creditgate.settings import Settings
+
+
+async def test_a_feature_made_on_one_is_usable_on_the_other(
+    cases: server.UseCases, stores: server.Stores, settings: Settings
+) -> None:
+    """A worker that does not know a feature reads the catalog again before it says so."""
+    assert settings.redis is not None
+    async with server.open_use_cases(settings, settings.redis, stores) as other:
+        await cases.catalogs.create_feature(Feature("images", "Images", FeatureType.METERED, True))
+        assert (await other.catalogs.find_feature("images")).name == "Images"
+        with pytest.raises(NotFound):
+            await other.catalogs.find_feature("videos")
+
+
+async def test_two_writers_lose_nothing(
+    cases: server.UseCases, stores: server.Stores, settings: Settings
+) -> None:
+    """Features made through two sidecars at once are all there afterwards."""
+    assert settings.redis is not None
+    async with server.open_use_cases(settings, settings.redis, stores) as other:
+        features = [Feature(f"f{n}", f"F{n}", FeatureType.METERED, True) for n in range(6)]
+        await asyncio.gather(
+            *((cases, other)[n % 2].catalogs.create_feature(feature) for n, feature in enumerate(features))
+        )
+        catalog = await other.catalogs.refresh()
+        assert {feature.id for feature in features} <= catalog.features.keys()
+
+
+async def test_a_repeated_key_makes_one_feature(cases: server.UseCases) -> None:
+    """A create that is repeated with its key is answered as before; without it, the id is taken."""
+    feature = Feature(
+        "points",
+        "Points",
+        FeatureType.CREDIT_SYSTEM,
+        True,
+        credit_schema=(CreditCost("basic_messages", NANOS),),
+    )
+    key = CallerKey("features.create:header", "k", "aa")
+    assert await cases.catalogs.create_feature(feature, key) == feature
+    assert await cases.catalogs.create_feature(feature, key) == feature
+    with pytest.raises(Conflict):
+        await cases.catalogs.create_feature(feature)
