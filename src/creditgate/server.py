@@ -199,7 +199,7 @@ async def serve(settings: Settings, *, load_demo: bool, announce: Callable[[str,
             key_file = await _write_first_key(settings, stores.instance, cases)
             if load_demo:
                 await demo.load(cases.catalogs, cases.clock.now_ms())
-            app = _app(settings, stores, cases, settings.public_url or base_url)
+            app = _app(settings, stores, cases)
             server = _Server(
                 uvicorn.Config(
                     app,
@@ -263,7 +263,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _app(settings: Settings, stores: Stores, cases: UseCases, public_url: str) -> Starlette:
+def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
     async def ready() -> dict[str, str]:
         return {"redis": await _redis_state(stores.redis), "sql": await _sql_state(stores.ledger)}
 
@@ -279,7 +279,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases, public_url: str) -
             env=stores.instance.environment.value,
             idempotency=settings.idempotency.value,
             allowed_hosts=settings.allowed_hosts,
-            public_url=public_url,
+            public_url=settings.public_url,
         ),
     )
 

@@ -48,7 +48,7 @@ async def test_a_repeated_key_makes_one_feature(cases: server.UseCases) -> None:
         credit_schema=(CreditCost("basic_messages", NANOS),),
     )
     key = CallerKey("features.create:header", "k", "aa")
-    assert await cases.catalogs.create_feature(feature, key) == feature
-    assert await cases.catalogs.create_feature(feature, key) == feature
+    assert not await cases.catalogs.create_feature(feature, key)
+    assert await cases.catalogs.create_feature(feature, key)
     with pytest.raises(Conflict):
         await cases.catalogs.create_feature(feature)

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from creditgate.api.calls import Answer, Call
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body
-from creditgate.api.problems import Refused, answer_to, problem
+from creditgate.api.problems import TurnedAway, answer_to, problem
 from creditgate.api.routes import Handler, Routes
 from creditgate.api.settings import ApiSettings
 from creditgate.engine.access import Access
@@ -85,7 +85,8 @@ def _rpc(verb: str, handler: Handler, access: Access, env: str) -> Endpoint:
             check_version(request.headers)
             body = await read_body(request)
             keys = tuple(request.headers.getlist("idempotency-key"))
-            answer = await handler(Call(body, keys, str(request.base_url).rstrip("/")))
+            base_url = f"{request.scope['scheme']}://{request.headers['host']}"
+            answer = await handler(Call(body, keys, base_url))
         except Exception as error:
             answer = answer_to(error, verb=verb, body=body, env=env)
         return _json(answer)
@@ -113,10 +114,10 @@ def _no_such_route(env: str) -> Callable[[Request, Exception], Awaitable[Respons
         path = request.url.path
         if error.status_code == 405:
             message = f"{path} does not take {request.method}"
-            refused = Refused(405, "method_not_allowed", message, dict(error.headers or {}))
+            turned_away = TurnedAway(405, "method_not_allowed", message, dict(error.headers or {}))
         else:
-            refused = Refused(404, "not_found", f"There is no {path}")
-        return _json(problem(refused, status=refused.status, env=env))
+            turned_away = TurnedAway(404, "not_found", f"There is no {path}")
+        return _json(problem(turned_away, status=turned_away.status, env=env))
 
     return handler
 

@@ -80,7 +80,7 @@ class CheckoutPages:
         return self._page(
             title=offer.plan.name,
             text=note if checkout.success_url else f"{note} To cancel, close this page.".strip(),
-            lines=[self._line(offer, line) for line in offer.lines],
+            lines=[self._line(offer, line) for line in offer.lines if line.total_nanos],
             total=_money(checkout.total_nanos),
             can_pay=True,
             back=checkout.success_url,
@@ -97,12 +97,12 @@ class CheckoutPages:
         return PageLine(f"{format_amount(line.quantity_nanos)} {name}", _money(line.total_nanos))
 
     def _failure(self, error: Exception) -> Response:
-        if isinstance(error, CreditgateError):
-            title, text, status = "This cannot be paid", error.message, status_of(error)
-        else:
-            log.error("checkout_failed", exc_info=error)
-            title, text, status = "Something went wrong", "Nothing was paid. Please try again.", 500
-        return self._page(title=title, text=text, status=status)
+        status = status_of(error) if isinstance(error, CreditgateError) else 500
+        if isinstance(error, CreditgateError) and status < 500:
+            return self._page(title="This cannot be paid", text=error.message, status=status)
+        log.error("checkout_failed", exc_info=error)
+        text = "We cannot tell whether this was paid. Please try again: it is never paid twice."
+        return self._page(title="Something went wrong", text=text, status=status)
 
     def _page(self, *, status: int = 200, back: str | None = None, **context: Any) -> Response:
         headers = {

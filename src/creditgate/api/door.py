@@ -1,6 +1,6 @@
 """Who comes in: the right host, no foreign web page, a known key, a version we speak, JSON of a sensible size.
 
-Each check is a function of headers that returns nothing or raises `Refused`.
+Each check is a function of headers that returns nothing or raises `TurnedAway`.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from creditgate.api.problems import Refused, problem
+from creditgate.api.problems import TurnedAway, problem
 from creditgate.engine.access import Access
 
 BODY_BYTES_MAX = 64 * 1024
@@ -37,15 +37,15 @@ class HostCheck:
         self._env = env
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_allowed(Headers(scope=scope).getlist("host")):
-            error = Refused(400, "invalid_host", "The Host header does not name this server")
+        if scope["type"] == "http" and not self.names_us(Headers(scope=scope).getlist("host")):
+            error = TurnedAway(400, "invalid_host", "The Host header does not name this server")
             answer = problem(error, status=error.status, env=self._env)
             response = Response(answer.body, answer.status, media_type="application/json")
             await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _is_allowed(self, hosts: list[str]) -> bool:
+    def names_us(self, hosts: list[str]) -> bool:
         return "*" in self._allowed or (len(hosts) == 1 and _without_port(hosts[0]) in self._allowed)
 
 
@@ -54,7 +54,7 @@ def check_origin(headers: Headers) -> None:
     origin = headers.get("origin")
     is_own = origin is None or origin.partition("://")[2] == headers.get("host")
     if not is_own or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise Refused(403, "cross_site_request", "Requests from web pages of another origin are refused")
+        raise TurnedAway(403, "cross_site_request", "Requests from web pages of another origin are refused")
 
 
 async def check_key(headers: Headers, access: Access) -> None:
@@ -77,9 +77,9 @@ def check_version(headers: Headers) -> None:
         return
     is_spoken = _is_spoken(version)
     if is_spoken is None:
-        raise Refused(400, "invalid_api_version", f'"{version}" is not a valid API version')
+        raise TurnedAway(400, "invalid_api_version", f'"{version}" is not a valid API version')
     if not is_spoken:
-        raise Refused(
+        raise TurnedAway(
             400,
             "invalid_api_version",
             f"API version {version} is not supported; the oldest is 2.1, so please update the SDK",
@@ -87,11 +87,11 @@ def check_version(headers: Headers) -> None:
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the body; Refused if it is not JSON by its type, too large, or slow to come."""
+    """Return the body; TurnedAway if it is not JSON by its type, too large, or slow to come."""
     body = await _bounded_body(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and media_type != "application/json":
-        raise Refused(415, "unsupported_media_type", "Content-Type must be application/json")
+        raise TurnedAway(415, "unsupported_media_type", "Content-Type must be application/json")
     return body
 
 
@@ -102,12 +102,14 @@ async def _bounded_body(request: Request) -> bytes:
             async for part in request.stream():
                 size += len(part)
                 if size > BODY_BYTES_MAX:
-                    raise Refused(413, "body_too_large", f"The body must have at most {BODY_BYTES_MAX} bytes")
+                    raise TurnedAway(
+                        413, "body_too_large", f"The body must have at most {BODY_BYTES_MAX} bytes"
+                    )
                 parts.append(part)
     except ClientDisconnect:
-        raise Refused(400, "invalid_inputs", "input: the body did not arrive in full") from None
+        raise TurnedAway(400, "invalid_inputs", "input: the body did not arrive in full") from None
     except TimeoutError:
-        raise Refused(
+        raise TurnedAway(
             408, "request_timeout", f"The body must be sent within {BODY_SECONDS_MAX:.0f} seconds"
         ) from None
     return b"".join(parts)
@@ -126,8 +128,8 @@ def _is_spoken(version: str) -> bool | None:
         return None
 
 
-def _unauthorized(code: str, message: str) -> Refused:
-    return Refused(401, code, message, {"WWW-Authenticate": "Bearer"})
+def _unauthorized(code: str, message: str) -> TurnedAway:
+    return TurnedAway(401, code, message, {"WWW-Authenticate": "Bearer"})
 
 
 def _without_port(host: str) -> str:

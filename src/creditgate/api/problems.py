@@ -33,10 +33,13 @@ _STATUS: Mapping[type[CreditgateError], int] = {
 }
 _STATUS_OF_CODE: Mapping[str, int] = {"checkout_expired": 410}
 
+# The text of what nobody foresaw stays in the log: it may name what is none of the caller's business.
+_BUG = CreditgateError("Something went wrong inside creditgate")
+
 log = logger(__name__)
 
 
-class Refused(CreditgateError):
+class TurnedAway(CreditgateError):
     """The request was turned away at the door, before anything looked at what it asks for."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
@@ -47,7 +50,7 @@ class Refused(CreditgateError):
 
 def status_of(error: CreditgateError) -> int:
     """Return the HTTP status of an error."""
-    if isinstance(error, Refused):
+    if isinstance(error, TurnedAway):
         return error.status
     by_class = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     return _STATUS_OF_CODE.get(error.code, by_class)
@@ -59,8 +62,10 @@ def answer_to(error: Exception, *, verb: str, body: bytes, env: str) -> Answer:
     An SDK takes a 5xx on check for "allowed" and drops the usage of a track, so these two are answered as undecided
     instead: 202 and not allowed, and 429, which every SDK raises.
     """
-    failure = error if isinstance(error, CreditgateError) else _unexpected(error, verb)
+    failure = error if isinstance(error, CreditgateError) else _BUG
     status = status_of(failure)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request_failed", verb=verb, exc_info=error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb == "balances.check":
         return undecided_answer(body)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb == "balances.track":
@@ -70,7 +75,7 @@ def answer_to(error: Exception, *, verb: str, body: bytes, env: str) -> Answer:
 
 def problem(error: CreditgateError, *, status: int, env: str) -> Answer:
     """Return an error as it stands on the wire."""
-    headers = error.headers if isinstance(error, Refused) else NO_HEADERS
+    headers = error.headers if isinstance(error, TurnedAway) else NO_HEADERS
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers = RETRY_AFTER
     return Answer(encode(ErrorAnswer(error.message, error.code, env)), status, headers)
@@ -84,9 +89,3 @@ def undecided_answer(body: bytes) -> Answer:
     except CreditgateError:
         asked = undecided_check(customer_id="", required_nanos=0)
     return Answer(encode(asked), HTTPStatus.ACCEPTED, {"X-Creditgate-Decision": "fallback"})
-
-
-def _unexpected(error: Exception, verb: str) -> CreditgateError:
-    """Log what nobody foresaw; its text stays with us, since it may name what is none of the caller's business."""
-    log.error("request_failed", verb=verb, exc_info=error)
-    return CreditgateError("Something went wrong inside creditgate")

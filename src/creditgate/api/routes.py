@@ -5,17 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from creditgate.api.calls import NO_HEADERS, Answer, Call, caller_key, key_as_sent
 from creditgate.api.settings import ApiSettings
-from creditgate.api.wire.answers import (
-    AttachAnswer,
-    Success,
-    check_answer,
-    encode,
-    refusal_of,
-    track_answer,
-)
+from creditgate.api.wire.answers import Success, check_answer, encode, refusal_of, track_answer
+from creditgate.api.wire.billing import AttachAnswer, AttachRequest
 from creditgate.api.wire.customers import ClockAnswer, customer_answer, eligibility, events_answer
 from creditgate.api.wire.features import (
     CreateFeatureRequest,
@@ -34,7 +29,6 @@ from creditgate.api.wire.plans import (
 )
 from creditgate.api.wire.requests import (
     AdvanceTestClockRequest,
-    AttachRequest,
     CheckRequest,
     GetCustomerRequest,
     GetOrCreateRequest,
@@ -42,7 +36,7 @@ from creditgate.api.wire.requests import (
     ListEventsRequest,
     TrackRequest,
 )
-from creditgate.core.customers import Record
+from creditgate.core.customers import Customer, Record
 from creditgate.core.decisions import Mode
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
@@ -50,7 +44,7 @@ from creditgate.engine.customers import Customers, Grant, Profile
 from creditgate.engine.history import History
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, Usage
-from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, KeyReused
+from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, KeyReused, NotFound
 
 Handler = Callable[[Call], Awaitable[Answer]]
 T = TypeVar("T")
@@ -102,28 +96,27 @@ class Routes:
 
     async def check(self, call: Call) -> Answer:
         request = read(CheckRequest, call.body)
-        required_nanos, properties = request.required_nanos(), request.properties_text()
-        if not request.send_event:
-            decision = await self._meter.check(
-                customer_id=request.customer_id, feature_id=request.feature_id, required_nanos=required_nanos
-            )
-            return Answer(encode(check_answer(decision, customer_id=request.customer_id, takes=False)))
-        asked = (request.customer_id, request.feature_id, required_nanos, properties)
         usage = Usage(
             verb="check",
             customer_id=request.customer_id,
             feature_id=request.feature_id,
             event_name=None,
-            value_nanos=required_nanos,
+            value_nanos=request.required_nanos(),
             mode=Mode.REJECT,
-            properties=properties,
-            key=caller_key("check", call, *asked),
+            properties=request.properties_text(),
         )
-        decision = await self._keyed(usage.key, self._meter.track(usage))
-        return Answer(
-            encode(check_answer(decision, customer_id=request.customer_id, takes=True)),
-            headers=self._replay_headers(usage.key, decision.is_replay),
+        if request.send_event:
+            return await self._check_and_take(usage, caller_key("check", call, usage))
+        decision = await self._meter.check(
+            customer_id=usage.customer_id, feature_id=request.feature_id, required_nanos=usage.value_nanos
         )
+        return Answer(encode(check_answer(decision, customer_id=usage.customer_id, takes=False)))
+
+    async def _check_and_take(self, usage: Usage, key: CallerKey | None) -> Answer:
+        """A check with `send_event` is a track that takes all or nothing, answered as a check."""
+        decision = await self._keyed(key, self._meter.track(msgspec.structs.replace(usage, key=key)))
+        answer = check_answer(decision, customer_id=usage.customer_id, takes=True)
+        return Answer(encode(answer), headers=self._replay_headers(key, decision.is_replay))
 
     async def track(self, call: Call) -> Answer:
         request = read(TrackRequest, call.body)
@@ -160,12 +153,11 @@ class Routes:
             email=request.email,
             fingerprint=request.fingerprint,
             stripe_id=request.stripe_id,
-            metadata=request.metadata or {},
+            metadata=request.own_metadata(),
             send_email_receipts=request.send_email_receipts,
             auto_enable_plan_id=request.auto_enable_plan_id,
         )
-        key = caller_key("get_or_create", call, request.customer_id, profile)
-        record = await self._keyed(key, self._customers.get_or_create(request.customer_id, profile, key))
+        record = await self._customers.get_or_create(request.customer_id, profile)
         return self._customer(record, request.expand)
 
     async def get_customer(self, call: Call) -> Answer:
@@ -228,8 +220,9 @@ class Routes:
     async def create_feature(self, call: Call) -> Answer:
         feature = read(CreateFeatureRequest, call.body).feature()
         key = caller_key("create_feature", call, feature)
-        created = await self._keyed(key, self._catalogs.create_feature(feature, key))
-        return Answer(encode(feature_answer(created)))
+        is_replay = await self._keyed(key, self._catalogs.create_feature(feature, key))
+        made = await self._catalogs.find_feature(feature.id)
+        return Answer(encode(feature_answer(made)), headers=self._replay_headers(key, is_replay))
 
     async def get_feature(self, call: Call) -> Answer:
         request = read(GetFeatureRequest, call.body)
@@ -244,8 +237,10 @@ class Routes:
         plan = read(CreatePlanRequest, call.body).plan()
         key = caller_key("create_plan", call, plan)
         plan = msgspec.structs.replace(plan, created_at=_now_ms())
-        created = await self._keyed(key, self._catalogs.create_plan(plan, key))
-        return Answer(encode(plan_answer(created, self._catalogs.current, self._settings.env_on_wire)))
+        is_replay = await self._keyed(key, self._catalogs.create_plan(plan, key))
+        made = await self._catalogs.find_plan(plan.id)
+        answer = plan_answer(made, self._catalogs.current, self._settings.env_on_wire)
+        return Answer(encode(answer), headers=self._replay_headers(key, is_replay))
 
     async def get_plan(self, call: Call) -> Answer:
         plan = await self._catalogs.find_plan(read(GetPlanRequest, call.body).plan_id)
@@ -253,17 +248,14 @@ class Routes:
 
     async def list_plans(self, call: Call) -> Answer:
         request = read(ListPlansRequest, call.body)
-        record = await self._customers.get(request.customer_id) if request.customer_id is not None else None
+        customer = await self._customer_if_any(request.customer_id)
         catalog, env = self._catalogs.current, self._settings.env_on_wire
-        shown = (plan for plan in catalog.document.plans if request.include_archived or not plan.archived)
-        if record is None:
-            plans = tuple(plan_answer(plan, catalog, env) for plan in shown)
-        else:
-            customer = record.customer
-            plans = tuple(
-                plan_answer(plan, catalog, env, eligibility(customer, catalog, plan)) for plan in shown
-            )
-        return Answer(encode(PlanList(plans)))
+        plans = (plan for plan in catalog.document.plans if request.include_archived or not plan.archived)
+        answers = (
+            plan_answer(plan, catalog, env, eligibility(customer, catalog, plan) if customer else UNSET)
+            for plan in plans
+        )
+        return Answer(encode(PlanList(tuple(answers))))
 
     def _customer(self, record: Record, expand: tuple[str, ...]) -> Answer:
         answer = customer_answer(
@@ -274,6 +266,13 @@ class Routes:
             zero_member_rows=self._settings.zero_member_rows,
         )
         return Answer(encode(answer))
+
+    async def _customer_if_any(self, customer_id: str | None) -> Customer | None:
+        """A page may list plans before it has made its customer, so an unknown one is no error."""
+        try:
+            return (await self._customers.get(customer_id)).customer if customer_id is not None else None
+        except NotFound:
+            return None
 
     async def _keyed(self, key: CallerKey | None, work: Awaitable[T]) -> T:
         """Await what a key may stand for; to Autumn, a key that came before is a duplicate whatever it was for."""

@@ -180,6 +180,17 @@ class Catalog:
         """Return the feature's own pool and then the credit systems that price it, in catalog order."""
         return self._pools[self.feature(feature_id).id]
 
+    def reset_of(self, item: PlanItem) -> Recurrence | None:
+        """Return how often the item starts again: as it says, else as its price, else never.
+
+        None for what is not used up.
+        """
+        if not self.feature(item.feature_id).consumable:
+            return None
+        if item.reset is not None:
+            return item.reset
+        return item.price.recurrence if item.price else Recurrence(Interval.ONE_OFF)
+
     def features_of_event(self, event_name: str) -> tuple[Feature, ...]:
         """Return every feature that an event of this name counts for."""
         return tuple(f for f in self.document.features if event_name in f.event_names)

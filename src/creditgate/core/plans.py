@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from creditgate.core.amounts import AMOUNT_MAX, AmountOutOfRange
-from creditgate.core.catalog import Catalog, FeatureType, Interval, Plan, PlanItem, Recurrence
+from creditgate.core.catalog import Catalog, FeatureType, Plan, PlanItem
 from creditgate.core.changes import Change, in_period_at, rows_change
 from creditgate.core.customers import Customer, Flag, Purchase, Record, Row, Subscription
 from creditgate.core.periods import MEAN_MS
@@ -77,7 +77,7 @@ def given_by(
             prepaid_nanos=_prepaid_nanos(item, quantities.get(item.feature_id, 0)),
             plan_id=plan.id,
             owner_id=owner_id,
-            reset=_reset(item, feature.consumable),
+            reset=catalog.reset_of(item),
             anchor=anchor,
             price=item.price,
             add_on=plan.add_on,
@@ -126,7 +126,7 @@ def check_attachable(customer: Customer, catalog: Catalog, plan: Plan) -> Subscr
     current = catalog.plan(replaced.plan_id)
     if _price_per_time(plan) < _price_per_time(current):
         raise InvalidRequest(f"Changing from {current.id} to the lower-priced {plan.id} is not supported yet")
-    if any(not catalog.feature(item.feature_id).consumable and item.included_nanos for item in current.items):
+    if any(_gives_what_is_held(item, catalog) for item in current.items):
         raise InvalidRequest(
             f"Replacing {current.id}, which holds non-consumable features, is not supported yet"
         )
@@ -189,16 +189,13 @@ def _bought_for_good(record: Record, owner_id: str) -> list[str]:
     return [
         row.id
         for row in record.terms.rows
-        if row.owner_id == owner_id and row.prepaid_nanos and row.resets_at is None
+        if row.owner_id == owner_id and row.prepaid_nanos and row.price and not row.price.recurrence.repeats
     ]
 
 
-def _reset(item: PlanItem, consumable: bool) -> Recurrence | None:
-    if not consumable:
-        return None
-    if item.reset is not None:
-        return item.reset
-    return item.price.recurrence if item.price else Recurrence(Interval.ONE_OFF)
+def _gives_what_is_held(item: PlanItem, catalog: Catalog) -> bool:
+    """Seats and the like are not used up: how many are in use would have to be carried over."""
+    return not catalog.feature(item.feature_id).consumable and bool(item.included_nanos or item.price)
 
 
 def _packs(item: PlanItem, quantity_nanos: int) -> int:

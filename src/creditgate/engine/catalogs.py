@@ -63,30 +63,35 @@ class Catalogs:
         """Return a plan; NotFound `product_not_found`."""
         return (await self.having(lambda catalog: catalog.plan(plan_id))).plan(plan_id)
 
-    async def create_feature(self, feature: Feature, key: CallerKey | None = None) -> Feature:
-        """Add a feature; Conflict `duplicate_feature_id`, InvalidRequest `invalid_feature`."""
-        catalog = await self._put(lambda catalog: catalog.with_feature(feature), "features.create", key)
-        return catalog.feature(feature.id)
+    async def create_feature(self, feature: Feature, key: CallerKey | None = None) -> bool:
+        """Add a feature; returns whether this was a replay.
 
-    async def create_plan(self, plan: Plan, key: CallerKey | None = None) -> Plan:
-        """Add a plan; InvalidRequest `product_already_exists`, InvalidInputs for items that make no sense."""
-        catalog = await self._put(lambda catalog: catalog.with_plan(plan), "plans.create", key)
-        return catalog.plan(plan.id)
+        Raises Conflict `duplicate_feature_id`, InvalidRequest `invalid_feature`.
+        """
+        return await self._put(lambda catalog: catalog.with_feature(feature), "features.create", key)
+
+    async def create_plan(self, plan: Plan, key: CallerKey | None = None) -> bool:
+        """Add a plan; returns whether this was a replay.
+
+        Raises InvalidRequest `product_already_exists`, InvalidInputs for items that make no sense.
+        """
+        return await self._put(lambda catalog: catalog.with_plan(plan), "plans.create", key)
 
     async def _put(
         self, work_out: Callable[[Catalog], CatalogDocument], verb: str, key: CallerKey | None
-    ) -> Catalog:
+    ) -> bool:
         for _ in range(PUT_ROUNDS_MAX):
             catalog = await self.refresh()
             try:
                 document = work_out(catalog)
             except CreditgateError:
                 if await self._write(b"-", NEVER, verb, key) is Status.REPLAYED:
-                    return catalog
+                    return True
                 raise
             status = await self._write(msgspec.json.encode(document), catalog.version, verb, key)
             if status is not Status.MOVED_ON:
-                return await self.refresh()
+                await self.refresh()
+                return status is Status.REPLAYED
         raise Undecided("The catalog is being changed by too many others at once; nothing was changed")
 
     async def _write(self, document: bytes, version: int, verb: str, key: CallerKey | None) -> Status:

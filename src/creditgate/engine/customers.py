@@ -62,16 +62,17 @@ class Customers:
             raise NotFound(f"Customer {customer_id} not found", code="customer_not_found")
         return record
 
-    async def get_or_create(self, customer_id: str, profile: Profile, key: CallerKey | None = None) -> Record:
+    async def get_or_create(self, customer_id: str, profile: Profile) -> Record:
         """Return a customer's record, made if it was not there: one customer, however many ask at once.
 
-        An existing customer only has an empty name or email filled in, and the wish for receipts kept.
+        An existing customer only has an empty name or email filled in, and the wish for receipts kept. Needs no
+        idempotency key: to repeat it changes nothing.
         """
         for _ in range(CREATE_ROUNDS_MAX):
             record = await self._writer.read(customer_id)
             if record is not None:
                 return await self._fill_in(record, profile)
-            await self._create(customer_id, profile, key)
+            await self._create(customer_id, profile)
         raise Undecided("The customer could not be made; nothing was changed")
 
     async def advance_test_clock(self, customer_id: str, frozen_time: int) -> Record:
@@ -110,7 +111,7 @@ class Customers:
         )
         return outcome.is_replay
 
-    async def _create(self, customer_id: str, profile: Profile, key: CallerKey | None) -> None:
+    async def _create(self, customer_id: str, profile: Profile) -> None:
         catalog = await self._catalogs.refresh()
         plans = catalog.auto_enabled()
         if profile.auto_enable_plan_id is not None:
@@ -130,7 +131,7 @@ class Customers:
             metadata=profile.metadata,
         )
         change = new_customer(customer, catalog, plans, now=now, mint=mint)
-        await self._writer.create(customer_id, change, catalog_version=catalog.version, key=key)
+        await self._writer.create(customer_id, change, catalog_version=catalog.version)
 
     async def _fill_in(self, record: Record, profile: Profile) -> Record:
         if _filled_in(record.customer, profile) == record.customer:

@@ -89,12 +89,12 @@ class CustomerWriter:
                 return Outcome(record, is_replay=status is Status.REPLAYED)
         raise Undecided("The customer is being changed by too many others at once; nothing was changed")
 
-    async def create(
-        self, customer_id: str, change: Change, *, catalog_version: int, key: CallerKey | None
-    ) -> bool:
+    async def create(self, customer_id: str, change: Change, *, catalog_version: int) -> bool:
         """Create the customer; False if somebody else was first."""
-        status = await self._apply(customer_id, change, mint("uid"), 0, "create", catalog_version, key, None)
-        return status in (Status.OK, Status.REPLAYED)
+        return (
+            await self._apply(customer_id, change, mint("uid"), 0, "create", catalog_version, None, None)
+            is Status.OK
+        )
 
     async def is_replay(self, customer_id: str, verb: str, key: CallerKey | None) -> bool:
         """Say whether the key was used for this very call; raises KeyReused if it was used for another one.

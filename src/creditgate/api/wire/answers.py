@@ -108,13 +108,6 @@ class TrackAnswer(msgspec.Struct, frozen=True, kw_only=True):
     deductions: tuple[DeductionAnswer, ...]
 
 
-class AttachAnswer(msgspec.Struct, frozen=True):
-    """`billing.attach`. Without a URL nothing is left to pay, and the plan is active."""
-
-    customer_id: str
-    payment_url: str | None
-
-
 class Success(msgspec.Struct, frozen=True):
     """What changes something and has nothing else to say."""
 

@@ -1,6 +1,7 @@
 """Customers, their events and their clock on the wire."""
 
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -66,15 +67,15 @@ class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str | None
     stripe_id: str | None
     env: str
-    metadata: dict[str, object]
+    metadata: dict[str, Any]
     send_email_receipts: bool
-    billing_controls: dict[str, object]
+    billing_controls: dict[str, Any]
     subscriptions: tuple[SubscriptionAnswer, ...]
     purchases: tuple[PurchaseAnswer, ...]
     licenses: tuple[object, ...]
     balances: dict[str, BalanceAnswer]
     flags: dict[str, FlagAnswer]
-    config: dict[str, object]
+    config: dict[str, Any]
     processors: dict[str, dict[str, str]] | UnsetType = UNSET
 
 

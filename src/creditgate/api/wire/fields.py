@@ -15,7 +15,7 @@ from msgspec import Raw, inspect
 from creditgate.errors import CreditgateError, InvalidInputs, InvalidRequest
 
 ABSENT = Raw()
-PROPERTIES_BYTES_MAX = 4096  # they travel through the journal with every event
+DEPTH_MAX = 32
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,19 +60,27 @@ def named(name: str) -> str:
     return name
 
 
-def properties(token: Raw) -> str:
-    """Return the caller's properties as compact JSON text of an object; InvalidInputs above 4 KiB."""
+def own_object(token: Raw, *, field: str, bytes_max: int) -> str:
+    """Return an object that is the caller's own affair as compact JSON text; `{}` where none was sent.
+
+    Raises InvalidInputs if it is not an object, or too large, or so deep that somebody could not read it again.
+    """
     text = bytes(token)
-    if not text:
+    if text in (b"", b"null"):
         return "{}"
     try:
-        msgspec.json.decode(text, type=dict[str, Any])
+        depth = _depth(msgspec.json.decode(text, type=dict[str, Any]))
     except (msgspec.DecodeError, RecursionError):
-        raise InvalidInputs("properties: must be an object of JSON values") from None
+        raise InvalidInputs(f"{field}: must be an object of JSON values") from None
     compact = msgspec.json.format(text, indent=-1)
-    if len(compact) > PROPERTIES_BYTES_MAX:
-        raise InvalidInputs(f"properties: must have at most {PROPERTIES_BYTES_MAX} bytes")
+    if len(compact) > bytes_max or depth > DEPTH_MAX:
+        raise InvalidInputs(f"{field}: must have at most {bytes_max} bytes and {DEPTH_MAX} levels")
     return compact.decode("utf-8")
+
+
+def _depth(value: object) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max((_depth(part) for part in parts), default=0)
 
 
 @cache

@@ -1,13 +1,13 @@
 """Plans on the wire: what creating one may say, and how one is answered."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.fields import ABSENT, NotYet, Request, named
 from creditgate.api.wire.numbers import kept, number, recurrence
-from creditgate.api.wire.requests import ResetRequest
+from creditgate.api.wire.requests import ResetRequest, metadata
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Catalog, Interval, ItemPrice, Plan, PlanItem, PlanPrice, Recurrence
 from creditgate.core.ids import check_caller_id, check_catalog_id
@@ -89,7 +89,7 @@ class CreatePlanRequest(Request, frozen=True):
     auto_enable: bool = False
     price: PriceRequest | None = None
     items: tuple[ItemRequest, ...] = ()
-    metadata: dict[str, object] | None = None
+    metadata: Raw = ABSENT
     config: NotYet | None = None
     free_trial: NotYet | None = None
     licenses: NotYet | None = None
@@ -107,7 +107,7 @@ class CreatePlanRequest(Request, frozen=True):
             auto_enable=self.auto_enable,
             price=self._price(),
             items=tuple(item.item(f"items[{place}]") for place, item in enumerate(self.items)),
-            metadata=self.metadata or {},
+            metadata=metadata(self.metadata),
         )
 
     def _price(self) -> PlanPrice | None:
@@ -201,8 +201,8 @@ class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
     env: str
     archived: bool
     config: dict[str, bool]
-    billing_controls: dict[str, object]
-    metadata: dict[str, object]
+    billing_controls: dict[str, Any]
+    metadata: dict[str, Any]
     base_variant_id: str | None
     customer_eligibility: Eligibility | UnsetType = UNSET
 
@@ -251,7 +251,7 @@ def _price_answer(price: PlanPrice) -> PriceAnswer:
 
 
 def _item_answer(item: PlanItem, catalog: Catalog) -> ItemAnswer:
-    reset = _reset_of(item, catalog)
+    reset = catalog.reset_of(item)
     return ItemAnswer(
         feature_id=item.feature_id,
         included=number(item.included_nanos),
@@ -271,10 +271,3 @@ def _item_price_answer(price: ItemPrice) -> ItemPriceAnswer:
         billing_method=price.billing_method,
         max_purchase=number(price.max_purchase_nanos) if price.max_purchase_nanos is not None else None,
     )
-
-
-def _reset_of(item: PlanItem, catalog: Catalog) -> Recurrence | None:
-    """What is used up and says nothing of a reset renews with its price, or never."""
-    if item.reset is not None or not catalog.feature(item.feature_id).consumable:
-        return item.reset
-    return item.price.recurrence if item.price else Recurrence(Interval.ONE_OFF)

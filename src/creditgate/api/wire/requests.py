@@ -1,15 +1,14 @@
-"""What each route accepts about customers, balances and billing: one struct is the table of one route's parameters.
+"""What each route accepts about customers, balances and events: one struct is the table of one route's parameters.
 
 A parameter of type `NotYet` is one that Autumn has and this sidecar refuses. One that stands nowhere is ignored.
 """
 
-import re
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+from typing import Any
 
+import msgspec
 from msgspec import Raw
 
-from creditgate.api.wire.fields import ABSENT, NotYet, Request, properties
+from creditgate.api.wire.fields import ABSENT, NotYet, Request, own_object
 from creditgate.api.wire.numbers import INSTANT_MAX, WHOLE_MAX, amount, instant, kept, recurrence, whole
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence
@@ -18,14 +17,11 @@ from creditgate.core.ids import check_caller_id
 from creditgate.errors import InvalidInputs, InvalidRequest
 
 LIMIT_MAX = 1000  # rows of one page
-SUCCESS_URL_CHARACTERS_MAX = 2048
+PROPERTIES_BYTES_MAX = 4096  # they travel through the journal with every event
+METADATA_BYTES_MAX = 16 * 1024  # it travels with every change of the customer
 
 BALANCE_FEATURES = "balances.feature"
 FLAG_FEATURES = "flags.feature"
-
-
-class OnlyIfRequired(NotYet):
-    harmless = ("if_required",)
 
 
 class CustomerRequest(Request, frozen=True):
@@ -64,7 +60,7 @@ class CheckRequest(CustomerRequest, frozen=True):
         return amount(self.required_balance, field="required_balance", default=NANOS)
 
     def properties_text(self) -> str:
-        return properties(self.properties)
+        return own_object(self.properties, field="properties", bytes_max=PROPERTIES_BYTES_MAX)
 
 
 class TrackRequest(CustomerRequest, frozen=True):
@@ -99,7 +95,7 @@ class TrackRequest(CustomerRequest, frozen=True):
         return instant(self.timestamp, field="timestamp")
 
     def properties_text(self) -> str:
-        return properties(self.properties)
+        return own_object(self.properties, field="properties", bytes_max=PROPERTIES_BYTES_MAX)
 
 
 class ExpandingRequest(CustomerRequest, frozen=True):
@@ -124,7 +120,7 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
     name: str | None = None
     email: str | None = None
     fingerprint: str | None = None
-    metadata: dict[str, object] | None = None
+    metadata: Raw = ABSENT
     stripe_id: str | None = None
     send_email_receipts: bool | None = None
     auto_enable_plan_id: str | None = None
@@ -137,6 +133,9 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
     entity_data: NotYet | None = None
     with_autumn_id: NotYet | None = None
     internal_options: NotYet | None = None
+
+    def own_metadata(self) -> dict[str, Any]:
+        return metadata(self.metadata)
 
 
 class AdvanceTestClockRequest(CustomerRequest, frozen=True):
@@ -188,68 +187,6 @@ class GrantRequest(CustomerRequest, frozen=True):
         return instant(self.next_reset_at, field="next_reset_at")
 
 
-class FeatureQuantity(Request, frozen=True):
-    """How much of a feature a plan is bought with, what it includes counted in."""
-
-    feature_id: str
-    quantity: Raw = ABSENT
-    adjustable: NotYet | None = None
-
-
-class AttachRequest(CustomerRequest, frozen=True):
-    """`billing.attach`."""
-
-    plan_id: str
-    feature_quantities: tuple[FeatureQuantity, ...] = ()
-    success_url: str | None = None
-    redirect_mode: OnlyIfRequired | None = None
-    entity_id: NotYet | None = None
-    version: NotYet | None = None
-    free_trial: NotYet | None = None
-    customize: NotYet | None = None
-    invoice_mode: NotYet | None = None
-    proration_behavior: NotYet | None = None
-    subscription_id: NotYet | None = None
-    discounts: NotYet | None = None
-    remove_discounts: NotYet | None = None
-    new_billing_subscription: NotYet | None = None
-    billing_cycle_anchor: NotYet | None = None
-    plan_schedule: NotYet | None = None
-    starts_at: NotYet | None = None
-    ends_at: NotYet | None = None
-    checkout_session_params: NotYet | None = None
-    long_lived_checkout: NotYet | None = None
-    custom_line_items: NotYet | None = None
-    add_lines: NotYet | None = None
-    remove_lines: NotYet | None = None
-    processor_subscription_id: NotYet | None = None
-    carry_over_balances: NotYet | None = None
-    carry_over_usages: NotYet | None = None
-    license_quantities: NotYet | None = None
-    metadata: NotYet | None = None
-    no_billing_changes: NotYet | None = None
-    enable_plan_immediately: NotYet | None = None
-    tax: NotYet | None = None
-    tax_rate_id: NotYet | None = None
-    billing_details: NotYet | None = None
-    currency: NotYet | None = None
-    remove_plan_ids: NotYet | None = None
-    customer_data: NotYet | None = None
-    entity_data: NotYet | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.success_url is not None:
-            check_success_url(self.success_url)
-
-    def quantities_nanos(self) -> dict[str, int]:
-        """Units by feature id."""
-        named = [quantity.feature_id for quantity in self.feature_quantities]
-        if len(set(named)) != len(named):
-            raise InvalidInputs("feature_quantities: a feature is listed twice")
-        return dict(_quantities(self.feature_quantities))
-
-
 class CustomRange(Request, frozen=True):
     """start <= time < end, in Unix ms."""
 
@@ -282,20 +219,10 @@ class ListEventsRequest(Request, frozen=True):
         return (self.feature_id,) if isinstance(self.feature_id, str) else self.feature_id
 
 
-_AUTHORITY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-
-def check_success_url(url: str) -> None:
-    """Refuse what a browser should not be sent to: the page links to it, and its origin goes into a header."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    is_web = parts.scheme in ("http", "https") and _AUTHORITY.fullmatch(parts.netloc) is not None
-    if not is_web or not url.isprintable() or " " in url:
-        raise InvalidInputs("success_url: must be an http or https URL")
-    if len(url) > SUCCESS_URL_CHARACTERS_MAX:
-        raise InvalidInputs(f"success_url: must have at most {SUCCESS_URL_CHARACTERS_MAX} characters")
+def metadata(token: Raw) -> dict[str, Any]:
+    """Return the metadata of a customer or plan; InvalidInputs above 16 KiB."""
+    text = own_object(token, field="metadata", bytes_max=METADATA_BYTES_MAX)
+    return msgspec.json.decode(text, type=dict[str, Any])
 
 
 def _bound(value: float | None, name: str) -> int | None:
@@ -303,9 +230,3 @@ def _bound(value: float | None, name: str) -> int | None:
     if value is None:
         return None
     return whole(value, field=f"custom_range.{name}", least=-WHOLE_MAX, most=WHOLE_MAX)
-
-
-def _quantities(quantities: Iterable[FeatureQuantity]) -> Iterable[tuple[str, int]]:
-    for number, quantity in enumerate(quantities):
-        if bytes(quantity.quantity):
-            yield quantity.feature_id, kept(quantity.quantity, field=f"feature_quantities[{number}].quantity")
