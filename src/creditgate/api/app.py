@@ -10,11 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from creditgate.api.calls import Answer, Call
+from creditgate.api.calls import Answer, Call, Handler
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body
 from creditgate.api.problems import TurnedAway, answer_to, problem
-from creditgate.api.routes import Handler, Routes
+from creditgate.api.routes.billing import BillingRoutes
+from creditgate.api.routes.catalog import CatalogRoutes
+from creditgate.api.routes.customers import CustomerRoutes
+from creditgate.api.routes.keys import RepeatedKeys
+from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.engine.access import Access
 from creditgate.engine.billing import Billing
@@ -44,14 +48,13 @@ def create_app(
     settings: ApiSettings,
 ) -> Starlette:
     """Return the application. `ready` names each part with `ok`, or with a sentence that says what it lacks."""
-    verbs = Routes(
-        meter=meter,
-        customers=customers,
-        catalogs=catalogs,
-        billing=billing,
-        history=history,
-        settings=settings,
-    ).by_verb
+    keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
+    verbs: dict[str, Handler] = {
+        **MeterRoutes(meter, history, keys, settings).by_verb,
+        **CustomerRoutes(customers, catalogs, keys, settings).by_verb,
+        **BillingRoutes(billing, keys, settings).by_verb,
+        **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
+    }
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
     endpoints = {verb: _rpc(verb, handler, access, env) for verb, handler in verbs.items()}

@@ -1,7 +1,7 @@
 """One RPC call as the routes see it, and its answer: no web framework in either."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +27,9 @@ class Answer(NamedTuple):
     body: bytes
     status: int = 200
     headers: Mapping[str, str] = NO_HEADERS
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
 
 
 def caller_key(verb: str, call: Call, *params: object, in_body: str | None = None) -> CallerKey | None:

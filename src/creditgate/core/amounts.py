@@ -48,7 +48,7 @@ def parse_amount(token: bytes, *, field: str) -> int:
 
 def nanos_of(number: Decimal, *, field: str) -> int:
     """Return the nanos of an exact decimal, by the same rules as `parse_amount`."""
-    if not number.is_finite() or number.adjusted() >= INPUT_INTEGER_DIGITS_MAX:
+    if not number.is_finite() or (number and number.adjusted() >= INPUT_INTEGER_DIGITS_MAX):
         raise AmountOutOfRange(
             f"{field}: must have at most {INPUT_INTEGER_DIGITS_MAX} digits before the point"
         )

@@ -14,6 +14,7 @@ Scripts write items and never read them; they pass `k<i>` through as it came. Th
 (partition, stream id, item number).
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -111,6 +112,7 @@ class Entry(msgspec.Struct, frozen=True):
     items: tuple[Item, ...]
 
 
+_INTEGER = re.compile(r"-?[0-9]+")
 _encode_call = msgspec.json.Encoder().encode
 _decode_call = msgspec.json.Decoder(Call).decode
 
@@ -134,11 +136,11 @@ def decode_entry(partition: str, stream_id: str, fields: Mapping[str, str]) -> E
             stream_id=StreamId.parse(stream_id),
             customer_id=fields.get("c"),
             uid=fields.get("u"),
-            sequence=int(fields["n"]),
-            pinned_at=int(fields["t"]) if "t" in fields else None,
+            sequence=_integer(fields["n"]),
+            pinned_at=_integer(fields["t"]) if "t" in fields else None,
             items=items,
         )
-    except (KeyError, ValueError, msgspec.DecodeError) as error:
+    except (KeyError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise PoisonEntry(f"entry {partition} {stream_id} cannot be read: {error!r}") from error
 
 
@@ -157,7 +159,18 @@ def _decode_item(number: int, fields: Mapping[str, str]) -> Item:
             document=document,
         )
     kind, *balance = text.split(" ")
-    if not balance:
+    if not balance and kind in (Kind.USE, Kind.REFUND):
         return Item(number, Kind(kind), call)
     row_id, delta, after = balance
-    return Item(number, Kind(kind), call, row_id=row_id, delta_nanos=int(delta), after_nanos=int(after))
+    if not row_id:
+        raise ValueError("an item names no row")
+    return Item(
+        number, Kind(kind), call, row_id=row_id, delta_nanos=_integer(delta), after_nanos=_integer(after)
+    )
+
+
+def _integer(text: str) -> int:
+    """As a script writes it: `int` alone also reads blanks and underscores."""
+    if _INTEGER.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not an integer")
+    return int(text)

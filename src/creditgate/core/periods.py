@@ -24,6 +24,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def boundary(anchor: int, recurrence: Recurrence, k: int, zone: str = "UTC") -> int:
     """Return the instant of the k-th boundary after the anchor (k = 0 is the anchor itself)."""
     steps = k * recurrence.count
+    if steps == 0:
+        return anchor
     span = _SPANS_MS.get(recurrence.interval)
     if span is not None:
         return anchor + steps * span
@@ -35,7 +37,8 @@ def boundary(anchor: int, recurrence: Recurrence, k: int, zone: str = "UTC") -> 
         if days
         else _add_months(local, steps * _MONTHS[recurrence.interval])
     )
-    instant = moved.replace(tzinfo=tz).astimezone(UTC)
+    # fold: where the anchor is the second of two equal local times, the boundaries are still the first of theirs
+    instant = moved.replace(tzinfo=tz, fold=0).astimezone(UTC)
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 
 

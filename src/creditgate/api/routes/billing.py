@@ -1,0 +1,44 @@
+"""Attaching plans."""
+
+from collections.abc import Mapping
+
+from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.routes.keys import RepeatedKeys
+from creditgate.api.settings import ApiSettings
+from creditgate.api.wire.answers import encode
+from creditgate.api.wire.billing import AttachAnswer, AttachRequest
+from creditgate.api.wire.fields import read
+from creditgate.engine.billing import Billing
+
+
+class BillingRoutes:
+    """The verbs of billing."""
+
+    def __init__(self, billing: Billing, keys: RepeatedKeys, settings: ApiSettings) -> None:
+        self._billing = billing
+        self._keys = keys
+        self._settings = settings
+
+    @property
+    def by_verb(self) -> Mapping[str, Handler]:
+        return {"billing.attach": self.attach}
+
+    async def attach(self, call: Call) -> Answer:
+        request = read(AttachRequest, call.body)
+        quantities = request.quantities_nanos()
+        key = caller_key(
+            "attach", call, request.customer_id, request.plan_id, quantities, request.success_url
+        )
+        work = self._billing.attach(
+            customer_id=request.customer_id,
+            plan_id=request.plan_id,
+            quantities=quantities,
+            success_url=request.success_url,
+            base_url=self._settings.public_url or call.base_url,
+            key=key,
+        )
+        attached = await self._keys.once(key, work)
+        return Answer(
+            encode(AttachAnswer(request.customer_id, attached.payment_url)),
+            headers=self._keys.headers(key, attached.is_replay),
+        )

@@ -1,0 +1,106 @@
+"""Features and plans."""
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import UNSET
+
+from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.routes.keys import RepeatedKeys
+from creditgate.api.settings import ApiSettings
+from creditgate.api.wire.answers import encode
+from creditgate.api.wire.customers import eligibility
+from creditgate.api.wire.features import (
+    CreateFeatureRequest,
+    FeatureList,
+    GetFeatureRequest,
+    ListFeaturesRequest,
+    feature_answer,
+)
+from creditgate.api.wire.fields import read
+from creditgate.api.wire.plans import (
+    CreatePlanRequest,
+    GetPlanRequest,
+    ListPlansRequest,
+    PlanList,
+    plan_answer,
+)
+from creditgate.core.customers import Customer
+from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.customers import Customers
+from creditgate.errors import NotFound
+
+
+class CatalogRoutes:
+    """The verbs of features and plans."""
+
+    def __init__(
+        self, catalogs: Catalogs, customers: Customers, keys: RepeatedKeys, settings: ApiSettings
+    ) -> None:
+        self._catalogs = catalogs
+        self._customers = customers
+        self._keys = keys
+        self._settings = settings
+
+    @property
+    def by_verb(self) -> Mapping[str, Handler]:
+        return {
+            "features.create": self.create_feature,
+            "features.get": self.get_feature,
+            "features.list": self.list_features,
+            "plans.create": self.create_plan,
+            "plans.get": self.get_plan,
+            "plans.list": self.list_plans,
+        }
+
+    async def create_feature(self, call: Call) -> Answer:
+        feature = read(CreateFeatureRequest, call.body).feature()
+        key = caller_key("create_feature", call, feature)
+        is_replay = await self._keys.once(key, self._catalogs.create_feature(feature, key))
+        made = await self._catalogs.find_feature(feature.id)
+        return Answer(encode(feature_answer(made)), headers=self._keys.headers(key, is_replay))
+
+    async def get_feature(self, call: Call) -> Answer:
+        request = read(GetFeatureRequest, call.body)
+        return Answer(encode(feature_answer(await self._catalogs.find_feature(request.feature_id))))
+
+    async def list_features(self, call: Call) -> Answer:
+        read(ListFeaturesRequest, call.body)
+        features = self._catalogs.current.document.features
+        return Answer(encode(FeatureList(tuple(feature_answer(feature) for feature in features))))
+
+    async def create_plan(self, call: Call) -> Answer:
+        plan = read(CreatePlanRequest, call.body).plan()
+        key = caller_key("create_plan", call, plan)
+        plan = msgspec.structs.replace(plan, created_at=_now_ms())
+        is_replay = await self._keys.once(key, self._catalogs.create_plan(plan, key))
+        made = await self._catalogs.find_plan(plan.id)
+        answer = plan_answer(made, self._catalogs.current, self._settings.env_on_wire)
+        return Answer(encode(answer), headers=self._keys.headers(key, is_replay))
+
+    async def get_plan(self, call: Call) -> Answer:
+        plan = await self._catalogs.find_plan(read(GetPlanRequest, call.body).plan_id)
+        return Answer(encode(plan_answer(plan, self._catalogs.current, self._settings.env_on_wire)))
+
+    async def list_plans(self, call: Call) -> Answer:
+        request = read(ListPlansRequest, call.body)
+        customer = await self._customer_if_any(request.customer_id)
+        catalog, env = self._catalogs.current, self._settings.env_on_wire
+        plans = (plan for plan in catalog.document.plans if request.include_archived or not plan.archived)
+        answers = (
+            plan_answer(plan, catalog, env, eligibility(customer, catalog, plan) if customer else UNSET)
+            for plan in plans
+        )
+        return Answer(encode(PlanList(tuple(answers))))
+
+    async def _customer_if_any(self, customer_id: str | None) -> Customer | None:
+        """A page may list plans before it has made its customer, so an unknown one is no error."""
+        try:
+            return (await self._customers.get(customer_id)).customer if customer_id is not None else None
+        except NotFound:
+            return None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,88 @@
+"""Customers, their clocks, and balances given to them."""
+
+from collections.abc import Mapping
+
+from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.routes.keys import RepeatedKeys
+from creditgate.api.settings import ApiSettings
+from creditgate.api.wire.answers import Success, encode
+from creditgate.api.wire.customers import ClockAnswer, customer_answer
+from creditgate.api.wire.fields import read
+from creditgate.api.wire.requests import (
+    AdvanceTestClockRequest,
+    GetCustomerRequest,
+    GetOrCreateRequest,
+    GrantRequest,
+)
+from creditgate.core.customers import Record
+from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.customers import Customers, Grant, Profile
+
+
+class CustomerRoutes:
+    """The verbs of customers."""
+
+    def __init__(
+        self, customers: Customers, catalogs: Catalogs, keys: RepeatedKeys, settings: ApiSettings
+    ) -> None:
+        self._customers = customers
+        self._catalogs = catalogs
+        self._keys = keys
+        self._settings = settings
+
+    @property
+    def by_verb(self) -> Mapping[str, Handler]:
+        return {
+            "customers.get_or_create": self.get_or_create,
+            "customers.get": self.get_customer,
+            "customers.advance_test_clock": self.advance_test_clock,
+            "balances.create": self.grant,
+        }
+
+    async def get_or_create(self, call: Call) -> Answer:
+        request = read(GetOrCreateRequest, call.body)
+        profile = Profile(
+            name=request.name,
+            email=request.email,
+            fingerprint=request.fingerprint,
+            stripe_id=request.stripe_id,
+            metadata=request.own_metadata(),
+            send_email_receipts=request.send_email_receipts,
+            auto_enable_plan_id=request.auto_enable_plan_id,
+        )
+        record = await self._customers.get_or_create(request.customer_id, profile)
+        return self._customer(record, request.expand)
+
+    async def get_customer(self, call: Call) -> Answer:
+        request = read(GetCustomerRequest, call.body)
+        return self._customer(await self._customers.get(request.customer_id), request.expand)
+
+    async def advance_test_clock(self, call: Call) -> Answer:
+        request = read(AdvanceTestClockRequest, call.body)
+        record = await self._customers.advance_test_clock(request.customer_id, request.frozen_ms())
+        return Answer(encode(ClockAnswer(request.customer_id, record.now)))
+
+    async def grant(self, call: Call) -> Answer:
+        request = read(GrantRequest, call.body)
+        grant = Grant(
+            customer_id=request.customer_id,
+            feature_id=request.feature_id,
+            included_nanos=request.included_nanos(),
+            reset=request.reset.recurrence("reset") if request.reset else None,
+            expires_at=request.expires_ms(),
+            next_reset_at=request.next_reset_ms(),
+            balance_id=request.balance_id,
+        )
+        key = caller_key("grant", call, grant)
+        is_replay = await self._keys.once(key, self._customers.grant(grant, key))
+        return Answer(encode(Success()), headers=self._keys.headers(key, is_replay))
+
+    def _customer(self, record: Record, expand: tuple[str, ...]) -> Answer:
+        answer = customer_answer(
+            record,
+            self._catalogs.current,
+            env=self._settings.env_on_wire,
+            expand=frozenset(expand),
+            zero_member_rows=self._settings.zero_member_rows,
+        )
+        return Answer(encode(answer))

@@ -1,0 +1,113 @@
+"""check, track, and the events that they leave."""
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.routes.keys import RepeatedKeys
+from creditgate.api.settings import ApiSettings
+from creditgate.api.wire.answers import check_answer, encode, refusal_of, track_answer
+from creditgate.api.wire.customers import events_answer
+from creditgate.api.wire.fields import read
+from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest
+from creditgate.core.decisions import Mode
+from creditgate.engine.history import History
+from creditgate.engine.keys import CallerKey
+from creditgate.engine.meter import Meter, Usage
+from creditgate.errors import InvalidInputs, InvalidRequest
+
+CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
+
+
+class MeterRoutes:
+    """The two verbs that everything else is here for."""
+
+    def __init__(self, meter: Meter, history: History, keys: RepeatedKeys, settings: ApiSettings) -> None:
+        self._meter = meter
+        self._history = history
+        self._keys = keys
+        self._settings = settings
+
+    @property
+    def by_verb(self) -> Mapping[str, Handler]:
+        return {
+            "balances.check": self.check,
+            "balances.track": self.track,
+            "events.list": self.list_events,
+        }
+
+    async def check(self, call: Call) -> Answer:
+        request = read(CheckRequest, call.body)
+        usage = Usage(
+            verb="check",
+            customer_id=request.customer_id,
+            feature_id=request.feature_id,
+            event_name=None,
+            value_nanos=request.required_nanos(),
+            mode=Mode.REJECT,
+            properties=request.properties_text(),
+        )
+        if request.send_event:
+            return await self._check_and_take(usage, caller_key("check", call, usage))
+        decision = await self._meter.check(
+            customer_id=usage.customer_id, feature_id=request.feature_id, required_nanos=usage.value_nanos
+        )
+        return Answer(encode(check_answer(decision, customer_id=usage.customer_id, takes=False)))
+
+    async def _check_and_take(self, usage: Usage, key: CallerKey | None) -> Answer:
+        """A check with `send_event` is a track that takes all or nothing, answered as a check."""
+        decision = await self._keys.once(key, self._meter.track(msgspec.structs.replace(usage, key=key)))
+        answer = check_answer(decision, customer_id=usage.customer_id, takes=True)
+        return Answer(encode(answer), headers=self._keys.headers(key, decision.is_replay))
+
+    async def track(self, call: Call) -> Answer:
+        request = read(TrackRequest, call.body)
+        occurred_at = request.occurred_at()
+        self._check_past(occurred_at)
+        usage = Usage(
+            verb="track",
+            customer_id=request.customer_id,
+            feature_id=request.feature_id or None,
+            event_name=request.event_name or None,
+            value_nanos=request.value_nanos(),
+            mode=request.overage_behavior,
+            properties=request.properties_text(),
+            occurred_at=occurred_at,
+        )
+        key = caller_key("track", call, usage, in_body=request.idempotency_key)
+        decision = await self._keys.once(key, self._meter.track(msgspec.structs.replace(usage, key=key)))
+        if not decision.allowed:
+            raise InvalidRequest(
+                refusal_of(decision, value_nanos=usage.value_nanos), code="insufficient_balance"
+            )
+        answer = track_answer(
+            decision,
+            customer_id=usage.customer_id,
+            value_nanos=usage.value_nanos,
+            event_name=usage.event_name,
+        )
+        return Answer(encode(answer), headers=self._keys.headers(key, decision.is_replay))
+
+    async def list_events(self, call: Call) -> Answer:
+        request = read(ListEventsRequest, call.body)
+        start, end = request.custom_range.bounds()
+        page = await self._history.events(
+            customer_id=request.customer_id,
+            feature_ids=request.feature_ids(),
+            start=start,
+            end=end,
+            limit=request.rows(),
+            cursor=request.start_cursor,
+        )
+        return Answer(encode(events_answer(page)))
+
+    def _check_past(self, timestamp: int | None) -> None:
+        """In a test environment the customer's own clock may be ahead of ours."""
+        if self._settings.env == "live" and (timestamp or 0) > _now_ms() + CLOCK_SLACK_MS:
+            raise InvalidInputs("timestamp: cannot be in the future")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

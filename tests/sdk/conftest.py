@@ -1,0 +1,35 @@
+"""What the scripts of tests/sdk were answered: each is run once for each client, against a fresh sidecar."""
+
+import pytest
+
+from tests.sdk.clients import AUTUMN_JS, CLIENTS, Answers, answers_of, answers_without_redis
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def tutorial(request: pytest.FixtureRequest) -> Answers:
+    """The tutorial from features to the second month, with each client."""
+    return answers_of(request.param, "tutorial")
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def errors(request: pytest.FixtureRequest) -> Answers:
+    """Calls that are refused and calls made twice, with each client."""
+    return answers_of(request.param, "errors")
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def outage(request: pytest.FixtureRequest) -> Answers:
+    """Calls while Redis does not answer, with each client."""
+    return answers_without_redis(request.param, "outage")
+
+
+@pytest.fixture(scope="module")
+def backend() -> Answers:
+    """An application's backend with the routes of autumn-js."""
+    return answers_of(AUTUMN_JS, "backend")
+
+
+@pytest.fixture(scope="module")
+def react() -> Answers:
+    """A page with the React hook of autumn-js, and the backend it asks."""
+    return answers_of(AUTUMN_JS, "react")
