@@ -18,8 +18,9 @@ from creditgate.errors import CreditgateError, StartupError, Unavailable
 # How long a writer of SQLite waits for another process's transaction. Ours last milliseconds; a backup or a person with
 # a shell may hold the file longer.
 SQLITE_BUSY_MS = 10_000
+# How long PostgreSQL may take to accept a connection; `connect_timeout` in the URL says otherwise.
 CONNECT_SECONDS = 5
-# Threads that read at once beyond the pool wait this long for a connection.
+# Connections that are kept open. More threads at once get one each, up to ten more; the next waits this long.
 POOL_SIZE = 8
 POOL_WAIT_SECONDS = 10
 

@@ -1,0 +1,723 @@
+"""What every database of the ledger must do: one suite, run by a test module for each.
+
+A module subclasses `LedgerConformance` and gives the fixture `url`: the URL of an empty database. Entries are made by
+`make_entry`, or by the strategy `entries` where every shape of them must survive.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from creditgate.core.amounts import NANOS
+from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind, StreamId
+from creditgate.errors import StartupError
+from creditgate.ledger.customers import Document, KeyUse, RowState
+from creditgate.ledger.database import Database, EntriesRefused
+from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of
+from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
+from creditgate.ledger.tables import metadata
+
+EPOCH = "epoch-1"
+T0 = 1_795_340_847_034  # Unix ms
+FIRST, SECOND = "00", "01"  # two partitions
+LARGEST = 10**15 * NANOS + 999_999_999  # beyond what a balance may reach, with all nine decimals
+EDGES = (0, 1, -1, NANOS - 1, 1 - NANOS, NANOS, -NANOS, -20_000_000, 2**53 + 1, LARGEST, -LARGEST)
+
+
+# Entries
+
+
+def use(row_id: str, delta: int, after: int, *, number: int = 0, call: Call | None = None) -> Item:
+    """An item that moves a row."""
+    kind = Kind.USE if delta <= 0 else Kind.REFUND
+    return Item(number, kind, call, row_id=row_id, delta_nanos=delta, after_nanos=after)
+
+
+def put(
+    document_type: str, document_id: str, text: str, *, number: int = 0, call: Call | None = None
+) -> Item:
+    """An item that puts a document."""
+    return Item(number, Kind.PUT, call, document_type=document_type, document_id=document_id, document=text)
+
+
+def track(
+    op_id: str = "op", *, value: int = NANOS, occurred_at: int | None = None, feature: str = "messages"
+) -> Call:
+    """A call that is a usage event."""
+    return Call("track", op_id, 1, feature_id=feature, value_nanos=value, occurred_at=occurred_at)
+
+
+def make_entry(
+    ms: int,
+    *items: Item,
+    partition: str = FIRST,
+    customer: str | None = "ada",
+    uid: str | None = "uid-1",
+    sequence: int = 1,
+    pinned_at: int | None = None,
+) -> Entry:
+    """An entry `ms` milliseconds after T0; without items, one usage that took 0.02 of the row `bal_1`."""
+    stream_id = StreamId(T0 + ms, 0)
+    items = items or (use("bal_1", -20_000_000, -20_000_000 * ms, call=track(f"op-{ms}")),)
+    return Entry(partition, stream_id, customer, uid, sequence, pinned_at, items)
+
+
+def batch_of(entries: Sequence[Entry], *, after: StreamId = ORIGIN, epoch: str = EPOCH) -> Batch:
+    """A batch that begins at `after` and ends with the last entry."""
+    return Batch(entries[0].partition, epoch, after, entries[-1].stream_id, entries)
+
+
+def append_all(ledger: Ledger, entries: Sequence[Entry]) -> None:
+    """Append entries, given in the order of their stream ids, behind what their partitions hold already."""
+    for partition in sorted({entry.partition for entry in entries}):
+        position = ledger.adopt(partition, EPOCH)
+        of_partition = [entry for entry in entries if entry.partition == partition]
+        ledger.append([batch_of(of_partition, after=position.stream_id)])
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+amounts = st.sampled_from(EDGES) | st.integers(-LARGEST, LARGEST)
+instants = st.integers(0, 2**53)
+calls = st.builds(
+    Call,
+    verb=names,
+    op_id=names,
+    catalog_version=st.integers(0, 2**53),
+    key=texts,
+    fingerprint=texts,
+    feature_id=texts,
+    value_nanos=st.none() | amounts,
+    occurred_at=st.none() | instants,
+    event_name=texts,
+    entity_id=texts,
+    properties=st.dictionaries(texts, st.integers() | texts, max_size=3).map(json.dumps),
+)
+moves = st.builds(
+    Item,
+    number=st.just(0),
+    kind=st.sampled_from([kind for kind in Kind if kind is not Kind.PUT]),
+    row_id=names,
+    delta_nanos=amounts,
+    after_nanos=amounts,
+)
+puts = st.builds(
+    Item, number=st.just(0), kind=st.just(Kind.PUT), document_type=names, document_id=names, document=texts
+)
+empties = st.builds(Item, number=st.just(0), kind=st.just(Kind.USE))
+
+
+@st.composite
+def item_lists(draw: st.DrawFn) -> tuple[Item, ...]:
+    """Items numbered from 0, of which the first and some others begin a call."""
+    shapes = draw(st.lists(moves | puts | empties, min_size=1, max_size=5))
+    items = []
+    for number, shape in enumerate(shapes):
+        call = draw(calls) if number == 0 else draw(st.none() | calls)
+        items.append(
+            Item(
+                number,
+                shape.kind,
+                call,
+                row_id=shape.row_id,
+                delta_nanos=shape.delta_nanos,
+                after_nanos=shape.after_nanos,
+                document_type=shape.document_type,
+                document_id=shape.document_id,
+                document=shape.document,
+            )
+        )
+    return tuple(items)
+
+
+@st.composite
+def entries(draw: st.DrawFn, *, stream_id: StreamId) -> Entry:
+    """Any entry that the journal's decoder can return, under this stream id."""
+    return Entry(
+        partition=FIRST,
+        stream_id=stream_id,
+        customer_id=draw(st.none() | names),
+        uid=draw(st.none() | names),
+        sequence=draw(st.integers(0, 2**53)),
+        pinned_at=draw(st.none() | instants),
+        items=draw(item_lists()),
+    )
+
+
+# The suite
+
+
+class LedgerConformance:
+    """The promises of the ledger. Inherited by one class per database."""
+
+    @pytest.fixture
+    def ledger(self, url: str) -> Iterator[Ledger]:
+        """A migrated, empty ledger."""
+        ledger = Ledger(url)
+        ledger.migrate()
+        yield ledger
+        ledger.close()
+
+    @pytest.fixture
+    def database(self, url: str) -> Iterator[Database]:
+        """The same database seen from outside, to look at what is really in the tables."""
+        database = Database(url)
+        yield database
+        database.close()
+
+    # Migrations
+
+    def test_migrations_make_the_tables_that_the_code_expects(
+        self, ledger: Ledger, database: Database
+    ) -> None:
+        """A new installation and an upgraded one have the same tables; else one of them fails at the first flush."""
+        with database.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+    def test_migrating_again_changes_nothing(self, ledger: Ledger) -> None:
+        """Every start migrates, so a restart must leave the record as it was."""
+        append_all(ledger, [make_entry(1)])
+        ledger.migrate()
+        assert ledger.entry(FIRST, StreamId(T0 + 1, 0)) is not None
+
+    def test_many_processes_may_migrate_at_once(self, url: str) -> None:
+        """Sidecars that are started together on one empty database all come up."""
+        ledgers = [Ledger(url) for _ in range(4)]
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(Ledger.migrate, ledgers))
+        for ledger in ledgers:
+            assert ledger.positions() == {}
+            ledger.close()
+
+    def test_a_newer_schema_is_refused(self, ledger: Ledger, database: Database) -> None:
+        """An older release that is started by mistake on a newer database says so and touches nothing."""
+        with database.writing() as connection:
+            connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(StartupError, match="newer creditgate"):
+            ledger.migrate()
+
+    # Positions
+
+    def test_a_partition_is_adopted_once(self, ledger: Ledger) -> None:
+        """A sidecar that starts with another epoch sees the position there is, and does not overwrite it."""
+        first = ledger.adopt(FIRST, EPOCH, StreamId(5, 1))
+        assert ledger.adopt(FIRST, "epoch-2") == first == Position(FIRST, EPOCH, StreamId(5, 1))
+        assert ledger.positions() == {FIRST: first}
+
+    def test_rebase_needs_the_position_that_was_read(self, ledger: Ledger) -> None:
+        """Two sidecars that reconcile at once cannot both put the stream on an epoch of their own."""
+        read = ledger.adopt(FIRST, EPOCH)
+        rebased = ledger.rebase(read, epoch="epoch-2", stream_id=StreamId(7, 0))
+        with pytest.raises(PositionMoved):
+            ledger.rebase(read, epoch="epoch-3", stream_id=StreamId(9, 0))
+        assert ledger.positions() == {FIRST: rebased}
+
+    def test_rebase_never_goes_back(self, ledger: Ledger) -> None:
+        """A stream that began below SQL's position would use identities again that history already has."""
+        read = ledger.adopt(FIRST, EPOCH, StreamId(5, 0))
+        with pytest.raises(ValueError, match="cannot move"):
+            ledger.rebase(read, epoch="epoch-2", stream_id=StreamId(4, 9))
+        assert ledger.positions() == {FIRST: read}
+
+    # The append
+
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    @given(data=st.data())
+    def test_what_is_appended_is_read_back_equal(self, ledger: Ledger, data: st.DataObject) -> None:
+        """Every field of every item survives, so a rebuild or a replayed answer has exactly what Redis had."""
+        position = ledger.adopt(FIRST, EPOCH)
+        stream_id = StreamId(position.stream_id.ms + 1, data.draw(st.integers(0, 9)))
+        entry = data.draw(entries(stream_id=stream_id))
+        ledger.append([batch_of([entry], after=position.stream_id)])
+        assert ledger.entry(FIRST, stream_id) == entry
+
+    @pytest.mark.parametrize("nanos", EDGES)
+    def test_amounts_are_kept_to_the_last_nano(self, ledger: Ledger, nanos: int) -> None:
+        """A balance beyond what a double can hold comes back as it was, with its sign, and with 0 before the point."""
+        entry = make_entry(1, use("bal_1", nanos, -nanos, call=track(value=nanos)))
+        append_all(ledger, [entry])
+        assert ledger.entry(FIRST, entry.stream_id) == entry
+
+    def test_amounts_are_summed_exactly_in_sql(self, ledger: Ledger, database: Database) -> None:
+        """A report that sums a million deductions inside the database is not a fraction of a credit off."""
+        deltas = [*EDGES, LARGEST, LARGEST, -1, 1, 1]
+        items = [use("bal_1", delta, 0, number=number) for number, delta in enumerate(deltas)]
+        append_all(ledger, [make_entry(1, use("bal_0", 0, 0, call=track())), make_entry(2, *items)])
+        with database.reading() as connection:
+            sums = connection.execute(
+                sqlalchemy.text(
+                    "SELECT SUM(delta_whole) AS whole, SUM(delta_nano) AS nano FROM journal_items"
+                )
+            ).one()
+        assert int(sums.whole) * NANOS + int(sums.nano) == sum(deltas)
+
+    def test_the_position_moves_with_the_rows(self, ledger: Ledger, database: Database) -> None:
+        """A flusher that restarts goes on after the last row that is there: none is lost and none comes twice."""
+        append_all(ledger, [make_entry(1), make_entry(2)])
+        assert ledger.positions()[FIRST].stream_id == StreamId(T0 + 2, 0)
+        assert row_count(database) == 2
+
+    def test_the_position_moves_past_what_leaves_no_rows(self, ledger: Ledger, database: Database) -> None:
+        """Messages that were deleted from a stream, or set aside, do not hold up those behind them."""
+        ledger.adopt(FIRST, EPOCH)
+        ledger.append([Batch(FIRST, EPOCH, ORIGIN, StreamId(T0, 0))])
+        assert ledger.positions()[FIRST].stream_id == StreamId(T0, 0)
+        assert row_count(database) == 0
+
+    def test_a_failing_row_leaves_nothing_behind(self, ledger: Ledger, database: Database) -> None:
+        """A batch that fails in the middle is as if it had never been tried, in all its partitions."""
+        for partition in (FIRST, SECOND):
+            ledger.adopt(partition, EPOCH)
+        before = ledger.positions()
+        too_large = make_entry(2, use("bal_1", 10**30, 0, call=track()), partition=SECOND)
+        good = make_entry(1)
+        with pytest.raises(EntriesRefused):
+            ledger.append([batch_of([good]), batch_of([too_large])])
+        assert ledger.positions() == before
+        assert row_count(database) == 0
+        assert ledger.append([batch_of([good])]) == 1
+
+    @pytest.mark.parametrize("after", [ORIGIN, StreamId(T0 + 1, 0), StreamId(T0 + 2, 0), StreamId(T0 + 2, 2)])
+    def test_a_zombie_commits_nothing(self, ledger: Ledger, database: Database, after: StreamId) -> None:
+        """A flusher that was paused while another took over cannot write old rows again when it wakes."""
+        position = ledger.adopt(FIRST, EPOCH, StreamId(T0 + 2, 1))
+        with pytest.raises(PositionMoved) as raised:
+            ledger.append([batch_of([make_entry(3)], after=after)])
+        assert raised.value.partition == FIRST
+        assert ledger.positions() == {FIRST: position}
+        assert row_count(database) == 0
+
+    def test_the_same_batch_twice_counts_once(self, ledger: Ledger, database: Database) -> None:
+        """A flusher that did not hear that its commit went through tries again, and nothing is counted twice."""
+        ledger.adopt(FIRST, EPOCH)
+        batch = batch_of([make_entry(1), make_entry(2)])
+        assert ledger.append([batch]) == 2
+        with pytest.raises(PositionMoved):
+            ledger.append([batch])
+        assert row_count(database) == 2
+        assert sum_of_deltas(database) == -40_000_000
+
+    def test_one_stale_partition_stops_the_whole_batch(self, ledger: Ledger, database: Database) -> None:
+        """Whoever lost one partition lost its lease, and must not go on writing the others."""
+        append_all(ledger, [make_entry(1)])
+        ledger.adopt(SECOND, EPOCH)
+        with pytest.raises(PositionMoved):
+            ledger.append([batch_of([make_entry(1, partition=SECOND)]), batch_of([make_entry(1)])])
+        assert row_count(database) == 1
+        assert ledger.positions()[SECOND].stream_id == ORIGIN
+
+    def test_another_epoch_commits_nothing(self, ledger: Ledger, database: Database) -> None:
+        """Entries of a stream that was lost and made anew are not taken for the old stream's."""
+        ledger.adopt(FIRST, EPOCH)
+        with pytest.raises(PositionMoved):
+            ledger.append([batch_of([make_entry(1)], epoch="epoch-2")])
+        assert row_count(database) == 0
+
+    def test_a_partition_nobody_adopted_commits_nothing(self, ledger: Ledger, database: Database) -> None:
+        """Rows without a position would be read from the stream and written again."""
+        with pytest.raises(PositionMoved):
+            ledger.append([batch_of([make_entry(1)])])
+        assert row_count(database) == 0
+
+    def test_two_threads_with_one_batch_write_it_once(self, ledger: Ledger, database: Database) -> None:
+        """Two flushers that believe they hold the lease count every deduction once, and exactly one is told so."""
+        ledger.adopt(FIRST, EPOCH)
+        expected, after, winners = 0, ORIGIN, 0
+        for number in range(10):
+            batch = batch_of([make_entry(1 + 20 * number + i) for i in range(20)], after=after)
+            winners += sum(tried_at_once(ledger, [batch], [batch]))
+            expected, after = expected + 20, batch.upto
+        assert winners == 10
+        assert row_count(database) == expected
+        assert sum_of_deltas(database) == -20_000_000 * expected
+
+    def test_two_threads_with_crossing_partitions_do_not_deadlock(self, ledger: Ledger) -> None:
+        """Two writers that name the same partitions in another order do not wait for each other for ever."""
+        partitions = [f"{number:02d}" for number in range(8)]
+        for partition in partitions:
+            ledger.adopt(partition, EPOCH)
+        after = ORIGIN
+        for ms in range(1, 31):
+            batches = [
+                batch_of([make_entry(ms, partition=partition)], after=after) for partition in partitions
+            ]
+            after = batches[0].upto
+            assert sorted(tried_at_once(ledger, batches, batches[::-1])) == [False, True]
+
+    def test_entries_outside_their_batch_are_refused(self, ledger: Ledger, database: Database) -> None:
+        """A row beyond the position that is committed with it would come from the stream a second time."""
+        ledger.adopt(FIRST, EPOCH)
+        entry = make_entry(5)
+        wrong = [
+            Batch(FIRST, EPOCH, ORIGIN, StreamId(T0 + 4, 0), [entry]),
+            Batch(FIRST, EPOCH, entry.stream_id, StreamId(T0 + 9, 0), [entry]),
+            Batch(SECOND, EPOCH, ORIGIN, entry.stream_id, [entry]),
+            Batch(FIRST, EPOCH, ORIGIN, StreamId(T0, 0), poison=[Poison(entry.stream_id, {}, "?")]),
+        ]
+        for batch in wrong:
+            with pytest.raises(ValueError, match=r"is not in|is in a batch of"):
+                ledger.append([batch])
+        assert row_count(database) == 0
+
+    def test_poison_is_kept_as_it_came(self, ledger: Ledger, database: Database) -> None:
+        """A message that nobody could read is still there to be looked at, whatever bytes it held."""
+        ledger.adopt(FIRST, EPOCH)
+        fields = {"c": "nul \x00 half \udc80 \N{SNOWMAN}", "0": "use"}
+        poison = Poison(StreamId(T0, 3), fields, "no sequence number")
+        ledger.append([Batch(FIRST, EPOCH, ORIGIN, StreamId(T0 + 1, 0), [make_entry(1)], [poison])])
+        with database.reading() as connection:
+            row = connection.execute(sqlalchemy.text("SELECT * FROM poison_entries")).one()
+        assert (row.partition, row.stream_ms, row.stream_counter) == (FIRST, T0, 3)
+        assert (json.loads(row.fields), row.reason) == (fields, "no sequence number")
+        assert ledger.poison_count() == 1
+
+    # Looking things up
+
+    def test_an_entry_that_is_not_there_is_none(self, ledger: Ledger) -> None:
+        """Whether an unknown call took effect is decided by what is found, so nothing must be found by mistake."""
+        append_all(ledger, [make_entry(1)])
+        assert ledger.entry(FIRST, StreamId(T0 + 1, 1)) is None
+        assert ledger.entry(SECOND, StreamId(T0 + 1, 0)) is None
+
+    def test_an_op_is_found_within_its_span_only(self, ledger: Ledger) -> None:
+        """A call whose answer was lost is found and not sent again, also when several were merged into one entry."""
+        merged = make_entry(5, use("a", -1, 1, call=track("x")), use("a", -1, 0, number=1, call=track("y")))
+        append_all(ledger, [make_entry(1), merged, make_entry(9)])
+        at = merged.stream_id
+        assert ledger.find_op(FIRST, "y", since_ms=T0, until_ms=T0 + 100) == at
+        assert ledger.find_op(FIRST, "y", since_ms=at.ms, until_ms=at.ms) == at
+        assert ledger.find_op(FIRST, "y", since_ms=T0, until_ms=at.ms - 1) is None
+        assert ledger.find_op(FIRST, "y", since_ms=at.ms + 1, until_ms=T0 + 100) is None
+        assert ledger.find_op(SECOND, "y", since_ms=T0, until_ms=T0 + 100) is None
+        assert ledger.find_op(FIRST, "z", since_ms=T0, until_ms=T0 + 100) is None
+
+    def test_keys_since_gives_every_use_of_a_key(self, ledger: Ledger) -> None:
+        """After Redis is rebuilt, an idempotency key that was used today still replays instead of charging again."""
+        keyed = Call("track", "op", 1, key="k1", fingerprint="f1", value_nanos=1)
+        other = Call("attach", "op2", 1, key="k2", fingerprint="f2")
+        append_all(
+            ledger,
+            [
+                make_entry(1, use("a", -1, 0, call=keyed)),
+                make_entry(
+                    5, use("a", -1, 0, call=track()), put("customer", "ada", "{}", number=1, call=other)
+                ),
+                make_entry(6, use("a", -1, 0, call=keyed), customer=None, uid=None),
+                make_entry(7),
+            ],
+        )
+        assert list(ledger.keys_since(FIRST, T0 + 2)) == [
+            KeyUse("ada", "uid-1", "k2", "f2", StreamId(T0 + 5, 0), 1),
+            KeyUse(None, None, "k1", "f1", StreamId(T0 + 6, 0), 0),
+        ]
+        assert len(list(ledger.keys_since(FIRST, T0 + 1))) == 3
+        assert list(ledger.keys_since(SECOND, 0)) == []
+
+    # Events
+
+    def test_an_event_has_the_deductions_of_its_call(self, ledger: Ledger) -> None:
+        """Calls that were merged into one entry are shown as separate events, each with what it took itself."""
+        spill = [use("a", -2, 0, call=track("x", value=5)), use("b", -3, 7, number=1)]
+        nothing = [Item(2, Kind.USE, track("y"))]
+        given_back = [use("b", 4, 11, number=3, call=track("z", value=-4))]
+        entry = make_entry(1, *spill, *nothing, *given_back)
+        append_all(ledger, [entry])
+        page = ledger.events(EventFilter(customer=(FIRST, "ada")), limit=10)
+        assert [(event.call.op_id, event.deductions) for event in page] == [
+            ("z", tuple(given_back)),
+            ("y", ()),
+            ("x", tuple(spill)),
+        ]
+        assert page == events_of(entry)[::-1]
+
+    def test_only_usage_is_an_event(self, ledger: Ledger) -> None:
+        """Grants, holds, resets and documents are in the statement of a customer, never in the list of usage."""
+        grant = Item(0, Kind.GRANT, Call("grant", "op", 1), row_id="a", delta_nanos=5, after_nanos=5)
+        hold = Item(0, Kind.HOLD, track("held"), row_id="a", delta_nanos=-5, after_nanos=0)
+        booked = use("a", -1, 0, call=Call("correct", "op", 1))
+        items = [grant, hold, booked, put("customer", "ada", "{}", call=Call("update", "op", 1))]
+        append_all(ledger, [make_entry(i, item) for i, item in enumerate(items, 1)])
+        assert ledger.events(EventFilter(), limit=10) == []
+
+    def test_an_event_happened_when_the_caller_says(self, ledger: Ledger) -> None:
+        """Usage that is reported late stands at its own time; a pinned customer's at the pinned clock."""
+        said = make_entry(1, use("a", -1, 0, call=track("said", occurred_at=0)), pinned_at=T0 + 500)
+        pinned = make_entry(2, use("a", -1, 0, call=track("pinned")), pinned_at=T0 + 500)
+        plain = make_entry(3, use("a", -1, 0, call=track("plain")))
+        append_all(ledger, [said, pinned, plain])
+        page = ledger.events(EventFilter(customer=(FIRST, "ada")), limit=10)
+        assert [(event.call.op_id, event.cursor.event_at) for event in page] == [
+            ("pinned", T0 + 500),
+            ("plain", T0 + 3),
+            ("said", 0),
+        ]
+
+    def test_pages_of_events_meet_each_once(self, ledger: Ledger) -> None:
+        """Somebody who exports usage page by page gets no event twice and misses none, while new ones arrive."""
+        append_all(ledger, scattered_entries())
+        expected = all_events(ledger, EventFilter())
+        pages = paged(ledger, EventFilter(), limit=3, arriving=1_000)
+        assert pages == expected
+        assert pages == sorted(pages, key=lambda event: event.cursor, reverse=True)
+        assert len({event.cursor for event in pages}) == len(pages) == 24
+
+    @pytest.mark.parametrize("customer", ["ada", "bob"])
+    def test_pages_of_one_customer_meet_each_once(self, ledger: Ledger, customer: str) -> None:
+        """The same for one customer's page of usage, among others whose events have the same times."""
+        append_all(ledger, scattered_entries())
+        wanted = EventFilter(customer=(FIRST, customer))
+        expected = [event for event in all_events(ledger, EventFilter()) if event.customer_id == customer]
+        assert expected
+        assert paged(ledger, wanted, limit=2, arriving=2_000) == expected
+
+    def test_events_are_filtered(self, ledger: Ledger) -> None:
+        """A report of one feature, one entity or one day holds what belongs to it and nothing else."""
+        seat = Call("track", "seat", 1, feature_id="images", value_nanos=1, entity_id="seat_1")
+        append_all(
+            ledger,
+            [
+                make_entry(1, use("a", -1, 0, call=track("m"))),
+                make_entry(2, use("a", -1, 0, call=seat)),
+                make_entry(3, use("a", -1, 0, call=track("t", feature="tokens")), customer="bob"),
+            ],
+        )
+
+        def ops(wanted: EventFilter) -> list[str]:
+            return [event.call.op_id for event in ledger.events(wanted, limit=10)]
+
+        assert ops(EventFilter()) == ["t", "seat", "m"]
+        assert ops(EventFilter(customer=(FIRST, "ada"))) == ["seat", "m"]
+        assert ops(EventFilter(feature_ids=["images", "tokens"])) == ["t", "seat"]
+        assert ops(EventFilter(entity_id="seat_1")) == ["seat"]
+        assert ops(EventFilter(start_at=T0 + 2, end_at=T0 + 3)) == ["seat"]
+        assert ops(EventFilter(customer=(FIRST, "ada"), end_at=T0 + 2)) == ["m"]
+
+    # A customer's state
+
+    def test_the_latest_document_wins(self, ledger: Ledger) -> None:
+        """A rebuild puts back the last version of a document, also when one entry put it twice."""
+        call = Call("put", "op", 1)
+        append_all(
+            ledger,
+            [
+                make_entry(1, put("catalog", "main", "v1", call=call), customer=None, uid=None),
+                make_entry(
+                    2,
+                    put("catalog", "main", "v2", call=call),
+                    put("key", "k", "secret", number=1),
+                    put("catalog", "main", "v3", number=2),
+                    customer=None,
+                    uid=None,
+                    sequence=2,
+                ),
+                make_entry(3, put("customer", "ada", "{}", call=call)),
+            ],
+        )
+        at = StreamId(T0 + 2, 0)
+        assert ledger.documents(FIRST, None) == [
+            Document("catalog", "main", "v3", 2, at),
+            Document("key", "k", "secret", 2, at),
+        ]
+        assert [document.text for document in ledger.documents(FIRST, "ada")] == ["{}"]
+        assert ledger.documents(FIRST, "nobody") == []
+        assert ledger.document_versions(FIRST, None, "catalog") == [
+            (StreamId(T0 + 1, 0), "v1"),
+            (at, "v2"),
+            (at, "v3"),
+        ]
+
+    def test_a_customer_is_rebuilt_from_the_last_items(self, ledger: Ledger) -> None:
+        """Redis is filled again with the amounts and terms as of one sequence number, closed rows included."""
+        expire = Item(1, Kind.EXPIRE, row_id="closed", delta_nanos=-5, after_nanos=0)
+        append_all(
+            ledger,
+            [
+                make_entry(1, put("customer", "ada", "{}", call=track()), use("closed", 5, 5, number=1)),
+                make_entry(2, use("bal_1", -1, -1, call=track()), expire, sequence=2, pinned_at=T0),
+                make_entry(3, use("bal_1", -1, -2, call=track()), use("bal_1", -1, -3, number=1), sequence=3),
+                make_entry(4, use("bal_1", -1, -9, call=track()), customer="bob", sequence=8),
+            ],
+        )
+        state = ledger.customer_state(FIRST, "ada")
+        assert state is not None
+        assert (state.uid, state.sequence, state.stream_id, state.pinned_at) == (
+            "uid-1",
+            3,
+            StreamId(T0 + 3, 0),
+            None,
+        )
+        assert state.documents == (Document("customer", "ada", "{}", 1, StreamId(T0 + 1, 0)),)
+        assert state.rows == (
+            RowState("bal_1", Kind.USE, -3, 3),
+            RowState("closed", Kind.EXPIRE, 0, 2),
+        )
+        assert ledger.customer_state(FIRST, "nobody") is None
+        assert ledger.customer_state(SECOND, "ada") is None
+
+    def test_a_customer_made_again_starts_empty(self, ledger: Ledger) -> None:
+        """Whoever takes the id of a deleted customer gets none of the old balances and documents."""
+        call = Call("put", "op", 1)
+        append_all(
+            ledger,
+            [
+                make_entry(
+                    1, put("customer", "ada", "old", call=call), put("entity", "seat", "old", number=1)
+                ),
+                make_entry(2, use("old", -1, 9, call=track()), sequence=2),
+                make_entry(3, put("customer", "ada", "new", call=call), uid="uid-2", sequence=1),
+                make_entry(4, use("new", -1, 4, call=track()), uid="uid-2", sequence=2),
+            ],
+        )
+        state = ledger.customer_state(FIRST, "ada")
+        assert state is not None
+        assert (state.uid, [row.row_id for row in state.rows]) == ("uid-2", ["new"])
+        assert [document.text for document in state.documents] == ["new"]
+        assert list(state.documents) == ledger.documents(FIRST, "ada")
+        assert [item.uid for item in ledger.proof(FIRST, ["ada"])] == ["uid-1"] * 3 + ["uid-2"] * 2
+
+    # All customers
+
+    def test_customers_are_paged_by_their_bytes(self, ledger: Ledger) -> None:
+        """Verify and rebuild reach every customer once, whatever language their ids are in."""
+        ids = ["a", "B", "ä", "\N{GRINNING FACE}", "a b", "Z" * 256, "%", "user/1"]
+        some = [make_entry(i, customer=name) for i, name in enumerate(ids, 1)]
+        append_all(ledger, [*some, make_entry(90, customer=None), make_entry(91), make_entry(92)])
+        append_all(ledger, [make_entry(1, customer="elsewhere", partition=SECOND)])
+        pages: list[str] = []
+        while page := ledger.customers(FIRST, after=pages[-1] if pages else None, limit=2):
+            pages += page
+        assert pages == sorted([*ids, "ada"], key=str.encode)
+
+    def test_customers_after_a_position_are_those_that_redis_may_have_lost(self, ledger: Ledger) -> None:
+        """When Redis comes back older than SQL, exactly the customers who changed since are put right."""
+        changed = [("ada", 1), ("bob", 2), ("ada", 3), ("cid", 4), ("ada", 5)]
+        append_all(ledger, [make_entry(ms, customer=name) for name, ms in changed])
+        append_all(ledger, [make_entry(9, partition=SECOND, customer="dan"), make_entry(10, customer=None)])
+        assert list(ledger.customers_after(FIRST, StreamId(T0 + 2, 0))) == ["ada", "cid"]
+        assert list(ledger.customers_after(FIRST, StreamId(T0 + 5, 0))) == []
+
+    def test_proof_has_every_item_in_order(self, ledger: Ledger) -> None:
+        """Verify replays a history from its first item to its last; one left out would look like drift, or hide it."""
+        late = make_entry(3, use("a", -2, 7, call=track(occurred_at=T0 - 999)), sequence=3)
+        both = make_entry(
+            2, use("a", -1, 9, call=track()), put("customer", "ada", "{}", number=1), sequence=2
+        )
+        append_all(ledger, [make_entry(1, use("a", 10, 10, call=track())), both, late])
+        append_all(ledger, [make_entry(4, customer="bob"), make_entry(5, customer="cid")])
+        items = list(ledger.proof(FIRST, ["bob", "nobody", "ada"]))
+        assert [
+            (i.customer_id, i.sequence, i.item, i.row_id, i.delta_nanos, i.after_nanos) for i in items
+        ] == [
+            ("bob", 1, 0, "bal_1", -20_000_000, -80_000_000),
+            ("ada", 1, 0, "a", 10, 10),
+            ("ada", 2, 0, "a", -1, 9),
+            ("ada", 2, 1, None, None, None),
+            ("ada", 3, 0, "a", -2, 7),
+        ]
+        assert [item.stream_id.ms - T0 for item in items] == [4, 1, 2, 2, 3]
+
+    def test_a_read_sees_one_instant(self, ledger: Ledger, database: Database) -> None:
+        """A customer is not rebuilt with the amounts of one moment and the documents of a later one."""
+        append_all(ledger, [make_entry(1)])
+        statement = sqlalchemy.text("SELECT COUNT(*) FROM journal_items")
+        with database.reading() as connection:
+            before = connection.execute(statement).scalar_one()
+            append_all(ledger, [make_entry(2)])
+            assert connection.execute(statement).scalar_one() == before == 1
+        assert row_count(database) == 2
+
+    def test_proof_sees_one_instant(self, ledger: Ledger) -> None:
+        """A history that grows while it is verified is not half old and half new."""
+        append_all(ledger, [make_entry(i, sequence=i) for i in range(1, 2_101)])
+        proof = ledger.proof(FIRST, ["ada"])
+        seen = [next(proof)]
+        append_all(ledger, [make_entry(2_101, sequence=2_101)])
+        seen += proof
+        assert [item.sequence for item in seen] == list(range(1, 2_101))
+
+    def test_a_proof_that_is_not_finished_can_be_closed(self, ledger: Ledger) -> None:
+        """Verify stops at the first drift it cannot explain, and the flusher still gets its connection."""
+        append_all(ledger, [make_entry(i) for i in range(1, 50)])
+        for _ in range(20):
+            proof = ledger.proof(FIRST, ["ada"])
+            next(proof)
+            assert hasattr(proof, "close")
+            proof.close()
+        append_all(ledger, [make_entry(50)])
+
+
+# Looking from outside
+
+
+def row_count(database: Database) -> int:
+    """The number of items in the record."""
+    with database.reading() as connection:
+        return int(connection.execute(sqlalchemy.text("SELECT COUNT(*) FROM journal_items")).scalar_one())
+
+
+def sum_of_deltas(database: Database) -> int:
+    """The sum of all deltas in nanos, summed by the database."""
+    statement = "SELECT SUM(delta_whole), SUM(delta_nano) FROM journal_items"
+    with database.reading() as connection:
+        whole, nano = connection.execute(sqlalchemy.text(statement)).one()
+    return int(whole) * NANOS + int(nano)
+
+
+def tried(ledger: Ledger, batches: Sequence[Batch], barrier: Barrier) -> bool:
+    """Whether the append went through; False if a position had moved."""
+    barrier.wait()
+    try:
+        ledger.append(batches)
+    except PositionMoved:
+        return False
+    return True
+
+
+def tried_at_once(ledger: Ledger, *appends: Sequence[Batch]) -> list[bool]:
+    """Append each from a thread of its own at the same moment; whether they went through, in order."""
+    barrier = Barrier(len(appends))
+    with ThreadPoolExecutor(len(appends)) as threads:
+        tries = [threads.submit(tried, ledger, batches, barrier) for batches in appends]
+    return [attempt.result() for attempt in tries]
+
+
+def scattered_entries() -> list[Entry]:
+    """Twelve entries of two customers with two events each, at times that repeat and run against the stream."""
+    made = []
+    for ms in range(1, 13):
+        items = [
+            use("a", -1, 0, number=number, call=track(f"{ms}-{number}", occurred_at=T0 - ms // 4))
+            for number in range(2)
+        ]
+        partition, customer = (SECOND, "cid") if ms % 3 == 0 else (FIRST, ("ada", "bob")[ms % 2])
+        made.append(make_entry(ms, *items, customer=customer, partition=partition))
+    return made
+
+
+def all_events(ledger: Ledger, wanted: EventFilter) -> list[Event]:
+    """Every event on one page."""
+    return ledger.events(wanted, limit=1_000)
+
+
+def paged(ledger: Ledger, wanted: EventFilter, *, limit: int, arriving: int) -> list[Event]:
+    """Every event that following the pages meets, while a new one arrives before each page but the first."""
+    met: list[Event] = []
+    before: EventCursor | None = None
+    while page := ledger.events(wanted, before=before, limit=limit):
+        met += page
+        before = page[-1].cursor
+        arriving += 1
+        append_all(ledger, [make_entry(arriving)])
+    return met
