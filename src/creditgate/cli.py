@@ -2,18 +2,24 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import cyclopts
 from cyclopts import Parameter
 from cyclopts.config import Env, Toml
 
 from creditgate import __version__
-from creditgate.errors import StartupError
+from creditgate.core.amounts import format_amount
+from creditgate.errors import CreditgateError
 from creditgate.settings import Environment, Idempotency, Payments, Settings
 from creditgate.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from creditgate.engine.statement import Line
 
 CONFIG_FILE = Path("creditgate.toml")
 
@@ -101,6 +107,25 @@ def init(
 
 
 @app.command
+def statement(
+    customer_id: Annotated[str, Parameter(help="Whose statement.")],
+    *,
+    since: Annotated[
+        datetime | None, Parameter(help="From when on, such as 2026-11-01 (UTC); without it, all of it.")
+    ] = None,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Tell one customer's journal in words, with the balance after each line: where did the credits go?"""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    since_ms = int(since.replace(tzinfo=since.tzinfo or UTC).timestamp() * 1000) if since else None
+    for line in _run(_statement(settings, customer_id, since_ms)):
+        print(line)
+
+
+@app.command
 def verify(
     *,
     data_dir: DataDir = _DEFAULTS.data_dir,
@@ -112,6 +137,23 @@ def verify(
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
     if not _run(_verify(settings)):
         sys.exit(1)
+
+
+@app.command
+def rebuild(
+    *,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Fill Redis from SQL: balances, catalog, keys, settings. `serve` does so by itself; this shows the progress."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
+
+    with _counter("customers put back") as count:
+        restored = _run(server.rebuild(settings, count))
+    print(f"{restored} customers put back" if restored else "Redis has everything that SQL has")
 
 
 def demo_text(base_url: str, key_file: Path) -> str:
@@ -134,8 +176,16 @@ def demo_text(base_url: str, key_file: Path) -> str:
     )
 
 
+def line_text(line: "Line") -> str:
+    """Return one line of a statement: when, what, the change, and what was left of which feature."""
+    at = datetime.fromtimestamp(line.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    sign = "+" if line.change_nanos > 0 else ""
+    change, left = sign + format_amount(line.change_nanos), format_amount(line.remaining_nanos)
+    return f"{at}  {line.text:<40} {change:>16} {left:>16} {line.feature_id}"
+
+
 def main() -> None:
-    """Run the command line; a StartupError is one sentence on stderr and exit code 1."""
+    """Run the command line; an error is one sentence on stderr and exit code 1."""
     configure_logging()
     file = _config_file(sys.argv[1:])
     app.config = [Env("CREDITGATE_", command=False), *([file] if file else [])]
@@ -148,15 +198,37 @@ async def _serve(settings: Settings, demo: bool, announce: Any) -> None:
     await server.serve(settings, load_demo=demo, announce=announce)
 
 
+@contextmanager
+def _counter(what: str) -> Iterator[Callable[[int], None]]:
+    """Show a number that grows on stderr, where somebody watches."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda number: shown.update(task, completed=number)
+
+
 async def _verify(settings: Settings) -> bool:
     from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
 
-    async with server.open_verifier(settings) as verifier:
-        proof = await verifier.verify()
+    with _counter("customers checked") as count:
+        async with server.open_verifier(settings) as verifier:
+            proof = await verifier.verify(count)
     print(f"{proof.customers} customers, {proof.entries} entries, {proof.differences_count} differences")
     for difference in proof.differences:
         print(f"- {difference}")
     return proof.holds
+
+
+async def _statement(settings: Settings, customer_id: str, since: int | None) -> list[str]:
+    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
+
+    async with server.open_statements(settings) as statements:
+        told = await statements.of(customer_id, since=since)
+    lines = [] if told.is_whole else ["(earlier lines are left out; see --since)"]
+    return lines + [line_text(line) for line in told.lines]
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -165,7 +237,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work)
-    except StartupError as error:
+    except CreditgateError as error:
         _fail(error.message)
 
 

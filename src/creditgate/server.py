@@ -39,6 +39,7 @@ from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_
 from creditgate.engine.lease import Lease
 from creditgate.engine.meter import Meter
 from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Verifier
 from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError, StartupError
@@ -47,6 +48,7 @@ from creditgate.settings import Environment, Settings
 from creditgate.telemetry import logger
 
 CLOCK_TICK_S = 10.0
+RECONCILE_TICK_S = 1.0  # how long a FLUSHALL under our feet goes unnoticed
 GRACEFUL_SHUTDOWN_S = 10  # for requests in flight; each has a deadline far below
 KEEP_ALIVE_S = 30
 READY_TIMEOUT_S = 0.5
@@ -72,9 +74,11 @@ class UseCases(NamedTuple):
     billing: Billing
     access: Access
     history: History
+    statements: Statements
     flusher: Flusher
     sweep: Sweep
     clock: RedisClock
+    reconciler: Reconciler
 
 
 @asynccontextmanager
@@ -155,9 +159,11 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             billing=billing,
             access=Access(store, attempts, op_ids),
             history=history,
+            statements=Statements(keys, stream, ledger),
             flusher=Flusher(keys, stream, ledger, Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS)),
             sweep=Sweep(store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS)),
             clock=clock,
+            reconciler=reconciler,
         )
     finally:
         await redis.aclose()
@@ -172,6 +178,7 @@ async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None
     scheduler.add_job(_guarded(cases.sweep.tick), "interval", seconds=SWEEP_TICK_S)
     scheduler.add_job(_guarded(cases.catalogs.refresh), "interval", seconds=REFRESH_TICK_S)
     scheduler.add_job(_guarded(lambda: cases.clock.read(redis)), "interval", seconds=CLOCK_TICK_S)
+    scheduler.add_job(_guarded(cases.reconciler.watch), "interval", seconds=RECONCILE_TICK_S)
     scheduler.start()
     flushing = asyncio.create_task(cases.flusher.run())
     try:
@@ -244,6 +251,29 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
         yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
 
 
+async def rebuild(settings: Settings, progress: Callable[[int], None]) -> int:
+    """Put back into Redis what SQL has beyond it; returns how many customers. Nothing happens if it has everything."""
+    async with (
+        embedded_redis(settings, join=True) as redis_url,
+        open_stores(settings, redis_url, make=None) as stores,
+    ):
+        reconciler = Reconciler(
+            stores.redis, stores.keys, RedisClock(), stores.ledger, ServerGuard(), progress
+        )
+        await reconciler.run()
+        return reconciler.customers_restored
+
+
+@asynccontextmanager
+async def open_statements(settings: Settings) -> AsyncIterator[Statements]:
+    """Yield the statements of the data, beside a running sidecar or with nothing running."""
+    async with (
+        embedded_redis(settings, join=True) as redis_url,
+        open_stores(settings, redis_url, make=None) as stores,
+    ):
+        yield Statements(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
+
+
 class _Server(uvicorn.Server):
     """Uvicorn that says when it answers, and that ends by returning: what comes after it is ours to close."""
 
@@ -274,6 +304,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
         billing=cases.billing,
         access=cases.access,
         history=cases.history,
+        statements=cases.statements,
         ready=ready,
         settings=ApiSettings(
             env=stores.instance.environment.value,

@@ -72,6 +72,20 @@ async def test_what_redis_lost_is_replayed_and_what_it_has_stays(
     assert proof.holds, proof.differences
 
 
+async def test_flushall_under_a_running_sidecar_is_noticed(
+    cases: server.UseCases, stores: server.Stores, redis: "Redis"
+) -> None:
+    """Somebody empties Redis while we run: within a tick it is filled again, and no customer is unknown."""
+    await cases.customers.get_or_create("ann", Profile())
+    await _track(cases, "ann", None)
+    await cases.flusher.flush_once()
+    await redis.flushall()
+    await cases.reconciler.watch()
+    assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS - NANOS // 100
+    await _track(cases, "ann", None)
+    assert await cases.flusher.flush_once() == 1
+
+
 async def test_two_histories_are_refused(
     cases: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
 ) -> None:

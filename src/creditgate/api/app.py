@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from creditgate.api.calls import Answer, Call, Handler
+from creditgate.api.calls import Answer, Call, Handler, Verb
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body
 from creditgate.api.problems import TurnedAway, answer_to, problem
@@ -19,6 +19,7 @@ from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.meter import MeterRoutes
+from creditgate.api.routes.statement import StatementRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.engine.access import Access
 from creditgate.engine.billing import Billing
@@ -26,6 +27,7 @@ from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.history import History
 from creditgate.engine.meter import Meter
+from creditgate.engine.statement import Statements
 
 __all__ = ["ApiSettings", "create_app"]
 
@@ -44,20 +46,22 @@ def create_app(
     billing: Billing,
     access: Access,
     history: History,
+    statements: Statements,
     ready: Ready,
     settings: ApiSettings,
 ) -> Starlette:
     """Return the application. `ready` names each part with `ok`, or with a sentence that says what it lacks."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    verbs: dict[str, Handler] = {
+    verbs: dict[str, Verb] = {
         **MeterRoutes(meter, history, keys, settings).by_verb,
         **CustomerRoutes(customers, catalogs, keys, settings).by_verb,
         **BillingRoutes(billing, keys, settings).by_verb,
+        **StatementRoutes(statements).by_verb,
         **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
     }
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
-    endpoints = {verb: _rpc(verb, handler, access, env) for verb, handler in verbs.items()}
+    endpoints = {name: _rpc(name, verb.handler, access, env) for name, verb in verbs.items()}
     app = Starlette(
         routes=[
             *(

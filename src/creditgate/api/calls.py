@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from creditgate.api.wire.fields import Request
 from creditgate.core.ids import check_caller_id
 from creditgate.engine.keys import CallerKey
 from creditgate.errors import InvalidInputs
@@ -30,6 +31,14 @@ class Answer(NamedTuple):
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Verb(NamedTuple):
+    """One row of the routes' tables: who answers, what it is asked with, what it answers."""
+
+    handler: Handler
+    request: type[Request]
+    answer: type[msgspec.Struct]
 
 
 def caller_key(verb: str, call: Call, *params: object, in_body: str | None = None) -> CallerKey | None:

@@ -29,8 +29,9 @@ class Keys:
     def record(self, customer_id: str) -> str:
         return f"{self.prefix}:{{{self.partition_of(customer_id)}}}:c:{encoded(customer_id)}"
 
-    def records_pattern(self, partition: str) -> str:
-        return f"{self.prefix}:{{{partition}}}:c:*"
+    def records_pattern(self) -> str:
+        """The pattern of all customers' records, for SCAN."""
+        return f"{self.prefix}:{{p[0-9][0-9]}}:c:*"
 
     def journal(self, partition: str) -> str:
         return f"{self.prefix}:{{{partition}}}:j"

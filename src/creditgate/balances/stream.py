@@ -77,7 +77,8 @@ class JournalStream:
 
     async def find_op(self, partition: str, op_id: str, *, since_ms: int) -> StreamId | None:
         """Return where the call with this op id stands among the entries since a time, None if nowhere."""
-        async for entry in self.tail(partition, StreamId(since_ms, 0)):
+        before = StreamId(since_ms - 1, 2**63) if since_ms else ORIGIN
+        async for entry in self.tail(partition, before):
             if any(item.call and item.call.op_id == op_id for item in entry.items):
                 return entry.stream_id
         return None

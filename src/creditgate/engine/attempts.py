@@ -56,6 +56,9 @@ class Attempts:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 while True:
+                    if not self._reconciler.is_done:
+                        await self._reconcile()
+                        continue
                     since_ms = self._clock.now_ms() - CLOCK_MARGIN_MS
                     not_after = self._clock.now_ms() + EFFECT_WINDOW_MS
                     try:
@@ -82,6 +85,9 @@ class Attempts:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 while True:
+                    if not self._reconciler.is_done:
+                        await self._reconcile()
+                        continue
                     try:
                         async with asyncio.timeout(EFFECT_WINDOW_MS / 1000):
                             return await send()

@@ -98,6 +98,7 @@ class Flusher:
                     poison = Poison(found.stream_id, {"entry": repr(found)}, error.message)
                     self._ledger.append([msgspec.structs.replace(one, poison=(poison,))])
             after = found.stream_id
+        self._ledger.append([msgspec.structs.replace(batch, after=after, entries=(), poison=())])
 
     async def _round(self) -> float:
         """Flush once if the lease is ours; returns how long to wait before the next time."""

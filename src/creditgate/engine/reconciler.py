@@ -7,6 +7,7 @@ told to go on after SQL's position; else entries with smaller ids would come, an
 
 import asyncio
 import secrets
+from collections.abc import Callable
 
 import msgspec
 from redis.asyncio import Redis
@@ -25,17 +26,31 @@ from creditgate.ledger.store import Ledger, Position
 from creditgate.telemetry import logger
 
 CUSTOMERS_PAGE = 500
+RESTORES_AT_ONCE = 32
 KEY_TTL_MS = 24 * 3_600_000
 
 log = logger(__name__)
+
+Progress = Callable[[int], None]
+
+
+def _silent(_customers: int) -> None:
+    """Nobody watches."""
 
 
 class Reconciler:
     """Compares Redis with SQL once for each server process. Its own connections are not guarded: it opens the guard."""
 
     def __init__(
-        self, redis: "Redis", keys: Keys, clock: RedisClock, ledger: Ledger, guard: ServerGuard
+        self,
+        redis: "Redis",
+        keys: Keys,
+        clock: RedisClock,
+        ledger: Ledger,
+        guard: ServerGuard,
+        progress: Progress = _silent,
     ) -> None:
+        """`progress` is told how many customers were put back since the start."""
         self._redis = redis
         self._keys = keys
         self._clock = clock
@@ -44,6 +59,19 @@ class Reconciler:
         self._store = BalanceStore(redis, keys, clock)
         self._stream = JournalStream(redis, keys)
         self._one_at_a_time = asyncio.Lock()
+        self._progress = progress
+        self.customers_restored = 0
+
+    @property
+    def is_done(self) -> bool:
+        """False until the server that answers has been reconciled, and again once it has lost everything."""
+        return self._guard.run_id is not None
+
+    async def watch(self) -> None:
+        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile; for a tick."""
+        if self.is_done and await self._stream.epoch(SYSTEM_PARTITION) is None:
+            self._guard.run_id = None
+            await self.run()
 
     async def run(self) -> None:
         """Make sure that the server that answers now has all that SQL has; raises Unavailable if it does not answer."""
@@ -97,8 +125,12 @@ class Reconciler:
         customer_ids = await asyncio.to_thread(lambda: list(self._ledger.customers_after(partition, last)))
         for start in range(0, len(customer_ids), CUSTOMERS_PAGE):
             page = customer_ids[start : start + CUSTOMERS_PAGE]
-            for state in await asyncio.to_thread(self._states, partition, page):
-                await self._restore_customer(state)
+            states = await asyncio.to_thread(self._states, partition, page)
+            for first in range(0, len(states), RESTORES_AT_ONCE):
+                some = states[first : first + RESTORES_AT_ONCE]
+                await asyncio.gather(*(self._restore_customer(state) for state in some))
+            self.customers_restored += len(states)
+            self._progress(self.customers_restored)
         return len(customer_ids)
 
     async def _restore_customer(self, state: CustomerState) -> None:
@@ -129,8 +161,7 @@ class Reconciler:
     def _system_documents(self) -> dict[str, tuple[int, dict[str, str]]]:
         found: dict[str, tuple[int, dict[str, str]]] = {}
         for document in self._ledger.documents(SYSTEM_PARTITION, None):
-            entry = self._ledger.entry(SYSTEM_PARTITION, document.stream_id)
             version, documents = found.get(document.type, (0, {}))
             documents[document.id] = document.text
-            found[document.type] = (max(version, entry.sequence if entry else 0), documents)
+            found[document.type] = (max(version, document.sequence), documents)
         return found

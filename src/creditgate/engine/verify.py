@@ -5,7 +5,7 @@ united by identity and replayed up to that number. So a running sidecar is verif
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,7 +20,11 @@ from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, Entry, StreamId
 from creditgate.ledger.store import Ledger
 
 CUSTOMERS_PAGE = 500
+READS_AT_ONCE = 32
+SCAN_COUNT = 1_000
 DIFFERENCES_MAX = 20  # put into words; all are counted
+
+Progress = Callable[[int], None]
 
 
 class Move(NamedTuple):
@@ -47,6 +51,10 @@ class Proof(NamedTuple):
         return self.differences_count == 0
 
 
+def _silent(_customers: int) -> None:
+    """Nobody watches."""
+
+
 class Verifier:
     """Verifies all partitions of one environment."""
 
@@ -59,16 +67,18 @@ class Verifier:
         self._stream = stream
         self._ledger = ledger
 
-    async def verify(self) -> Proof:
-        """Check every customer that Redis or SQL knows, and every document of the system."""
-        customers = entries = 0
+    async def verify(self, progress: Progress = _silent) -> Proof:
+        """Check every customer that Redis or SQL knows, and every document of the system.
+
+        Memory is bounded, whatever their number; `progress` is told how many customers were checked.
+        """
+        customers = entries = count = 0
         differences: list[str] = []
-        count = 0
-        for partition in self._keys.partitions:
-            async for page in self._pages(partition):
-                found, seen = await self._verify_page(partition, page)
-                customers, entries, count = customers + len(page), entries + seen, count + len(found)
-                differences += found[: DIFFERENCES_MAX - len(differences)]
+        async for partition, page in self._pages():
+            found, seen = await self._verify_page(partition, page)
+            customers, entries, count = customers + len(page), entries + seen, count + len(found)
+            differences += found[: DIFFERENCES_MAX - len(differences)]
+            progress(customers)
         found = await self._verify_documents()
         poison = await asyncio.to_thread(self._ledger.poison_count)
         if poison:
@@ -77,14 +87,20 @@ class Verifier:
         return Proof(customers, entries, count, tuple(differences + found)[:DIFFERENCES_MAX])
 
     async def _verify_page(self, partition: str, customer_ids: list[str]) -> tuple[list[str], int]:
-        records = {
-            customer_id: await self._store.read(customer_id=customer_id) for customer_id in customer_ids
-        }
+        records = dict(zip(customer_ids, await self._read(customer_ids), strict=True))
         wanted = set(customer_ids)
         tail = [entry async for entry in self._stream.tail(partition, ORIGIN) if entry.customer_id in wanted]
         proofs = await asyncio.to_thread(self._replay, partition, records, tail)
         differences = [f"customer {customer_id}: {text}" for customer_id, text, _ in proofs if text]
         return differences, sum(seen for _, _, seen in proofs)
+
+    async def _read(self, customer_ids: list[str]) -> list[Record | None]:
+        """Read the records, each at an instant of its own, READS_AT_ONCE at a time."""
+        records: list[Record | None] = []
+        for start in range(0, len(customer_ids), READS_AT_ONCE):
+            some = customer_ids[start : start + READS_AT_ONCE]
+            records += await asyncio.gather(*(self._store.read(customer_id=name) for name in some))
+        return records
 
     def _replay(
         self, partition: str, records: dict[str, Record | None], tail: list[Entry]
@@ -131,27 +147,31 @@ class Verifier:
             if current.get((kind, name)) != put.get((kind, name), (ORIGIN, None))[1]
         ]
 
-    async def _pages(self, partition: str) -> AsyncIterator[list[str]]:
-        """Yield pages of customers that Redis or SQL knows; each at least once."""
-        after = None
-        while True:
-            page = await asyncio.to_thread(
+    async def _pages(self) -> AsyncIterator[tuple[str, list[str]]]:
+        """Yield pages of the customers of one partition: all that SQL knows, then those that only Redis does."""
+        for partition in self._keys.partitions:
+            after = None
+            while page := await asyncio.to_thread(
                 self._ledger.customers, partition, after=after, limit=CUSTOMERS_PAGE
-            )
-            if page:
-                yield page
-            if len(page) < CUSTOMERS_PAGE:
-                break
-            after = page[-1]
-        unknown: list[str] = []
-        async for key in self._redis.scan_iter(
-            match=self._keys.records_pattern(partition), count=CUSTOMERS_PAGE
-        ):
+            ):
+                yield partition, page
+                after = page[-1]
+        async for partition, page in self._pages_of_redis():
+            known = await asyncio.to_thread(self._ledger.known, partition, page)
+            if unknown := [name for name in page if name not in known]:
+                yield partition, unknown
+
+    async def _pages_of_redis(self) -> AsyncIterator[tuple[str, list[str]]]:
+        pages: dict[str, list[str]] = {partition: [] for partition in self._keys.partitions}
+        async for key in self._redis.scan_iter(match=self._keys.records_pattern(), count=SCAN_COUNT):
             customer_id = decoded(key.decode().rsplit(":", 1)[1])
-            if not await asyncio.to_thread(self._ledger.customer_state, partition, customer_id):
-                unknown.append(customer_id)
-        for start in range(0, len(unknown), CUSTOMERS_PAGE):
-            yield unknown[start : start + CUSTOMERS_PAGE]
+            page = pages[self._keys.partition_of(customer_id)]
+            page.append(customer_id)
+            if len(page) == CUSTOMERS_PAGE:
+                yield self._keys.partition_of(customer_id), list(page)
+                page.clear()
+        for partition, page in pages.items():
+            yield partition, page
 
 
 def _moves(entry: Entry) -> Iterator[Move]:

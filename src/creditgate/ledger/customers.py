@@ -4,6 +4,7 @@ A customer who was deleted and made again under the same id has another uid. The
 the greatest stream id; what belonged to an earlier one stays in the record and is never mixed with it.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -168,6 +169,16 @@ def select_customers(partition: str, *, after: str | None, limit: int) -> Select
     )
 
 
+def select_known(partition: str, customer_ids: Collection[str]) -> Select[Any]:
+    """Return the statement for those of the ids that have items."""
+    return (
+        select(_items.customer_id)
+        .distinct()
+        .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
+        .where(_items.partition == partition, _items.customer_id.in_(customer_ids))
+    )
+
+
 def select_customers_after(partition: str, stream_id: StreamId) -> Select[Any]:
     """Return the statement for the customers of the items after a stream id, as often as they have items there."""
     return (
@@ -198,6 +209,16 @@ def select_proof(partition: str, customer_id: str) -> Select[Any]:
             _items.after_whole,
             _items.after_nano,
         )
+        .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
+        .where(_items.partition == partition, _items.customer_id == customer_id)
+        .order_by(*_OLDEST_FIRST)
+    )
+
+
+def select_history(partition: str, customer_id: str) -> Select[Any]:
+    """Return the statement for all of a customer's items, whole, oldest first."""
+    return (
+        select(journal_items)
         .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
         .where(_items.partition == partition, _items.customer_id == customer_id)
         .order_by(*_OLDEST_FIRST)

@@ -6,7 +6,7 @@ database until they are exhausted or closed, and are consumed within one thread.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -202,6 +202,10 @@ class Ledger:
         """Return one page of the ids of a partition's customers, in the order of their bytes, after the last seen."""
         return self._ids(customers.select_customers(partition, after=after, limit=limit))
 
+    def known(self, partition: str, customer_ids: Collection[str]) -> set[str]:
+        """Return those of the ids that the partition's history names."""
+        return set(self._ids(customers.select_known(partition, customer_ids)))
+
     def customers_after(self, partition: str, stream_id: StreamId) -> Iterator[str]:
         """Yield the ids of the customers who have items after the stream id, each once."""
         seen: set[str] = set()
@@ -228,6 +232,11 @@ class Ledger:
             for customer_id in customer_ids:
                 with _streamed(connection, customers.select_proof(partition, customer_id)) as rows:
                     yield from map(customers.proof_item_of, rows)
+
+    def history(self, partition: str, customer_id: str) -> Iterator[Entry]:
+        """Yield a customer's entries, all uids, oldest first. Memory is bounded however long the history is."""
+        with self._database.reading() as connection:
+            yield from entries_of(_streamed(connection, customers.select_history(partition, customer_id)))
 
     def poison_count(self) -> int:
         """Return the number of messages that were set aside and not resolved: each is drift."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.calls import Answer, Call, Verb, caller_key
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
@@ -20,8 +20,8 @@ class BillingRoutes:
         self._settings = settings
 
     @property
-    def by_verb(self) -> Mapping[str, Handler]:
-        return {"billing.attach": self.attach}
+    def by_verb(self) -> Mapping[str, Verb]:
+        return {"billing.attach": Verb(self.attach, AttachRequest, AttachAnswer)}
 
     async def attach(self, call: Call) -> Answer:
         request = read(AttachRequest, call.body)

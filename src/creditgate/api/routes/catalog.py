@@ -6,13 +6,14 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import UNSET
 
-from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.calls import Answer, Call, Verb, caller_key
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
 from creditgate.api.wire.customers import eligibility
 from creditgate.api.wire.features import (
     CreateFeatureRequest,
+    FeatureAnswer,
     FeatureList,
     GetFeatureRequest,
     ListFeaturesRequest,
@@ -23,6 +24,7 @@ from creditgate.api.wire.plans import (
     CreatePlanRequest,
     GetPlanRequest,
     ListPlansRequest,
+    PlanAnswer,
     PlanList,
     plan_answer,
 )
@@ -44,14 +46,14 @@ class CatalogRoutes:
         self._settings = settings
 
     @property
-    def by_verb(self) -> Mapping[str, Handler]:
+    def by_verb(self) -> Mapping[str, Verb]:
         return {
-            "features.create": self.create_feature,
-            "features.get": self.get_feature,
-            "features.list": self.list_features,
-            "plans.create": self.create_plan,
-            "plans.get": self.get_plan,
-            "plans.list": self.list_plans,
+            "features.create": Verb(self.create_feature, CreateFeatureRequest, FeatureAnswer),
+            "features.get": Verb(self.get_feature, GetFeatureRequest, FeatureAnswer),
+            "features.list": Verb(self.list_features, ListFeaturesRequest, FeatureList),
+            "plans.create": Verb(self.create_plan, CreatePlanRequest, PlanAnswer),
+            "plans.get": Verb(self.get_plan, GetPlanRequest, PlanAnswer),
+            "plans.list": Verb(self.list_plans, ListPlansRequest, PlanList),
         }
 
     async def create_feature(self, call: Call) -> Answer:

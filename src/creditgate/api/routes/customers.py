@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.calls import Answer, Call, Verb, caller_key
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import Success, encode
-from creditgate.api.wire.customers import ClockAnswer, customer_answer
+from creditgate.api.wire.customers import ClockAnswer, CustomerAnswer, customer_answer
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.requests import (
     AdvanceTestClockRequest,
@@ -31,12 +31,14 @@ class CustomerRoutes:
         self._settings = settings
 
     @property
-    def by_verb(self) -> Mapping[str, Handler]:
+    def by_verb(self) -> Mapping[str, Verb]:
         return {
-            "customers.get_or_create": self.get_or_create,
-            "customers.get": self.get_customer,
-            "customers.advance_test_clock": self.advance_test_clock,
-            "balances.create": self.grant,
+            "customers.get_or_create": Verb(self.get_or_create, GetOrCreateRequest, CustomerAnswer),
+            "customers.get": Verb(self.get_customer, GetCustomerRequest, CustomerAnswer),
+            "customers.advance_test_clock": Verb(
+                self.advance_test_clock, AdvanceTestClockRequest, ClockAnswer
+            ),
+            "balances.create": Verb(self.grant, GrantRequest, Success),
         }
 
     async def get_or_create(self, call: Call) -> Answer:

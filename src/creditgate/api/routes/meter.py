@@ -5,11 +5,18 @@ from collections.abc import Mapping
 
 import msgspec
 
-from creditgate.api.calls import Answer, Call, Handler, caller_key
+from creditgate.api.calls import Answer, Call, Verb, caller_key
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
-from creditgate.api.wire.answers import check_answer, encode, refusal_of, track_answer
-from creditgate.api.wire.customers import events_answer
+from creditgate.api.wire.answers import (
+    CheckAnswer,
+    TrackAnswer,
+    check_answer,
+    encode,
+    refusal_of,
+    track_answer,
+)
+from creditgate.api.wire.customers import EventsAnswer, events_answer
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest
 from creditgate.core.decisions import Mode
@@ -31,11 +38,11 @@ class MeterRoutes:
         self._settings = settings
 
     @property
-    def by_verb(self) -> Mapping[str, Handler]:
+    def by_verb(self) -> Mapping[str, Verb]:
         return {
-            "balances.check": self.check,
-            "balances.track": self.track,
-            "events.list": self.list_events,
+            "balances.check": Verb(self.check, CheckRequest, CheckAnswer),
+            "balances.track": Verb(self.track, TrackRequest, TrackAnswer),
+            "events.list": Verb(self.list_events, ListEventsRequest, EventsAnswer),
         }
 
     async def check(self, call: Call) -> Answer:
