@@ -1,0 +1,139 @@
+"""How long the books take: fill SQL with made-up history, rebuild Redis from it, verify both; time and peak memory.
+
+    python bench/books.py --customers 100000 --entries 1000000
+
+The history is appended through the ledger as the flusher would (each customer is granted 1000 credits, then uses some),
+so the figures are those of `creditgate rebuild` and `creditgate verify` alone. Prints one line of JSON for each step.
+"""
+
+import argparse
+import asyncio
+import json
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from creditgate import server
+from creditgate.balances.keys import Keys
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Interval, Recurrence
+from creditgate.core.customers import Customer, Row, Terms
+from creditgate.core.journal import Call, Entry, Item, Kind, StreamId
+from creditgate.engine import demo
+from creditgate.engine.verify import Proof
+from creditgate.ledger.store import Batch, Ledger, Position
+from creditgate.settings import Environment, Settings
+
+T = TypeVar("T")
+
+BATCH_ENTRIES = 2_000
+PRICE_NANOS = NANOS // 100
+START_MS = 1_790_000_000_000
+
+
+def main() -> None:
+    """Run the steps in a directory of their own, which is removed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--customers", type=int, default=10_000)
+    parser.add_argument("--entries", type=int, default=100_000)
+    sizes = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="cgb"))
+    try:
+        asyncio.run(_steps(Settings(data_dir=directory / "d"), sizes.customers, sizes.entries))
+    finally:
+        shutil.rmtree(directory)
+
+
+async def _steps(settings: Settings, customers: int, entries: int) -> None:
+    await _said("init", _init(settings))
+    ledger = Ledger(settings.database_url)
+    await _said("append", asyncio.to_thread(_fill, ledger, customers, entries))
+    ledger.close()
+    restored = await _said("rebuild", server.rebuild(settings, lambda _: None))
+    assert restored == customers, restored
+    proof = await _said("verify", _verify(settings))
+    assert proof.holds, proof.differences
+    assert proof.customers == customers
+
+
+async def _init(settings: Settings) -> None:
+    async with (
+        server.embedded_redis(settings) as redis_url,
+        server.open_stores(settings, redis_url, make=(Environment.TEST, 8)) as stores,
+        server.open_use_cases(settings, redis_url, stores) as cases,
+    ):
+        await demo.load(cases.catalogs, cases.clock.now_ms())
+        await cases.flusher.flush_once()
+
+
+async def _verify(settings: Settings) -> Proof:
+    async with server.open_verifier(settings) as verifier:
+        return await verifier.verify()
+
+
+async def _said(step: str, work: Awaitable[T]) -> T:
+    started, cpu = time.perf_counter(), time.process_time()
+    result = await work
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    print(
+        json.dumps({"step": step, "wall_s": round(wall_s, 1), "cpu_s": round(cpu_s, 1), "peak_mb": peak_mb})
+    )
+    return result
+
+
+def _fill(ledger: Ledger, customers: int, entries: int) -> None:
+    keys = Keys(8)
+    positions = ledger.positions()
+    pending: dict[str, list[Entry]] = {partition: [] for partition in keys.partitions}
+    for entry in _history(keys, customers, entries):
+        batch = pending[entry.partition]
+        batch.append(entry)
+        if len(batch) == BATCH_ENTRIES:
+            positions[entry.partition] = _append(ledger, positions[entry.partition], batch)
+            batch.clear()
+    for partition, batch in pending.items():
+        if batch:
+            _append(ledger, positions[partition], batch)
+
+
+def _append(ledger: Ledger, position: Position, entries: list[Entry]) -> Position:
+    upto = entries[-1].stream_id
+    ledger.append([Batch(position.partition, position.epoch, position.stream_id, upto, list(entries))])
+    return msgspec.structs.replace(position, stream_id=upto)
+
+
+def _history(keys: Keys, customers: int, entries: int) -> Iterator[Entry]:
+    names = [f"customer_{number}" for number in range(customers)]
+    for number in range(entries):
+        name, turn = names[number % customers], number // customers
+        stream_id, row_id = StreamId(START_MS + number, 0), f"bal_{number % customers:022d}"
+        items = _opening(name, row_id) if turn == 0 else _use(row_id, turn)
+        yield Entry(keys.partition_of(name), stream_id, name, f"uid_{name}", turn + 1, None, items)
+
+
+def _opening(name: str, row_id: str) -> tuple[Item, ...]:
+    row = Row(row_id, "usd_credits", START_MS, 1000 * NANOS, reset=Recurrence(Interval.ONE_OFF))
+    terms = msgspec.json.encode(Terms((row,))).decode()
+    customer = msgspec.json.encode(Customer(name, START_MS)).decode()
+    call = Call("create", "op", 1)
+    return (
+        Item(0, Kind.GRANT, call, row_id, 1000 * NANOS, 1000 * NANOS),
+        Item(1, Kind.PUT, document_type="terms", document_id="-", document=terms),
+        Item(2, Kind.PUT, document_type="customer", document_id="-", document=customer),
+    )
+
+
+def _use(row_id: str, turn: int) -> tuple[Item, ...]:
+    call = Call("track", "op", 1, feature_id="basic_messages", value_nanos=NANOS)
+    return (Item(0, Kind.USE, call, row_id, -PRICE_NANOS, 1000 * NANOS - turn * PRICE_NANOS),)
+
+
+if __name__ == "__main__":
+    main()
