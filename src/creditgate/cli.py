@@ -142,6 +142,9 @@ def verify(
 @app.command
 def rebuild(
     *,
+    partitions: Annotated[
+        int | None, Parameter(help="Move the data into so many partitions; the sidecar must be stopped.")
+    ] = None,
     data_dir: DataDir = _DEFAULTS.data_dir,
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
@@ -152,7 +155,7 @@ def rebuild(
     from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers put back") as count:
-        restored = _run(server.rebuild(settings, count))
+        restored = _run(server.rebuild(settings, count, partitions=partitions))
     print(f"{restored} customers put back" if restored else "Redis has everything that SQL has")
 
 

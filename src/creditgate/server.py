@@ -38,6 +38,7 @@ from creditgate.engine.ids import OpIds
 from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_instance, read_instance
 from creditgate.engine.lease import Lease
 from creditgate.engine.meter import Meter
+from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
 from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Verifier
@@ -251,15 +252,22 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
         yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
 
 
-async def rebuild(settings: Settings, progress: Callable[[int], None]) -> int:
-    """Put back into Redis what SQL has beyond it; returns how many customers. Nothing happens if it has everything."""
+async def rebuild(
+    settings: Settings, progress: Callable[[int], None], *, partitions: int | None = None
+) -> int:
+    """Put back into Redis what SQL has beyond it; returns how many customers. Nothing happens if it has everything.
+
+    With `partitions`, the data is first moved into so many; then nothing else may work on it.
+    """
     async with (
-        embedded_redis(settings, join=True) as redis_url,
+        embedded_redis(settings, join=partitions is None) as redis_url,
         open_stores(settings, redis_url, make=None) as stores,
     ):
-        reconciler = Reconciler(
-            stores.redis, stores.keys, RedisClock(), stores.ledger, ServerGuard(), progress
-        )
+        keys = stores.keys
+        if partitions is not None:
+            store = BalanceStore(stores.redis, keys, RedisClock())
+            keys = await repartition(stores.redis, keys, store, stores.ledger, partitions)
+        reconciler = Reconciler(stores.redis, keys, RedisClock(), stores.ledger, ServerGuard(), progress)
         await reconciler.run()
         return reconciler.customers_restored
 

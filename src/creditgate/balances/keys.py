@@ -33,6 +33,10 @@ class Keys:
         """The pattern of all customers' records, for SCAN."""
         return f"{self.prefix}:{{p[0-9][0-9]}}:c:*"
 
+    def everything_pattern(self) -> str:
+        """The pattern of every key under this prefix, for SCAN."""
+        return f"{self.prefix}:{{*}}:*"
+
     def journal(self, partition: str) -> str:
         return f"{self.prefix}:{{{partition}}}:j"
 

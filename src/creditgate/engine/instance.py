@@ -19,7 +19,9 @@ PARTITIONS = 8
 START_WINDOW_MS = 60_000
 VERSION_MIN = {"redis": (7, 0), "valkey": (8, 0)}
 
-_TYPE, _ID = "settings", "-"
+SETTINGS = "settings"  # the type of its document
+
+_ID = "-"
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ async def check_server(redis: "Redis") -> None:
 
 async def read_instance(redis: "Redis", prefix: str) -> Instance | None:
     """Return what was decided when the data under this prefix was made, None if there is none."""
-    _, documents = await _store(redis, prefix, RedisClock()).documents(_TYPE)
+    _, documents = await _store(redis, prefix, RedisClock()).documents(SETTINGS)
     raw = documents.get(_ID)
     return msgspec.json.decode(raw, type=Instance) if raw is not None else None
 
@@ -68,7 +70,7 @@ async def make_instance(redis: "Redis", prefix: str, environment: Environment, p
     written = await store.put(
         not_after=not_after,
         call=call,
-        document_type=_TYPE,
+        document_type=SETTINGS,
         document_id=_ID,
         expected_version=0,
         document=msgspec.json.encode(wanted),

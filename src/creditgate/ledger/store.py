@@ -6,7 +6,7 @@ database until they are exhausted or closed, and are consumed within one thread.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, CursorResult, Row, Select, bindparam, func, i
 
 from creditgate.core.journal import ORIGIN, Entry, StreamId
 from creditgate.errors import CreditgateError
-from creditgate.ledger import customers, events
+from creditgate.ledger import customers, events, repartition
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
@@ -88,6 +88,21 @@ class Ledger:
         """Return the position of every partition that was adopted, by partition."""
         with self._database.reading() as connection:
             return {row.partition: _position_of(row) for row in connection.execute(_SELECT_POSITIONS)}
+
+    def repartition(
+        self,
+        old: tuple[str, ...],
+        new: tuple[str, ...],
+        *,
+        place: Callable[[str], str],
+        epochs: dict[str, str],
+        settings: Callable[[int], Entry],
+    ) -> None:
+        """Put the whole history into other partitions, all of it or nothing; see `ledger/repartition.py`."""
+        with self._database.writing() as connection:
+            repartition.repartition(
+                connection, old=old, new=new, place=place, epochs=epochs, settings=settings
+            )
 
     def adopt(self, partition: str, epoch: str, stream_id: StreamId = ORIGIN) -> Position:
         """Make the partition's position if it has none, and return the one it has: the caller compares the epochs."""

@@ -1,0 +1,93 @@
+"""Another number of partitions: every answer is as before, and the books go on."""
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from creditgate import server
+from creditgate.core.amounts import NANOS
+from creditgate.core.customers import Record
+from creditgate.core.decisions import Mode
+from creditgate.engine.customers import Profile
+from creditgate.engine.meter import Usage
+from creditgate.errors import StartupError
+from creditgate.settings import Settings
+
+CUSTOMERS = [f"customer {number}" for number in range(40)]
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 64])
+async def test_partitions_change_and_nothing_else(
+    cases: server.UseCases, settings: Settings, redis: "Redis", partitions: int
+) -> None:
+    """From 8 partitions to fewer or more: same balances, same history in the same order, verified, and usable."""
+    for number, customer_id in enumerate(CUSTOMERS):
+        await cases.customers.get_or_create(customer_id, Profile(name=customer_id))
+        await _track(cases, customer_id, number)
+    before = [await cases.customers.get(customer_id) for customer_id in CUSTOMERS]
+    events_before = await _events(cases)
+
+    assert await server.rebuild(settings, lambda _: None, partitions=partitions) == len(CUSTOMERS)
+
+    assert settings.redis is not None
+    async with (
+        server.open_stores(settings, settings.redis, make=None) as stores,
+        server.open_use_cases(settings, settings.redis, stores) as again,
+    ):
+        assert stores.instance.partitions == partitions
+        after = [await again.customers.get(customer_id) for customer_id in CUSTOMERS]
+        assert [_kept(record) for record in after] == [_kept(record) for record in before]
+        assert await _events(again) == events_before
+        await _track(again, CUSTOMERS[7], 5)
+        await again.flusher.flush_once()
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    assert proof.holds, proof.differences
+    assert proof.customers == len(CUSTOMERS)
+
+
+async def test_an_interrupted_change_starts_nothing_and_can_go_on(
+    cases: server.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after SQL was moved and before Redis was emptied: no sidecar starts, the same command completes it."""
+    await cases.customers.get_or_create("ann", Profile())
+    await _track(cases, "ann", 2)
+
+    async def crash(*_: object) -> None:
+        raise ConnectionError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("creditgate.engine.rebuild._empty", crash)
+        with pytest.raises(ConnectionError):
+            await server.rebuild(settings, lambda _: None, partitions=3)
+    assert settings.redis is not None
+    async with server.open_stores(settings, settings.redis, make=None) as stores:
+        with pytest.raises(StartupError, match="two different histories"):
+            async with server.open_use_cases(settings, settings.redis, stores):
+                pass
+    assert await server.rebuild(settings, lambda _: None, partitions=3) == 1
+    async with server.open_verifier(settings) as verifier:
+        assert (await verifier.verify()).holds
+
+
+async def test_a_working_sidecar_forbids_it(cases: server.UseCases, settings: Settings) -> None:
+    """While somebody flushes, the partitions stay as they are."""
+    assert await cases.flusher._lease.hold()
+    with pytest.raises(StartupError, match="stop it first"):
+        await server.rebuild(settings, lambda _: None, partitions=3)
+
+
+def _kept(record: Record) -> bytes:
+    return msgspec.json.encode((record.customer, record.terms, record.balances, record.sequence, record.uid))
+
+
+async def _events(cases: server.UseCases) -> list[tuple[object, ...]]:
+    page = await cases.history.events(
+        customer_id=None, feature_ids=(), start=None, end=None, limit=100, cursor=""
+    )
+    return sorted((event.timestamp, event.customer_id, event.value_nanos) for event in page.events)
+
+
+async def _track(cases: server.UseCases, customer_id: str, units: int) -> None:
+    usage = Usage("track", customer_id, "basic_messages", None, units * NANOS, Mode.CAP)
+    await cases.meter.track(usage)
