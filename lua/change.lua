@@ -29,6 +29,7 @@
 --   record, journal: one entry, due, the first bucket: the key. Nothing unless OK.
 
 --- @include "lib/status"
+--- @include "lib/arguments"
 --- @include "lib/amount"
 --- @include "lib/record"
 --- @include "lib/journal"
@@ -36,12 +37,15 @@
 --- @include "lib/change"
 
 local RECORD, JOURNAL, DUE, BUCKETS = KEYS[1], KEYS[2], KEYS[3], 4
-local not_after, customer_id, call, key, fingerprint = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local uid, expected_shape, clock = ARGV[6], tonumber(ARGV[7]), ARGV[8]
+local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local uid, expected_shape, clock = ARGV[6], arguments.whole(ARGV[7]), ARGV[8]
 
 -- Read.
 local wanted = change.read(9)
-if not not_after or not expected_shape or not wanted then return { STATUS.INVALID, records.time_ms() } end
+local is_valid = not_after and expected_shape and wanted and keys.are_valid(key, fingerprint)
+if not is_valid or not arguments.is_word(uid) or not arguments.is_whole_or_empty(clock) then
+  return { STATUS.INVALID, records.time_ms() }
+end
 local record, status = records.read(RECORD, not_after, {})
 local is_new = status == STATUS.ABSENT and expected_shape == 0
 if status and not is_new then return { status, record.time } end
@@ -57,7 +61,10 @@ redis.call('ZSCORE', DUE, '') -- a key of another type fails here, before anythi
 -- Decide.
 local seq = record.seq + 1
 record.uid = uid
-if clock ~= '' then record.clock = tonumber(clock) end
+if clock ~= '' then
+  record.clock = tonumber(clock)
+  record.now = record.clock
+end
 local entry = journal.open(record, customer_id, seq, call)
 if clock ~= '' then journal.add(entry, 'put clock - ' .. clock) end
 local set, gone, failed = change.decide(RECORD, wanted, entry)

@@ -1,5 +1,5 @@
--- Steps a customer over what fell due: what expires, what is renewed, and the next `due`. The engine worked the steps out
--- from a read of the record, so they hold only for the sequence number that was read; two sweeps cannot step twice.
+-- Steps a customer over what fell due: what expires, what is renewed, and the next `due`. The engine worked the steps
+-- out from a read of the record, so they hold only for the sequence number that was read; two sweeps cannot step twice.
 --
 -- KEYS
 --   record   cg:{p}:c:<customer>
@@ -25,13 +25,15 @@
 --   record, journal: one entry, due. Nothing unless OK.
 
 --- @include "lib/status"
+--- @include "lib/arguments"
 --- @include "lib/amount"
 --- @include "lib/record"
 --- @include "lib/journal"
 --- @include "lib/change"
 
 local RECORD, JOURNAL, DUE = KEYS[1], KEYS[2], KEYS[3]
-local not_after, customer_id, call, uid, expected_sequence = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local not_after, customer_id, call = arguments.whole(ARGV[1]), ARGV[2], ARGV[3]
+local uid, expected_sequence = ARGV[4], arguments.whole(ARGV[5])
 
 -- Read.
 local wanted = change.read(6)

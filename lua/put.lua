@@ -1,5 +1,5 @@
--- Puts one document that belongs to no customer: the catalog, an API key, the settings. Compare-and-set on the version of
--- its type, so that two writers cannot lose each other's change.
+-- Puts one document that belongs to no customer: the catalog, an API key, the settings. Compare-and-set on the version
+-- of its type, so that two writers cannot lose each other's change.
 --
 -- KEYS
 --   documents   cg:{sys}:d:<type>
@@ -11,28 +11,34 @@
 --   key               digest of the caller's key, or ''
 --   fingerprint       digest of the parameters, or ''
 --   document_type     one word
---   document_id       without blanks, '-' where the type has one document only
+--   document_id       without blanks, '-' where the type has one document only; never `version`
 --   expected_version  the version of the type that was read
 --   document          as JSON
 -- Returns
 --   {OK | REPLAYED, Redis TIME in ms, version, stream id}
 --   {INVALID | TOO_LATE | KEY_REUSED | MOVED_ON, Redis TIME in ms}
 -- Writes
---   documents: the document under its id, and `version`; journal: one entry; the first bucket: the key. Nothing unless OK.
+--   documents: the document under its id, and `version`; journal: one entry; the first bucket: the key. Nothing unless
+--   OK.
 
 --- @include "lib/status"
+--- @include "lib/arguments"
 --- @include "lib/amount"
 --- @include "lib/record"
 --- @include "lib/journal"
 --- @include "lib/keys"
 
 local DOCUMENTS, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
-local not_after, call, key, fingerprint = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
-local document_type, document_id, expected_version, document = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
+local not_after, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local document_type, document_id, expected_version, document = ARGV[5], ARGV[6], arguments.whole(ARGV[7]), ARGV[8]
 
 -- Read.
 local time = records.time_ms()
-if not not_after or not expected_version or document == '' then return { STATUS.INVALID, time } end
+local is_named = arguments.is_word(document_type) and arguments.is_word(document_id) and document_id ~= 'version'
+local is_valid = not_after and expected_version and document ~= '' and keys.are_valid(key, fingerprint)
+if not is_named or not is_valid then
+  return { STATUS.INVALID, time }
+end
 if time > not_after then return { STATUS.TOO_LATE, time } end
 local version = tonumber(redis.call('HGET', DOCUMENTS, 'version') or 0)
 local replayed, first_id = keys.find(BUCKETS, key, fingerprint, '-', time)

@@ -20,6 +20,7 @@
 --   record: b:<row id>, seq; journal: one entry; the first bucket: the key. Nothing unless OK.
 
 --- @include "lib/status"
+--- @include "lib/arguments"
 --- @include "lib/amount"
 --- @include "lib/record"
 --- @include "lib/rows"
@@ -28,12 +29,15 @@
 --- @include "lib/keys"
 
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
-local not_after, customer_id, call, key, fingerprint = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local mode = ARGV[6]
+local MODES = { cap = true, reject = true, overflow = true }
 
 -- Read.
 local pools, orders = rows.pools(7)
-if not not_after or not pools then return { STATUS.INVALID, records.time_ms() } end
+if not not_after or not MODES[mode] or not pools or not keys.are_valid(key, fingerprint) then
+  return { STATUS.INVALID, records.time_ms() }
+end
 local record, status = records.read(RECORD, not_after, orders)
 if status then return { status, record.time } end
 local list = rows.read(RECORD, pools, record)

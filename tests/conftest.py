@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -11,6 +12,10 @@ from tests.balances.valkey_process import ValkeyProcess
 from tests.sidecar_process import SidecarProcess
 
 SOCKET_TIMEOUT_SECONDS = 20.0
+
+# An example that takes long is a busy machine, not a bug; what hangs is ended by pytest-timeout.
+hypothesis.settings.register_profile("creditgate", deadline=None)
+hypothesis.settings.load_profile("creditgate")
 
 
 @pytest.fixture(scope="session")

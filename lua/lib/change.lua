@@ -1,15 +1,20 @@
 -- A change of what a customer is and holds, for change.lua and forward.lua: document, terms, order fields, `due`, and a
 -- list of steps on rows. A step is an action, a row id and an amount:
---   open   the row is new and gets the amount
---   reset  what is left expires (or is forgiven, below zero), then the row gets the amount
---   close  what is left expires, then the row is gone
---   drop   as close, but only if nothing is left: else the answer is MOVED_ON
+--   open     the row is new and gets the amount
+--   reset    what is left expires (or is forgiven, below zero), then the row gets the amount
+--   correct  the row holds the amount from now on, whatever was left
+--   close    what is left expires, then the row is gone
+--   drop     as close, but only if nothing is left: else the answer is MOVED_ON
+-- A row may have several steps; each finds what the one before has left.
 local change = {}
+
+local ACTIONS = { open = true, reset = true, correct = true, close = true, drop = true }
 
 -- Reads the change from ARGV[first] on. Nil if it is malformed.
 function change.read(first)
-  local orders_count, steps_count = tonumber(ARGV[first + 3]), tonumber(ARGV[first + 4])
-  if not orders_count or not steps_count then return nil end
+  local orders_count, steps_count = arguments.whole(ARGV[first + 3]), arguments.whole(ARGV[first + 4])
+  if not orders_count or not steps_count or not arguments.is_whole_or_empty(ARGV[first + 2]) then return nil end
+  if #ARGV ~= first + 4 + 2 * orders_count + 3 * steps_count then return nil end
   local read = { document = ARGV[first], terms = ARGV[first + 1], due = ARGV[first + 2], orders = {}, steps = {} }
   local at = first + 5
   for i = 1, orders_count do
@@ -17,42 +22,44 @@ function change.read(first)
     at = at + 2
   end
   for i = 1, steps_count do
-    local value = amount.read(ARGV[at + 2] or '')
-    if not value then return nil end
-    read.steps[i] = { action = ARGV[at], row_id = ARGV[at + 1], amount = value }
+    local action, row_id, value = ARGV[at], ARGV[at + 1], amount.read(ARGV[at + 2])
+    if not ACTIONS[action] or not string.find(row_id, '^[^%s:]+$') or not value then return nil end
+    read.steps[i] = { action = action, row_id = row_id, amount = value }
     at = at + 3
   end
   return read
 end
 
-local function expire(entry, row_id, balance, always)
-  if amount.less(balance, 0) then
-    journal.balance(entry, 'forgive', row_id, amount.negate(balance), 0)
-  elseif balance ~= 0 or always then
-    journal.balance(entry, 'expire', row_id, amount.negate(balance), 0)
-  end
-end
-
 -- Adds the items of every step and of the documents to the entry. Returns the fields to set and to delete, or nil and
 -- the status that ends the call.
 function change.decide(record_key, wanted, entry)
-  local set, gone = {}, {}
+  local set, gone, held = {}, {}, {} -- held: what the steps so far have left in a row, false in one that is gone
   for i = 1, #wanted.steps do
     local step = wanted.steps[i]
     local field = 'b:' .. step.row_id
-    local before = redis.call('HGET', record_key, field)
-    if (step.action == 'open') == (before ~= false) then return nil, nil, STATUS.MOVED_ON end
-    local balance = before and amount.read(before) or 0
+    local before = held[field]
+    if before == nil then
+      before = redis.call('HGET', record_key, field)
+      before = before and amount.read(before)
+    end
+    if held[field] == false or (step.action == 'open') == (before ~= false) then return nil, nil, STATUS.MOVED_ON end
+    local balance = before or 0
     if step.action == 'drop' and balance ~= 0 then return nil, nil, STATUS.MOVED_ON end
     if not amount.in_range(step.amount) then return nil, nil, STATUS.OUT_OF_RANGE end
-    if step.action == 'open' or step.action == 'reset' then
-      expire(entry, step.row_id, balance, false)
-      journal.balance(entry, 'grant', step.row_id, step.amount, step.amount)
+    if step.action == 'close' or step.action == 'drop' then
+      journal.expire(entry, step.row_id, balance, true)
+      held[field] = false
+      gone[#gone + 1] = field
+    else
+      if step.action == 'correct' then
+        journal.balance(entry, 'correct', step.row_id, amount.subtract(step.amount, balance), step.amount)
+      else
+        journal.expire(entry, step.row_id, balance, false)
+        journal.balance(entry, 'grant', step.row_id, step.amount, step.amount)
+      end
+      held[field] = step.amount
       set[#set + 1] = field
       set[#set + 1] = amount.text(step.amount)
-    else
-      expire(entry, step.row_id, balance, true)
-      gone[#gone + 1] = field
     end
   end
   for i = 1, #wanted.orders do

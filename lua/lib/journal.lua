@@ -22,4 +22,22 @@ function journal.balance(entry, kind, row_id, delta, after)
   journal.add(entry, table.concat({ kind, row_id, amount.text(delta), amount.text(after) }, ' '))
 end
 
+-- Empties a row: what is left expires, what is below zero is forgiven. An empty row gives an item only if `always`.
+function journal.expire(entry, row_id, balance, always)
+  if amount.less(balance, 0) then
+    journal.balance(entry, 'forgive', row_id, amount.negate(balance), 0)
+  elseif balance ~= 0 or always then
+    journal.balance(entry, 'expire', row_id, amount.negate(balance), 0)
+  end
+end
+
 function journal.append(stream, entry) return redis.call('XADD', stream, '*', unpack(entry)) end
+
+-- The last id that a stream ever gave; trimming does not lower it.
+function journal.last_id(stream)
+  if redis.call('EXISTS', stream) == 0 then return '0-0' end
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+end

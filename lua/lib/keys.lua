@@ -1,21 +1,27 @@
 -- The caller's idempotency keys: one small hash per customer and 12 hours; field = digest of key and scope, value =
 -- '<fingerprint of the parameters> <stream id of the first call> <uid of the customer>'. A key holds for 24 hours, and
 -- only for the customer who used it: not for one who was deleted and came again under the same id.
--- KEYS[first] is the bucket that is written; the three after it are only read: the next one (another sidecar may already
--- be past the boundary) and the two before.
+-- KEYS[first] is the bucket that is written; the three after it are only read: the next one (another sidecar may
+-- already be past the boundary) and the two before.
 local KEY_TTL_MS = 86400000
 local BUCKET_TTL_MS = 129600000 -- 12 hours of filling, then 24 hours of use
 
-local keys = {}
+local keys = { ANYBODY = '*' }
 
--- Returns a status and the stream id of the first call, or nil when the key is new (or there is none).
+-- Whether a key can be kept and found again: no key, or two digests in hex.
+function keys.are_valid(key, fingerprint)
+  return key == '' or (string.find(key, '^%x+$') ~= nil and string.find(fingerprint, '^%x+$') ~= nil)
+end
+
+-- Returns a status and the stream id of the first call, or nil when the key is new (or there is none). With uid
+-- ANYBODY, whoever had the customer's id may have used the key.
 function keys.find(first, key, fingerprint, uid, time)
   if key == '' then return nil end
   for i = first, first + 3 do
     local found = redis.call('HGET', KEYS[i], key)
     if found then
       local before, stream_id, ms, owner = string.match(found, '^(%x+) ((%d+)-%d+) (%S+)$')
-      if owner == uid and time - tonumber(ms) < KEY_TTL_MS then
+      if (owner == uid or uid == keys.ANYBODY) and time - tonumber(ms) < KEY_TTL_MS then
         if before ~= fingerprint then return STATUS.KEY_REUSED end
         return STATUS.REPLAYED, stream_id
       end

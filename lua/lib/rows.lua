@@ -8,6 +8,8 @@ function rows.pools(first)
   for i = first, #ARGV, 3 do
     local cost, need = amount.read(ARGV[i + 1] or ''), amount.read(ARGV[i + 2] or '')
     if not cost or not need or amount.less(cost, 0) then return nil end
+    local first_need = pools[1] and pools[1].need or need
+    if need ~= 0 and amount.less(need, 0) ~= amount.less(first_need, 0) then return nil end
     pools[#pools + 1] = { cost = cost, cost_text = ARGV[i + 1], need = need }
     fields[#fields + 1] = 'o:' .. ARGV[i]
   end

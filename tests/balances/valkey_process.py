@@ -35,6 +35,14 @@ class ValkeyProcess:
         self.socket = str(self.directory / "s")
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def client(self) -> redis.Redis:
+        """A client of it that the caller closes."""
+        return redis.Redis(unix_socket_path=self.socket)
+
     def start(self) -> None:
         """Return when the server has loaded its data and answers."""
         settings = {**CONFIGURATION, "unixsocket": self.socket, "dir": str(self.directory)}

@@ -58,6 +58,10 @@ class Keys:
     def documents(self, document_type: str) -> str:
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:d:{document_type}"
 
+    def workers(self) -> str:
+        """The hash of heartbeats: worker id → '<version of the catalog> <ms of Redis TIME until which it counts>'."""
+        return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:workers"
+
     def lease(self, name: str) -> str:
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:lease:{name}"
 

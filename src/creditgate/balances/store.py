@@ -25,6 +25,7 @@ from creditgate.core.customers import Customer, Record, Terms
 from creditgate.core.decisions import Mode, Moved, Status
 from creditgate.core.journal import Call, StreamId, encode_call
 from creditgate.errors import CreditgateError, Unavailable
+from creditgate.telemetry.metrics import Metrics
 
 TERMS_REMEMBERED = 65_536  # decoded terms kept by their bytes: one for each customer of a busy sidecar
 
@@ -75,15 +76,17 @@ class Written(NamedTuple):
 class BalanceStore:
     """All scripts of one server and prefix."""
 
-    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock) -> None:
+    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
         self._redis = redis
         self._keys = keys
         self._clock = clock
+        self._metrics = metrics or Metrics()
         self._track = Script("track")
         self._check = Script("check")
         self._read = Script("read")
         self._change = Script("change")
         self._forward = Script("forward")
+        self._delete = Script("delete")
         self._put = Script("put")
         self._restore = Script("restore")
         self._lease = Script("lease")
@@ -190,6 +193,17 @@ class BalanceStore:
         head: list[Argument] = [not_after, customer_id, encode_call(call), uid, expected_sequence]
         return _written(await self._run(self._forward, keys, [*head, *_change_arguments(change)]))
 
+    async def delete(self, *, not_after: int, customer_id: str, call: Call) -> Written:
+        """Close every row of a customer and remove the record; the journal keeps the history."""
+        keys = [
+            self._keys.record(customer_id),
+            self._journal_of(customer_id),
+            self._keys.due(self._keys.partition_of(customer_id)),
+            *self._buckets(customer_id, call),
+        ]
+        arguments: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
+        return _written(await self._run(self._delete, keys, arguments))
+
     async def put(
         self,
         *,
@@ -211,20 +225,26 @@ class BalanceStore:
     async def restore(
         self,
         *,
+        stood_at: StreamId,
         customer_id: str,
         uid: str,
         sequence: int,
         clock: int | None,
-        customer: Customer,
+        customer: Customer | None,
         terms: Terms,
         balances: Mapping[str, int],
     ) -> Written:
-        """Put a record back as SQL has it, unless Redis has it as new or newer."""
-        keys = [self._keys.record(customer_id), self._keys.due(self._keys.partition_of(customer_id))]
-        orders, due = order_fields(terms.rows), next_due(terms)
-        arguments: list[Argument] = [customer_id, uid, sequence, clock if clock is not None else ""]
+        """Put a record back as SQL has it, unless Redis has it as new or newer, or its stream is past `stood_at`.
+
+        `customer` is None for one who was deleted: then there is no record.
+        """
+        partition = self._keys.partition_of(customer_id)
+        keys = [self._keys.record(customer_id), self._keys.journal(partition), self._keys.due(partition)]
+        orders, due = order_fields(terms.rows), next_due(customer, terms) if customer is not None else None
+        arguments: list[Argument] = [str(stood_at), customer_id, uid, sequence]
         arguments += [
-            msgspec.json.encode(customer),
+            clock if clock is not None else "",
+            msgspec.json.encode(customer) if customer is not None else "",
             msgspec.json.encode(terms),
             due if due is not None else "",
         ]
@@ -264,19 +284,33 @@ class BalanceStore:
 
     async def documents(self, document_type: str) -> tuple[int, dict[str, bytes]]:
         """Return the version of a type of document, and all documents of it by id."""
-        raw = await self._asked(self._redis.hgetall(self._keys.documents(document_type)))
+        raw = await self._asked("documents", self._redis.hgetall(self._keys.documents(document_type)))
         fields = {_text(name): value for name, value in raw.items()}
         return int(fields.pop("version", 0)), fields
 
     async def documents_version(self, document_type: str) -> int:
         """Return the version of a type of document, 0 if there is none yet."""
-        raw = await self._asked(self._redis.hget(self._keys.documents(document_type), "version"))
+        raw = await self._asked("version", self._redis.hget(self._keys.documents(document_type), "version"))
         return int(raw or 0)
+
+    async def announce(self, *, worker: str, version: int, until_ms: int) -> None:
+        """Keep which version of the catalog a worker answers with, and until when it counts as alive."""
+        await self._asked("announce", self._redis.hset(self._keys.workers(), worker, f"{version} {until_ms}"))
+
+    async def workers(self) -> dict[str, tuple[int, int]]:
+        """Return the version and the end of each worker that ever announced itself and was not forgotten."""
+        raw = await self._asked("workers", self._redis.hgetall(self._keys.workers()))
+        found = {_text(worker): value.split() for worker, value in raw.items()}
+        return {worker: (int(version), int(until)) for worker, (version, until) in found.items()}
+
+    async def forget_workers(self, workers: Sequence[str]) -> None:
+        """Remove heartbeats."""
+        await self._asked("forget_workers", self._redis.hdel(self._keys.workers(), *workers))
 
     async def due_customers(self, partition: str, now_ms: int, limit: int) -> list[str]:
         """Return customers of a partition for whom something has fallen due, the longest overdue first."""
         members = await self._asked(
-            self._redis.zrange(self._keys.due(partition), 0, now_ms, byscore=True, offset=0, num=limit)
+            "due", self._redis.zrange(self._keys.due(partition), 0, now_ms, byscore=True, offset=0, num=limit)
         )
         return [_text(member).split(" ", 1)[1] for member in members]
 
@@ -287,14 +321,15 @@ class BalanceStore:
         return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        raw: list[Any] = await self._asked(script.call(self._redis, keys, args))
+        raw: list[Any] = await self._asked(script.name, script.call(self._redis, keys, args))
         if raw[0] == Status.INVALID:
             raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
         return raw
 
-    async def _asked(self, answer: Any) -> Any:
+    async def _asked(self, operation: str, answer: Any) -> Any:
         try:
-            return await answer
+            with self._metrics.redis_call(operation):
+                return await answer
         except ResponseError as error:  # an answer: the server refused before it wrote
             raise Unavailable(f"Redis refused the call: {error}") from error
         except ServerChanged as error:

@@ -91,9 +91,23 @@ class JournalStream:
         )
         return removed
 
+    async def wait(self, partition: str, after: StreamId, *, timeout_ms: int) -> None:
+        """Return once there is a message after a position, or when the time is over."""
+        await self._redis.xread({self._keys.journal(partition): str(after)}, count=1, block=timeout_ms)
+
     async def length(self, partition: str) -> int:
         length: int = await self._redis.xlen(self._keys.journal(partition))
         return length
+
+    async def waiting(self, partitions: Sequence[str]) -> tuple[int, StreamId | None]:
+        """Return how many messages these partitions' streams hold, and the id of the oldest, in one round trip."""
+        async with self._redis.pipeline(transaction=False) as together:
+            for partition in partitions:
+                together.xlen(self._keys.journal(partition))
+                together.xrange(self._keys.journal(partition), count=1)
+            replies: list[Any] = await together.execute()
+        firsts = [StreamId.parse(_text(found[0][0])) for found in replies[1::2] if found]
+        return sum(replies[0::2]), min(firsts, default=None)
 
     async def last_id(self, partition: str) -> StreamId:
         """Return the last id that the stream ever gave; trimming does not lower it. ORIGIN if there is no stream."""
@@ -110,6 +124,10 @@ class JournalStream:
         """Name the partition's journal unless it has a name; returns the name that it has."""
         await self._redis.set(self._keys.epoch(partition), epoch, nx=True)
         return await self.epoch(partition) or epoch
+
+    async def rename(self, partition: str, epoch: str) -> None:
+        """Give the partition's journal this name, whatever name it had."""
+        await self._redis.set(self._keys.epoch(partition), epoch)
 
     async def advance(self, partition: str, stream_id: StreamId) -> None:
         """Make the stream give ids after this one only; nothing happens if it does already."""

@@ -1,0 +1,286 @@
+"""What goes wrong inside Redis leaves everything exactly as it was: bad arguments, keys of a wrong type, no memory."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from creditgate.balances.scripts import Script
+from creditgate.balances.store import BalanceStore, Unknown
+from creditgate.core.changes import rows_change
+from creditgate.core.decisions import Mode, Status
+from creditgate.errors import Unavailable
+from tests.lua.harness import DAY_MS, MONTH, NEVER_TOO_LATE, T0, UID, World, answer, row
+from tests.lua.test_contracts import Recorder, header_of
+from tests.lua.test_put import put
+
+NAMES = ["track", "change", "forward", "put", "check", "read"]
+WRITERS = ["track", "change", "forward", "put"]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One call of a script, as the store would send it."""
+
+    script: Script
+    keys: list[str]
+    arguments: list[Any]
+
+    async def run(self, world: World) -> list[Any]:
+        return await self.script.call(world.redis, self.keys, self.arguments)
+
+    def slot(self, name: str) -> int:
+        """Where the argument of this name stands; only for those before the first list."""
+        return header_of(self.script.name).arguments.index(name)
+
+    def with_argument(self, slot: int, value: Any) -> "Sent":
+        return replace(self, arguments=[*self.arguments[:slot], value, *self.arguments[slot + 1 :]])
+
+
+async def capture(world: World, name: str) -> Sent:
+    """A call that would succeed on a customer who is made here: for forward, one for whom something is due."""
+    await world.create("ann", row("r", "messages", "5", resets=MONTH), row("c", "credits", "5"))
+    await world.track("ann", "messages", "1")
+    if name == "forward":
+        await world.set_clock("ann", T0 + 31 * DAY_MS)
+    await put(world, b"{}", version=0)
+    record = await world.record("ann")
+    recorder = Recorder()
+    store = BalanceStore(recorder, world.keys, world.clock)  # type: ignore[arg-type]
+    call = world.call("call", key="aa", fingerprint="bb")
+    common: dict[str, Any] = {"not_after": NEVER_TOO_LATE, "customer_id": "ann", "call": call}
+    change = rows_change(record, customer=record.customer, opened=[row("new", "messages", "7")])
+    calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+        "track": lambda: store.track(**common, mode=Mode.CAP, pools=world.needs("action1", "2")),
+        "check": lambda: store.check(customer_id="ann", pools=world.needs("action1", "2")),
+        "read": lambda: store.read(customer_id="ann"),
+        "change": lambda: store.change(
+            **common,
+            uid=UID,
+            expected_shape=record.shape,
+            clock=T0 + 1,
+            change=change,
+        ),
+        "forward": lambda: store.forward(
+            **common,
+            uid=UID,
+            expected_sequence=record.sequence,
+            change=world.forward_change(record),
+        ),
+        "put": lambda: store.put(
+            not_after=NEVER_TOO_LATE,
+            call=call,
+            document_type="catalog",
+            document_id="-",
+            expected_version=1,
+            document=b"[]",
+        ),
+    }
+    with pytest.raises(Unknown):
+        await calls[name]()
+    return Sent(Script(name), recorder.keys, recorder.arguments)
+
+
+@pytest.fixture
+async def sane(world: World) -> AsyncIterator[World]:
+    """The world, with its limits as they were after the test."""
+    yield world
+    await world.redis.config_set("maxmemory", 0)
+
+
+WHOLE = ["nan", "-nan", "inf", "-inf", "1e3", "0x10", "1.5", " 1", "1 ", "abc", "", "-1", "9" * 30, "1\x00"]
+OPTIONAL_WHOLE = [text for text in WHOLE if text]
+AMOUNT = ["nan", "inf", "1.5", "1e3", "", "+1", " 1", "0x10", "--1", "-", "1-", "9" * 25, "1\n", "\u0661"]
+GARBAGE = [
+    *((name, argument, text) for name in WRITERS for argument in ("not_after",) for text in WHOLE),
+    *(("change", "expected_shape", text) for text in WHOLE),
+    *(("change", "clock", text) for text in OPTIONAL_WHOLE),
+    *(("forward", "expected_sequence", text) for text in WHOLE),
+    *(("put", "expected_version", text) for text in WHOLE),
+    *(
+        (name, argument, text)
+        for name in ("change", "forward")
+        for argument in ("due",)
+        for text in OPTIONAL_WHOLE
+    ),
+    *(
+        (name, argument, text)
+        for name in ("change", "forward")
+        for argument in ("orders_count", "steps_count")
+        for text in [*WHOLE, "0", "7", "1000000000"]
+    ),
+    *(("track", "mode", text) for text in ("", "CAP", "cap ", "all", "overflowing")),
+    *(
+        (name, argument, text)
+        for name in ("track", "change", "put")
+        for argument in ("key", "fingerprint")
+        for text in ("x", "a b")
+    ),
+    *((name, "fingerprint", "") for name in ("track", "change", "put")),
+    *(("put", "document_id", text) for text in ("", "a b", "version", "a\nb")),
+    *(("put", "document_type", text) for text in ("", "a b")),
+    ("put", "document", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "text"), GARBAGE)
+async def test_garbage_is_invalid(world: World, name: str, argument: str, text: str) -> None:
+    """An argument that is not what the header says is refused before anything is read: NaN compares false with all."""
+    sent = await capture(world, name)
+    before = await world.everything()
+    reply = await sent.with_argument(sent.slot(argument), text).run(world)
+    assert reply[0] == Status.INVALID
+    assert reply[1] > T0
+    assert await world.everything() == before
+    assert (await sent.run(world))[0] == Status.OK
+
+
+@pytest.mark.parametrize("text", AMOUNT)
+@pytest.mark.parametrize(
+    ("name", "from_end"),
+    [("track", 1), ("track", 2), ("check", 1), ("check", 2), ("change", 1), ("forward", 1)],
+)
+async def test_garbage_amounts_are_invalid(world: World, name: str, from_end: int, text: str) -> None:
+    """What is not an exact amount (a need, a cost, a step) never gets near a balance."""
+    sent = await capture(world, name)
+    before = await world.everything()
+    reply = await sent.with_argument(len(sent.arguments) - from_end, text).run(world)
+    assert reply[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+@pytest.mark.parametrize("name", ["track", "check"])
+async def test_negative_cost_is_invalid(world: World, name: str) -> None:
+    """A cost below zero would turn use into a grant."""
+    sent = await capture(world, name)
+    assert (await sent.with_argument(len(sent.arguments) - 2, "-1").run(world))[0] == Status.INVALID
+
+
+@pytest.mark.parametrize("name", ["track", "check"])
+async def test_needs_of_both_signs_are_invalid(world: World, name: str) -> None:
+    """A call either takes or gives back: pools that disagree would create credits."""
+    sent = await capture(world, name)
+    before = await world.everything()
+    assert (await sent.with_argument(len(sent.arguments) - 1, "-400000000").run(world))[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+@pytest.mark.parametrize("action", ["", "opens", "OPEN", "grant"])
+async def test_unknown_step_is_invalid(world: World, action: str) -> None:
+    """A step this version does not know closes no row."""
+    sent = await capture(world, "change")
+    before = await world.everything()
+    assert (await sent.with_argument(len(sent.arguments) - 3, action).run(world))[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+@pytest.mark.parametrize("row_id", ["", "a b", "a:b", "a\nb"])
+async def test_row_id_that_the_journal_cannot_hold_is_invalid(world: World, row_id: str) -> None:
+    """A row whose id has a blank could not be read back from the journal: it would be set aside as poison."""
+    sent = await capture(world, "change")
+    before = await world.everything()
+    assert (await sent.with_argument(len(sent.arguments) - 2, row_id).run(world))[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+@pytest.mark.parametrize("name", ["track", "check", "change", "forward"])
+@pytest.mark.parametrize("more", [-2, -1, 1, 2])
+async def test_number_of_arguments_is_checked(world: World, name: str, more: int) -> None:
+    """A list that is cut off, or goes on, is refused as a whole instead of being read in part."""
+    sent = await capture(world, name)
+    before = await world.everything()
+    arguments = sent.arguments[:more] if more < 0 else [*sent.arguments, *["1"] * more]
+    assert (await replace(sent, arguments=arguments).run(world))[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+SLOTS = [("track", 6), ("change", 7), ("forward", 3), ("put", 6), ("check", 1), ("read", 1)]
+
+
+@pytest.mark.parametrize(("name", "slot"), [(name, slot) for name, count in SLOTS for slot in range(count)])
+async def test_key_of_a_wrong_type(world: World, name: str, slot: int) -> None:
+    """A script that meets a key it cannot use stops with an error before its first write: all stays as it was."""
+    sent = await capture(world, name)
+    key = sent.keys[slot]
+    kept = await world.redis.dump(key)
+    await world.redis.set(key, "of another type")
+    before = await world.everything()
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await sent.run(world)
+    assert await world.everything() == before
+    await world.redis.delete(key)
+    if kept is not None:
+        await answer(world.redis.restore(key, 0, kept))
+    assert (await sent.run(world))[0] == Status.OK
+
+
+@pytest.mark.parametrize("name", WRITERS)
+async def test_full_memory(sane: World, name: str) -> None:
+    """A server without memory refuses the whole call; no half of it is written."""
+    sent = await capture(sane, name)
+    before = await sane.everything()
+    await sane.redis.config_set("maxmemory", 1)
+    with pytest.raises(ResponseError, match="maxmemory"):
+        await sent.run(sane)
+    await sane.redis.config_set("maxmemory", 0)
+    assert await sane.everything() == before
+    assert (await sent.run(sane))[0] == Status.OK
+
+
+@pytest.mark.parametrize("field", ["b:r", "seq"])
+async def test_damaged_record(world: World, field: str) -> None:
+    """A record that somebody damaged by hand is not written over: the call fails, and the damage can be repaired."""
+    sent = await capture(world, "track" if field == "b:r" else "change")
+    if field == "b:r":
+        sent = replace(sent, arguments=[*sent.arguments[:6], "messages", 10**9, 10**9])
+    key = world.keys.record("ann")
+    kept = await answer(world.redis.hget(key, field))
+    await answer(world.redis.hset(key, field, "damaged"))
+    before = await world.everything()
+    with pytest.raises(ResponseError):
+        await sent.run(world)
+    assert await world.everything() == before
+    await answer(world.redis.hset(key, field, kept))
+    assert (await sent.run(world))[0] == Status.OK
+
+
+async def test_errors_reach_the_caller_as_unavailable(world: World) -> None:
+    """A server that refuses is told apart from one that does not answer: the first has certainly done nothing."""
+    await world.create("ann", row("r", "messages", "5"))
+    journal = world.keys.journal(world.keys.partition_of("ann"))
+    kept = await world.redis.dump(journal)
+    await world.redis.delete(journal)
+    await world.redis.set(journal, "x")
+    with pytest.raises(Unavailable):
+        await world.track("ann", "messages", "1")
+    await world.redis.delete(journal)
+    assert kept is not None
+    await answer(world.redis.restore(journal, 0, kept))
+    lost = BalanceStore(Lost(), world.keys, world.clock)  # type: ignore[arg-type]
+    with pytest.raises(Unknown):
+        await lost.check(customer_id="ann", pools=world.needs("messages", "1"))
+
+
+class Lost:
+    """A client whose connection is gone."""
+
+    async def evalsha(self, *_: Any) -> None:
+        raise RedisConnectionError("lost")
+
+
+async def test_forgotten_scripts_are_loaded_again(world: World) -> None:
+    """After a restart, a failover or SCRIPT FLUSH every call works at once, with one effect."""
+    for name in NAMES:
+        await world.redis.flushall()
+        sent = await capture(world, name)
+        await world.redis.script_flush()
+        assert (await sent.run(world))[0] == Status.OK
+    await world.redis.flushall()
+    await world.create("ann", row("r", "messages", "5"))
+    for _ in range(3):
+        await world.redis.script_flush()
+        await world.track("ann", "messages", "1")
+    assert await world.balances("ann") == {"r": "2"}

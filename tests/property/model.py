@@ -1,0 +1,408 @@
+"""What metering means, in plain Python and Decimal: the model that the store is compared with.
+
+Written from spec/semantics.md (2.2, 3.2 to 3.4, 4.2, 4.3, 4.5) and from the decisions D3, D4 and D7 of design.md. It
+shares no code with core.burn, core.plans, core.periods or the scripts, and it is as slow as it is plain.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_UP, Context, Decimal
+from functools import cache
+
+from whenever import Instant
+
+ROWS_MAX = 64
+LIMIT = Decimal(10) ** 15
+NANO = Decimal("0.000000001")
+EXACT = Context(prec=80, rounding=ROUND_UP)
+INTERVALS = ("hour", "day", "week", "month", "quarter", "year")
+NEVER = 10**18
+
+
+def rounded(amount: Decimal) -> Decimal:
+    """Away from zero at the ninth decimal: the one rounding there is (D3)."""
+    return amount.quantize(NANO, context=EXACT)
+
+
+@cache
+def boundary(anchor: int, interval: str, k: int) -> int:
+    """The end of the k-th period after the anchor, by the `whenever` library, in UTC."""
+    start = Instant.from_timestamp(anchor, unit="millisecond").to_tz("UTC")
+    match interval:
+        case "hour":
+            moved = start.add(hours=k)
+        case "day":
+            moved = start.add(days=k)
+        case "week":
+            moved = start.add(weeks=k)
+        case "month":
+            moved = start.add(months=k)
+        case "quarter":
+            moved = start.add(months=3 * k)
+        case "year":
+            moved = start.add(years=k)
+        case _:
+            raise AssertionError(interval)
+    return moved.timestamp(unit="millisecond")
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a plan gives of a feature; `pack` and `pack_price` where more can be bought ahead."""
+
+    feature: str
+    included: Decimal = Decimal(0)
+    reset: str | None = None
+    pack: Decimal | None = None
+    pack_interval: str | None = None
+    """How often the pack is paid: None is once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan; `rank` orders plans by what they cost for the same time."""
+
+    name: str
+    items: tuple[Item, ...]
+    paid_every: str | None = None
+    rank: int = 0
+    one_off: bool = False
+    add_on: bool = False
+    group: str = ""
+
+
+@dataclass
+class Row:
+    """One balance. `number` is the order of arrival; `name` is the id that the store gave it."""
+
+    number: int
+    feature: str
+    granted: Decimal
+    balance: Decimal
+    created_at: int
+    interval: str | None = None
+    anchor: int = 0
+    period: int = 0
+    expires_at: int | None = None
+    add_on: bool = False
+    may_go_below: bool = False
+    plan: str | None = None
+    owner: int | None = None
+    bought_for_good: bool = False
+    name: str = ""
+
+    @property
+    def resets_at(self) -> int | None:
+        return None if self.interval is None else boundary(self.anchor, self.interval, self.period + 1)
+
+    @property
+    def is_drained(self) -> bool:
+        return self.balance == 0 and self.granted > 0 and self.interval is None and not self.may_go_below
+
+    def step_to(self, now: int) -> None:
+        """Into the period that holds this instant."""
+        while (end := self.resets_at) is not None and end <= now:
+            self.period += 1
+
+    def burns_before(self) -> tuple[object, ...]:
+        """The order of semantics 3.2, rules 4, 5, 6, 8, 9 and 10, and at last the order of arrival."""
+        return (
+            self.interval is None,
+            INTERVALS.index(self.interval) if self.interval else 0,
+            NEVER if self.expires_at is None else self.expires_at,
+            self.add_on,
+            self.may_go_below,
+            self.created_at,
+            self.number,
+        )
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A plan that is held; `owner` ties its rows to it."""
+
+    plan: Plan
+    owner: int
+    anchor: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call was answered: a word, and what each row gave or got, in burn order."""
+
+    status: str
+    moved: tuple[tuple[Row, Decimal], ...] = ()
+    pool: str | None = None
+
+
+class Left:
+    """What is left of a call while it goes from row to row: so much, counted in units of this cost."""
+
+    def __init__(self, units: Decimal) -> None:
+        self.amount = units
+        self.cost = Decimal(1)
+
+    def at(self, cost: Decimal) -> Decimal:
+        """Count what is left in the unit of a pool of this cost, and return it."""
+        if cost != self.cost:
+            units = self.amount if self.cost == 1 else rounded(EXACT.divide(self.amount, self.cost))
+            self.amount, self.cost = rounded(EXACT.multiply(units, cost)), cost
+        return self.amount
+
+    def without(self, part: Decimal) -> None:
+        self.amount -= part
+
+
+@dataclass
+class Customer:
+    """One customer. Every method either does the whole of something or nothing."""
+
+    now: int
+    costs: Mapping[str, Mapping[str, Decimal]]
+    rows: list[Row] = field(default_factory=list)
+    subscriptions: list[Subscription] = field(default_factory=list)
+    flags: list[tuple[str, str, int]] = field(default_factory=list)
+    sequence: int = 1
+    shape: int = 1
+    count: int = 0
+
+    # Reading
+
+    def in_order(self) -> list[Row]:
+        return sorted(self.rows, key=Row.burns_before)
+
+    @property
+    def due(self) -> int | None:
+        instants = [row.resets_at for row in self.rows] + [row.expires_at for row in self.rows]
+        return min((instant for instant in instants if instant is not None), default=None)
+
+    @property
+    def is_due(self) -> bool:
+        return self.due is not None and self.due <= self.now
+
+    def pools(self, feature: str) -> dict[str, Decimal]:
+        """The feature at cost 1, and the credit systems that price it, in the order of the catalog."""
+        systems = {name: members[feature] for name, members in self.costs.items() if feature in members}
+        return {feature: Decimal(1), **systems}
+
+    def check(self, feature: str, units: Decimal) -> Outcome:
+        """Semantics 2.2: one pool answers; pools are never added up."""
+        pools = self.pools(feature)
+        owned = [name for name in pools if any(row.feature == name for row in self.rows)]
+
+        def affords(name: str) -> bool:
+            needed = rounded(units * pools[name])
+            there = sum(
+                (max(row.balance, Decimal(0)) for row in self.rows if row.feature == name), Decimal(0)
+            )
+            return needed < 0 or there >= needed
+
+        able = [name for name in owned if affords(name)]
+        if able:
+            return Outcome("OK", pool=able[0])
+        systems = [name for name in owned if name != feature]
+        return Outcome("REFUSED", pool=next(iter(systems or owned), None))
+
+    # Use
+
+    def track(self, feature: str, units: Decimal, mode: str) -> Outcome:
+        """Semantics 3.3 and 3.4."""
+        pools = self.pools(feature)
+        own = [row for row in self.in_order() if row.feature == feature]
+        others = [row for row in self.in_order() if row.feature != feature and row.feature in pools]
+        priced: list[Row] = []
+        is_free = False
+        for row in own + others:
+            if pools[row.feature] == 0:  # here the units are free: nothing behind it gives or gets
+                is_free = True
+                break
+            priced.append(row)
+        before = {id(row): row.balance for row in priced}
+        left = Left(abs(units))
+        if units < 0:
+            self._refund(priced, pools, left, mode)
+        else:
+            self._take(priced, pools, left, mode, is_free=is_free)
+            if mode == "reject" and left.amount > 0 and not is_free:
+                for row in priced:
+                    row.balance = before[id(row)]
+                return Outcome("REFUSED")
+        moved = tuple(
+            (row, row.balance - before[id(row)]) for row in priced if row.balance != before[id(row)]
+        )
+        if any(abs(row.balance) >= LIMIT for row, _ in moved):
+            for row in priced:
+                row.balance = before[id(row)]
+            return Outcome("OUT_OF_RANGE")
+        self.sequence += 1
+        return Outcome("OK", moved)
+
+    @staticmethod
+    def _take(rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str, *, is_free: bool) -> None:
+        for row in rows:
+            if left.amount > 0 and row.balance > 0:
+                part = min(row.balance, left.at(pools[row.feature]))
+                row.balance -= part
+                left.without(part)
+        if mode == "reject" or is_free:
+            return
+        for row in rows:
+            if left.amount > 0 and (mode == "overflow" or row.may_go_below):
+                part = left.at(pools[row.feature])
+                row.balance -= part
+                left.without(part)
+
+    @staticmethod
+    def _refund(rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str) -> None:
+        def give(row: Row, most: Decimal | None) -> None:
+            there = left.at(pools[row.feature])
+            part = there if most is None else min(most, there)
+            row.balance += part
+            left.without(part)
+
+        for row in rows:
+            if left.amount > 0 and row.balance < 0:
+                give(row, -row.balance)
+        for row in rows:
+            if left.amount > 0 and mode == "overflow":
+                give(row, None)
+            elif left.amount > 0 and row.balance < row.granted:
+                give(row, row.granted - row.balance)
+
+    # Changes
+
+    def grant(self, rows: Iterable[Row]) -> str:
+        """Rows that belong to no plan."""
+        return self._open(list(rows), closed=None)
+
+    def attach(self, plan: Plan, quantities: Mapping[str, Decimal]) -> str:
+        """Semantics 4.5: a one-off is added, an add-on stands beside, a dearer plan replaces the one of its group."""
+        owner = self.count
+        if plan.one_off:
+            return self._open(
+                self._rows_of(plan, quantities, owner, self.now),
+                closed=None,
+                flags=self._flags_of(plan, owner),
+            )
+        if any(held.plan.name == plan.name for held in self.subscriptions):
+            return "plan_already_attached"
+        replaced = None
+        if not plan.add_on:
+            same = [s for s in self.subscriptions if s.plan.group == plan.group and not s.plan.add_on]
+            replaced = same[0] if same else None
+        if replaced is not None:
+            seats = any(item.feature == "seats" for item in replaced.plan.items)
+            if plan.rank < replaced.plan.rank or seats:
+                return "invalid_request"
+        anchor = self.now
+        if (
+            replaced is not None
+            and plan.paid_every is not None
+            and plan.paid_every == replaced.plan.paid_every
+        ):
+            anchor = replaced.anchor
+        rows = self._rows_of(plan, quantities, owner, anchor)
+        said = self._open(
+            rows, closed=replaced.owner if replaced else None, flags=self._flags_of(plan, owner)
+        )
+        if said == "OK":
+            self.subscriptions = [s for s in self.subscriptions if s is not replaced]
+            self.subscriptions.append(Subscription(plan, owner, anchor))
+        return said
+
+    def forward(self) -> str:
+        """D7, by stepping at every boundary: what expired goes, then what fell due starts anew, and drained rows go."""
+        if not self.is_due:
+            return "MOVED_ON"
+        while (instant := self.due) is not None and instant <= self.now:
+            self.rows = [row for row in self.rows if row.expires_at is None or row.expires_at > instant]
+            due = [row for row in self.rows if row.resets_at is not None and row.resets_at <= instant]
+            for row in due:
+                row.balance = row.granted
+                row.period += 1
+            if due:
+                self.rows = [row for row in self.rows if not row.is_drained]
+        self.changed()
+        return "OK"
+
+    def changed(self) -> None:
+        """Count a change of what the customer is or holds."""
+        self.sequence += 1
+        self.shape += 1
+
+    def _rows_of(self, plan: Plan, quantities: Mapping[str, Decimal], owner: int, anchor: int) -> list[Row]:
+        rows = []
+        for item in plan.items:
+            if item.feature == "vip":
+                continue
+            bought = Decimal(0)
+            if item.pack is not None:
+                beyond = max(Decimal(0), quantities.get(item.feature, Decimal(0)) - item.included)
+                bought = (beyond / item.pack).to_integral_value(rounding=ROUND_UP) * item.pack
+            interval = None if item.feature == "seats" else item.reset or item.pack_interval
+            row = Row(
+                number=0,
+                feature=item.feature,
+                granted=item.included + bought,
+                balance=item.included + bought,
+                created_at=self.now,
+                interval=interval,
+                anchor=anchor,
+                add_on=plan.add_on,
+                may_go_below=item.feature == "seats" and item.pack is None,
+                plan=plan.name,
+                owner=owner,
+                bought_for_good=bought > 0 and item.pack_interval is None,
+            )
+            row.step_to(self.now)
+            rows.append(row)
+        return rows
+
+    @staticmethod
+    def _flags_of(plan: Plan, owner: int) -> list[tuple[str, str, int]]:
+        return [(item.feature, plan.name, owner) for item in plan.items if item.feature == "vip"]
+
+    def _open(
+        self, opened: list[Row], *, closed: int | None, flags: Iterable[tuple[str, str, int]] = ()
+    ) -> str:
+        kept = [
+            row for row in self.in_order() if closed is None or row.owner != closed or row.bought_for_good
+        ]
+        missing = len(kept) + len(opened) - ROWS_MAX
+        drained = [row for row in kept if row.is_drained]
+        if missing > len(drained):
+            return "too_many_balances"
+        gone = {id(row) for row in drained[: max(0, missing)]}
+        for row in kept:
+            if closed is not None and row.owner == closed:
+                row.owner, row.plan = None, None
+        for row in opened:
+            self.count += 1
+            row.number = self.count
+        self.count += 1
+        self.rows = [row for row in kept if id(row) not in gone] + opened
+        self.flags = [flag for flag in self.flags if closed is None or flag[2] != closed] + list(flags)
+        self.changed()
+        return "OK"
+
+
+def new_customer(now: int, costs: Mapping[str, Mapping[str, Decimal]], plans: Iterable[Plan]) -> Customer:
+    """A customer who starts on these plans, in one step."""
+    customer = Customer(now, costs)
+    for plan in plans:
+        assert customer.attach(plan, {}) == "OK"
+    customer.sequence = customer.shape = 1
+    return customer
+
+
+def copied(customer: Customer) -> Customer:
+    """The same customer, to try something on."""
+    return replace(
+        customer,
+        rows=[replace(row) for row in customer.rows],
+        subscriptions=list(customer.subscriptions),
+        flags=list(customer.flags),
+    )
+
+
+Mint = Callable[[str], str]
