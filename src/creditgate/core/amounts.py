@@ -62,6 +62,16 @@ def nanos_of(number: Decimal, *, field: str) -> int:
     return nanos
 
 
+def parse_kept(token: bytes, *, field: str) -> int:
+    """Return the nanos of an amount that is kept: not negative, and with 9 decimals at most, so that none is lost."""
+    nanos = parse_amount(token, field=field)
+    if nanos < 0:
+        raise InvalidInputs(f"{field}: must be >= 0")
+    if Decimal(token.decode("ascii")) != Decimal(nanos).scaleb(-DECIMALS):
+        raise InvalidInputs(f"{field}: must have at most {DECIMALS} decimals")
+    return nanos
+
+
 def format_amount(nanos: int) -> str:
     """Return the plain decimal text: no exponent, no trailing zeros. `4_980_000_000` is `4.98`."""
     if nanos % NANOS == 0:

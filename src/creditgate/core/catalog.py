@@ -4,12 +4,13 @@ A credit system says what one unit of each of its members costs in credits. A pl
 Everything here is a value; the document form is what Redis and the journal keep.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, NotFound
@@ -35,6 +36,12 @@ class Interval(StrEnum):
     YEAR = "year"
 
 
+BillingInterval = Literal["one_off", "week", "month", "quarter", "semi_annual", "year"]
+"""How often a price can be due."""
+
+INTERVAL_COUNT_MAX = 120  # keeps every boundary within the calendar
+
+
 class Recurrence(msgspec.Struct, frozen=True, omit_defaults=True):
     """Every `count` intervals."""
 
@@ -54,7 +61,10 @@ class CreditCost(msgspec.Struct, frozen=True):
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A thing that can be used, with a unit; or a credit system, whose unit is the credit."""
+    """A thing that can be used, with a unit; or a credit system, whose unit is the credit. Id and type never change.
+
+    `given`: a customer was given a balance of it, so it is never erased.
+    """
 
     id: str
     name: str
@@ -64,6 +74,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     credit_schema: tuple[CreditCost, ...] = ()
     display: dict[str, str] | None = None
     archived: bool = False
+    given: bool = False
 
 
 class PlanPrice(msgspec.Struct, frozen=True):
@@ -93,7 +104,10 @@ class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A set of items under one name. At most one plan of a group is active at a time, add-ons and one-offs apart."""
+    """A set of items under one name. At most one plan of a group is active at a time, add-ons and one-offs apart.
+
+    `given`: it was offered or given to a customer, so it is never erased. See `Catalogs.giving`.
+    """
 
     id: str
     name: str
@@ -107,6 +121,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     items: tuple[PlanItem, ...] = ()
     metadata: dict[str, object] = {}
     archived: bool = False
+    given: bool = False
 
     @property
     def is_one_off(self) -> bool:
@@ -127,15 +142,28 @@ class Pool(NamedTuple):
     cost_nanos: int
 
 
-class CatalogDocument(msgspec.Struct, frozen=True):
-    """The catalog as it is kept; lists are in the order of creation, which is the order of choice."""
+class PlanVersion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a plan cost and gave before that changed; all else is the same in every version of the plan."""
+
+    plan_id: str
+    version: int
+    price: PlanPrice | None = None
+    items: tuple[PlanItem, ...] = ()
+
+
+class CatalogDocument(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The catalog as it is kept; lists are in the order of creation, which is the order of choice.
+
+    `plans` are the newest versions, `past` the versions before them.
+    """
 
     features: tuple[Feature, ...] = ()
     plans: tuple[Plan, ...] = ()
+    past: tuple[PlanVersion, ...] = ()
 
 
 class Catalog:
-    """One version of the catalog with its indexes. Never changes; `with_feature` and `with_plan` make the next one."""
+    """One version of the catalog with its indexes. Never changes; `with_…` and `without_…` make the next document."""
 
     def __init__(self, version: int, document: CatalogDocument) -> None:
         self.version = version
@@ -151,16 +179,12 @@ class Catalog:
 
     @cached_property
     def _pools(self) -> Mapping[str, tuple[Pool, ...]]:
-        pools: dict[str, tuple[Pool, ...]] = {}
-        for feature in self.document.features:
-            systems = (
-                Pool(system.id, cost.cost_nanos)
-                for system in self.document.features
-                for cost in system.credit_schema
-                if cost.feature_id == feature.id
-            )
-            pools[feature.id] = (Pool(feature.id, NANOS), *systems)
-        return pools
+        pools = {feature_id: [Pool(feature_id, NANOS)] for feature_id in self.features}
+        for system in self.document.features:
+            for cost in system.credit_schema:
+                if cost.feature_id in pools:
+                    pools[cost.feature_id].append(Pool(system.id, cost.cost_nanos))
+        return {feature_id: tuple(found) for feature_id, found in pools.items()}
 
     def feature(self, feature_id: str) -> Feature:
         """Return the feature; NotFound `feature_not_found`."""
@@ -169,12 +193,23 @@ class Catalog:
             raise NotFound(f"Feature {feature_id} not found", code="feature_not_found")
         return feature
 
-    def plan(self, plan_id: str) -> Plan:
-        """Return the plan; NotFound `product_not_found`."""
+    def plan(self, plan_id: str, version: int | None = None) -> Plan:
+        """Return the plan, the newest version unless one is named; NotFound `product_not_found`."""
         plan = self.plans.get(plan_id)
         if plan is None:
             raise NotFound(f"Product {plan_id} not found", code="product_not_found")
-        return plan
+        if version in (None, plan.version):
+            return plan
+        for past in self.document.past:
+            if (past.plan_id, past.version) == (plan_id, version):
+                return _as_it_was(plan, past)
+        raise NotFound(f"Product {plan_id} has no version {version}", code="product_not_found")
+
+    def versions(self, plan_id: str) -> tuple[Plan, ...]:
+        """Return every version of the plan, the oldest first; NotFound `product_not_found`."""
+        plan = self.plan(plan_id)
+        past = (_as_it_was(plan, past) for past in self.document.past if past.plan_id == plan_id)
+        return (*past, plan)
 
     def pools(self, feature_id: str) -> tuple[Pool, ...]:
         """Return the feature's own pool and then the credit systems that price it, in catalog order."""
@@ -215,23 +250,119 @@ class Catalog:
         """
         if feature.id in self.features:
             raise Conflict(f"Feature {feature.id} already exists", code="duplicate_feature_id")
-        if feature.type is FeatureType.CREDIT_SYSTEM:
-            self._check_credit_schema(feature)
-        return CatalogDocument((*self.document.features, feature), self.document.plans)
+        self._check_feature(feature)
+        return replace(self.document, features=(*self.document.features, feature))
 
     def with_plan(self, plan: Plan) -> CatalogDocument:
         """Return the document with the plan added; InvalidRequest if the id is taken or an item makes no sense."""
         if plan.id in self.plans:
             raise InvalidRequest(f"Product {plan.id} already exists", code="product_already_exists")
+        self._check_plan(plan)
+        return replace(self.document, plans=(*self.document.plans, plan))
+
+    def with_feature_changed(self, feature_id: str, changes: Mapping[str, Any]) -> CatalogDocument:
+        """Return the document with some fields of a feature changed; a cost applies to calls from then on.
+
+        Raises NotFound, InvalidRequest for another type, and what `with_feature` does.
+        """
+        feature = self.feature(feature_id)
+        changed = replace(feature, **changes)
+        if changed.type is not feature.type:
+            raise InvalidRequest(f"type: {feature_id} is {feature.type}, and a type never changes")
+        if changed.consumable != feature.consumable:
+            kind = "consumable" if feature.consumable else "not consumable"
+            raise InvalidRequest(f"consumable: {feature_id} is {kind}, and that never changes")
+        self._check_feature(changed)
+        return replace(self.document, features=_with(self.document.features, changed))
+
+    def with_plan_changed(self, plan_id: str, changes: Mapping[str, Any]) -> CatalogDocument:
+        """Return the document with some fields of a plan changed; another price or other items are its next version.
+
+        Raises NotFound, and what `with_plan` does.
+        """
+        plan = self.plan(plan_id)
+        changed = replace(plan, **changes)
+        self._check_plan(changed)
+        past = self.document.past
+        if self._terms(changed) == self._terms(plan):
+            changed = replace(changed, items=plan.items)
+        else:
+            changed = replace(changed, version=plan.version + 1)
+            past = (*past, PlanVersion(plan.id, plan.version, plan.price, plan.items))
+        return replace(self.document, plans=_with(self.document.plans, changed), past=past)
+
+    def with_given(self, plan_ids: Iterable[str], feature_ids: Iterable[str]) -> CatalogDocument:
+        """Return the document with these plans and features marked as given; NotFound if one is not there."""
+        document = self.document
+        for feature_id in feature_ids:
+            feature = replace(self.feature(feature_id), given=True)
+            document = replace(document, features=_with(document.features, feature))
+        for plan_id in plan_ids:
+            plan = replace(self.plan(plan_id), given=True)
+            document = replace(document, plans=_with(document.plans, plan))
+        return document
+
+    def without_feature(self, feature_id: str) -> CatalogDocument:
+        """Return the document without the feature; NotFound, Conflict `feature_in_use`."""
+        feature = self.feature(feature_id)
+        user = "customers" if feature.given else self._user_of(feature_id)
+        if user is not None:
+            raise Conflict(
+                f"Feature {feature_id} is used by {user}; it can be archived, not deleted",
+                code="feature_in_use",
+            )
+        features = tuple(feature for feature in self.document.features if feature.id != feature_id)
+        return replace(self.document, features=features)
+
+    def without_plan(self, plan_id: str) -> CatalogDocument:
+        """Return the document without the plan; one that was given to a customer is archived. NotFound."""
+        if self.plan(plan_id).given:
+            return self.with_plan_changed(plan_id, {"archived": True})
+        plans = tuple(plan for plan in self.document.plans if plan.id != plan_id)
+        past = tuple(past for past in self.document.past if past.plan_id != plan_id)
+        return replace(self.document, plans=plans, past=past)
+
+    def _user_of(self, feature_id: str) -> str | None:
+        """Say who needs the feature: a credit system that prices it, or a plan that has it in any of its versions."""
+        for system in self.document.features:
+            if any(cost.feature_id == feature_id for cost in system.credit_schema):
+                return f"credit system {system.id}"
+        for plan_id in self.plans:
+            for plan in self.versions(plan_id):
+                if any(item.feature_id == feature_id for item in plan.items):
+                    return f"version {plan.version} of plan {plan_id}"
+        return None
+
+    def _terms(self, plan: Plan) -> object:
+        """What a customer pays and gets: an item is the same whether its reset is left out or written out."""
+        return plan.price, [replace(item, reset=self.reset_of(item)) for item in plan.items]
+
+    def _check_feature(self, feature: Feature) -> None:
+        is_credit_system = feature.type is FeatureType.CREDIT_SYSTEM
+        if feature.type is not FeatureType.METERED and feature.consumable != is_credit_system:
+            raise InvalidInputs(f"consumable: must be {str(is_credit_system).lower()} for a {feature.type}")
+        if is_credit_system:
+            self._check_credit_schema(feature)
+        elif feature.credit_schema:
+            raise InvalidInputs("credit_schema: only a credit system has one")
+        if feature.type is FeatureType.METERED and feature.consumable:
+            return
+        for system in self.document.features:
+            if any(cost.feature_id == feature.id for cost in system.credit_schema):
+                raise InvalidRequest(
+                    f"{system.id} prices {feature.id}, which must be metered and consumable",
+                    code="invalid_feature",
+                )
+
+    def _check_plan(self, plan: Plan) -> None:
         named: set[str] = set()
-        for item in plan.items:
+        for number, item in enumerate(plan.items):
             if item.feature_id in named:
-                raise InvalidInputs(f"items: feature {item.feature_id} is listed twice")
+                raise InvalidInputs(f"items[{number}]: feature {item.feature_id} is listed twice")
             named.add(item.feature_id)
-            self._check_item(item)
+            self._check_item(item, f"items[{number}]")
         if plan.auto_enable and not plan.is_free:
             raise InvalidInputs("auto_enable: a plan with a price cannot be enabled by itself")
-        return CatalogDocument(self.document.features, (*self.document.plans, plan))
 
     def _check_credit_schema(self, system: Feature) -> None:
         if not system.credit_schema:
@@ -248,14 +379,18 @@ class Catalog:
             if feature and not feature.consumable:
                 raise InvalidRequest(f"credit_schema: {member} is not consumable", code="invalid_feature")
 
-    def _check_item(self, item: PlanItem) -> None:
-        feature = self.feature(item.feature_id)
+    def _check_item(self, item: PlanItem, place: str) -> None:
+        feature = self.features.get(item.feature_id)
+        if feature is None:
+            raise NotFound(
+                f"{place}.feature_id: Feature {item.feature_id} not found", code="feature_not_found"
+            )
         if feature.type is FeatureType.BOOLEAN and (item.included_nanos or item.reset or item.price):
             raise InvalidInputs(
-                f"items: {feature.id} is on or off; it has no included amount, reset or price"
+                f"{place}: {feature.id} is on or off; it has no included amount, reset or price"
             )
         if not feature.consumable and item.reset is not None:
-            raise InvalidInputs(f"items: {feature.id} is not consumable, so it cannot reset")
+            raise InvalidInputs(f"{place}.reset: {feature.id} is not consumable, so it cannot reset")
         price = item.price
         if (
             price is not None
@@ -264,5 +399,17 @@ class Catalog:
             and item.reset != price.recurrence
         ):
             raise InvalidRequest(
-                f"items: a reset of {feature.id} that differs from its price is not supported yet"
+                f"{place}.reset: a reset of {feature.id} that differs from its price is not supported yet"
             )
+
+
+Named = TypeVar("Named", Feature, Plan)
+
+
+def _with(named: tuple[Named, ...], changed: Named) -> tuple[Named, ...]:
+    """Return all of them with one in the place of that of its id."""
+    return tuple(changed if one.id == changed.id else one for one in named)
+
+
+def _as_it_was(plan: Plan, past: PlanVersion) -> Plan:
+    return replace(plan, version=past.version, price=past.price, items=past.items)

@@ -16,7 +16,7 @@ from creditgate.errors import Conflict
 
 
 class Step(NamedTuple):
-    """`open` or `reset` a row to an amount; `close` it; `drop` it, which holds only while nothing is left in it."""
+    """`open`, `reset` or `correct` a row to an amount; `close` it; `drop` it, if nothing is left in it by then."""
 
     action: str
     row_id: str
@@ -33,16 +33,17 @@ class Change(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
 
 
-def next_due(terms: Terms) -> int | None:
+def next_due(customer: Customer, terms: Terms) -> int | None:
     """Return the earliest instant at which something of the customer changes by itself."""
     instants = [row.resets_at for row in terms.rows] + [row.expires_at for row in terms.rows]
     instants += [flag.expires_at for flag in terms.flags]
+    instants += [subscription.expires_at for subscription in customer.subscriptions]
     return min((instant for instant in instants if instant is not None), default=None)
 
 
 def profile_change(record: Record, customer: Customer) -> Change:
     """Return the change that keeps a new document and leaves every row alone."""
-    return Change(due=next_due(record.terms), customer=customer)
+    return Change(due=next_due(customer, record.terms), customer=customer)
 
 
 def rows_change(
@@ -52,23 +53,24 @@ def rows_change(
     opened: Iterable[Row] = (),
     flags: Iterable[Flag] = (),
     closed: Iterable[str] = (),
-    released: Iterable[str] = (),
 ) -> Change:
     """Return the change that opens rows and adds flags, and closes those that belong to the `closed` owners.
 
-    Rows of `released` owners stay with the customer but belong to no plan from now on. Where more than 64 rows would
+    Credits that were bought for good stay with the customer when their owner closes. Where more than 64 rows would
     live, drained rows that never reset give up their place; Conflict `too_many_balances` if that is not enough.
     """
     old = record.terms if record else Terms()
-    closed, released, opened = set(closed), set(released), tuple(opened)
-    steps = [Step("close", row.id) for row in old.rows if row.owner_id in closed and row.id not in released]
-    kept = [
-        msgspec.structs.replace(row, owner_id=None, plan_id=None) if row.id in released else row
-        for row in old.rows
-        if row.owner_id not in closed or row.id in released
-    ]
+    closed, opened = set(closed), tuple(opened)
+    steps, kept = [], []
+    for row in old.rows:
+        if row.owner_id not in closed:
+            kept.append(row)
+        elif row.is_bought_for_good:
+            kept.append(on_its_own(row))
+        else:
+            steps.append(Step("close", row.id))
     if record and len(kept) + len(opened) > ROWS_MAX:
-        drained = [row for row in kept if _is_drained(row, record.balances[row.id])]
+        drained = [row for row in kept if is_drained(row, record.balances[row.id])]
         for row in drained[: len(kept) + len(opened) - ROWS_MAX]:
             kept.remove(row)
             steps.append(Step("drop", row.id))
@@ -77,29 +79,20 @@ def rows_change(
     steps += [Step("open", row.id, row.granted_nanos) for row in opened]
     kept_flags = tuple(flag for flag in old.flags if flag.owner_id not in closed)
     terms = Terms(in_burn_order((*kept, *opened)), (*kept_flags, *flags))
-    return _change(old, terms, steps, customer)
+    return terms_change(record, terms, steps, customer)
 
 
-def forward_change(record: Record) -> Change:
-    """Return the change that brings a customer to `record.now`: expiries, then resets.
-
-    However many periods were missed, a row resets once, into the period that holds now. At a reset the rows that are
-    drained and never reset go.
-    """
-    now, steps, kept = record.now, [], []
-    is_reset = any(row.resets_at is not None and row.resets_at <= now for row in record.terms.rows)
-    for row in record.terms.rows:
-        if row.expires_at is not None and row.expires_at <= now:
-            steps.append(Step("close", row.id))
-        elif row.resets_at is not None and row.resets_at <= now:
-            steps.append(Step("reset", row.id, row.granted_nanos))
-            kept.append(in_period_at(row, now))
-        elif is_reset and _is_drained(row, record.balances[row.id]):
-            steps.append(Step("drop", row.id))
-        else:
-            kept.append(row)
-    flags = tuple(flag for flag in record.terms.flags if flag.expires_at is None or flag.expires_at > now)
-    return _change(record.terms, Terms(in_burn_order(kept), flags), steps, None)
+def terms_change(
+    record: Record | None, terms: Terms, steps: Iterable[Step], customer: Customer | None
+) -> Change:
+    """Return the change to these terms by these steps, with a new document if one is given."""
+    holder = customer or (record.customer if record else None)
+    assert holder is not None, "a customer who is new has a document"
+    old = record.terms.rows if record else ()
+    orders = {row.feature_id: "" for row in old} | order_fields(terms.rows)
+    return Change(
+        due=next_due(holder, terms), customer=customer, terms=terms, orders=orders, steps=tuple(steps)
+    )
 
 
 def in_period_at(row: Row, now: int) -> Row:
@@ -110,10 +103,11 @@ def in_period_at(row: Row, now: int) -> Row:
     return msgspec.structs.replace(row, period=period, resets_at=boundary(row.anchor, row.reset, period + 1))
 
 
-def _is_drained(row: Row, balance_nanos: int) -> bool:
+def on_its_own(row: Row) -> Row:
+    """Return the row as one that belongs to the customer and to no plan."""
+    return msgspec.structs.replace(row, owner_id=None, plan_id=None)
+
+
+def is_drained(row: Row, balance_nanos: int) -> bool:
+    """Say whether the row is used up for good."""
     return balance_nanos == 0 and row.granted_nanos > 0 and row.resets_at is None and not row.may_go_negative
-
-
-def _change(old: Terms, terms: Terms, steps: Iterable[Step], customer: Customer | None) -> Change:
-    orders = {row.feature_id: "" for row in old.rows} | order_fields(terms.rows)
-    return Change(due=next_due(terms), customer=customer, terms=terms, orders=orders, steps=tuple(steps))

@@ -45,6 +45,16 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
         """What the row starts with, what a reset restores, and the most that a refund fills it to."""
         return self.included_nanos + self.prepaid_nanos
 
+    @property
+    def is_bought_for_good(self) -> bool:
+        """Credits that were paid for once: they outlive the plan they were bought with."""
+        return bool(self.prepaid_nanos and self.price and not self.price.recurrence.repeats)
+
+    @property
+    def is_held(self) -> bool:
+        """Seats and the like: not used up but taken and given back, so what is in use survives a change of plans."""
+        return self.reset is None
+
 
 class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
     """An on/off feature that the customer has."""
@@ -64,7 +74,10 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A plan that the customer is on. Its billing periods are `recurrence` from `anchor`; None for a free plan."""
+    """A plan that the customer is on. Its billing periods are `recurrence` from `anchor`; None for a free plan.
+
+    One that was cancelled at `canceled_at` goes on until `expires_at`.
+    """
 
     id: str
     plan_id: str
@@ -76,6 +89,12 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
     auto_enable: bool = False
     recurrence: Recurrence | None = None
     quantity: int = 1
+    canceled_at: int | None = None
+    expires_at: int | None = None
+
+    def has_ended_by(self, now: int) -> bool:
+        """Say whether it is over at this instant."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):

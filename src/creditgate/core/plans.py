@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from creditgate.core.amounts import AMOUNT_MAX, AmountOutOfRange
-from creditgate.core.catalog import Catalog, FeatureType, Plan, PlanItem
+from creditgate.core.catalog import Catalog, FeatureType, Plan, PlanItem, Recurrence
 from creditgate.core.changes import Change, in_period_at, rows_change
 from creditgate.core.customers import Customer, Flag, Purchase, Record, Row, Subscription
 from creditgate.core.periods import MEAN_MS
@@ -94,7 +94,7 @@ def new_customer(
     rows: list[Row] = []
     flags: list[Flag] = []
     for plan in plans:
-        subscription = _subscription(plan, anchor=now, now=now, mint=mint)
+        subscription = subscribed(plan, anchor=now, now=now, mint=mint)
         given = given_by(plan, catalog, {}, owner_id=subscription.id, anchor=now, now=now, mint=mint)
         rows.extend(given.rows)
         flags.extend(given.flags)
@@ -123,7 +123,7 @@ def check_attachable(customer: Customer, catalog: Catalog, plan: Plan) -> Subscr
     replaced = next((s for s in customer.subscriptions if s.group == plan.group and not s.add_on), None)
     if replaced is None:
         return None
-    current = catalog.plan(replaced.plan_id)
+    current = catalog.plan(replaced.plan_id, replaced.plan_version)
     if _price_per_time(plan) < _price_per_time(current):
         raise InvalidRequest(f"Changing from {current.id} to the lower-priced {plan.id} is not supported yet")
     if any(_gives_what_is_held(item, catalog) for item in current.items):
@@ -153,10 +153,8 @@ def attach(
         given = given_by(plan, catalog, quantities, owner_id=purchase.id, anchor=now, now=now, mint=mint)
         customer = msgspec.structs.replace(customer, purchases=(*customer.purchases, purchase))
         return rows_change(record, customer=customer, opened=given.rows, flags=given.flags)
-    recurrence = plan.price.recurrence if plan.price else None
-    keeps_cycle = replaced is not None and recurrence is not None and replaced.recurrence == recurrence
-    anchor = replaced.anchor if replaced is not None and keeps_cycle else now
-    subscription = _subscription(plan, anchor=anchor, now=now, mint=mint)
+    anchor = cycle_anchor(plan, replaced, now)
+    subscription = subscribed(plan, anchor=anchor, now=now, mint=mint)
     given = given_by(plan, catalog, quantities, owner_id=subscription.id, anchor=anchor, now=now, mint=mint)
     others = tuple(s for s in customer.subscriptions if s is not replaced)
     customer = msgspec.structs.replace(customer, subscriptions=(*others, subscription))
@@ -166,11 +164,27 @@ def attach(
         opened=given.rows,
         flags=given.flags,
         closed=[replaced.id] if replaced else [],
-        released=_bought_for_good(record, replaced.id) if replaced else [],
     )
 
 
-def _subscription(plan: Plan, *, anchor: int, now: int, mint: Mint) -> Subscription:
+def billing_cycle(plan: Plan) -> Recurrence | None:
+    """Return how often the plan is paid: the longest of its prices that repeat, None if none does."""
+    prices = [plan.price.recurrence] if plan.price else []
+    prices += [item.price.recurrence for item in plan.items if item.price]
+    repeating = (recurrence for recurrence in prices if recurrence.repeats)
+    return max(repeating, key=lambda cycle: MEAN_MS[cycle.interval] * cycle.count, default=None)
+
+
+def cycle_anchor(plan: Plan, replaced: Subscription | None, now: int) -> int:
+    """Return what the plan's periods hang on: those of the plan that it replaces go on if they are as long."""
+    cycle = billing_cycle(plan)
+    if replaced is not None and cycle is not None and replaced.recurrence == cycle:
+        return replaced.anchor
+    return now
+
+
+def subscribed(plan: Plan, *, anchor: int, now: int, mint: Mint) -> Subscription:
+    """Return the subscription of a customer who gets the plan now; periods hang on `anchor`."""
     return Subscription(
         id=mint("sub"),
         plan_id=plan.id,
@@ -180,17 +194,8 @@ def _subscription(plan: Plan, *, anchor: int, now: int, mint: Mint) -> Subscript
         group=plan.group,
         add_on=plan.add_on,
         auto_enable=plan.auto_enable,
-        recurrence=plan.price.recurrence if plan.price else None,
+        recurrence=billing_cycle(plan),
     )
-
-
-def _bought_for_good(record: Record, owner_id: str) -> list[str]:
-    """Credits that were paid for once outlive the plan they were bought with."""
-    return [
-        row.id
-        for row in record.terms.rows
-        if row.owner_id == owner_id and row.prepaid_nanos and row.price and not row.price.recurrence.repeats
-    ]
 
 
 def _gives_what_is_held(item: PlanItem, catalog: Catalog) -> bool:

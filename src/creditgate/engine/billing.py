@@ -77,7 +77,7 @@ class Billing:
 
         Raises NotFound, InvalidInputs, InvalidRequest, Conflict `plan_already_attached` or `too_many_balances`.
         """
-        catalog = await self._catalogs.having(lambda catalog: catalog.plan(plan_id))
+        catalog = await self._catalogs.giving(plan_ids=[plan_id])
         plan = catalog.plan(plan_id)
         total = sum(line.total_nanos for line in quote(plan, quantities))
         if await self._writer.is_replay(customer_id, _VERB, key):
@@ -143,7 +143,7 @@ class Billing:
 
     async def _offer(self, record: Record, checkout_id: str) -> Offer:
         checkout = _find(record.customer, checkout_id)
-        plan = await self._catalogs.find_plan(checkout.plan_id)
+        plan = await self._catalogs.find_plan(checkout.plan_id, checkout.plan_version)
         return Offer(record.customer, plan, checkout, quote(plan, checkout.quantities))
 
     async def _attached_before(self, customer_id: str, base_url: str, key: CallerKey | None) -> Attached:

@@ -1,35 +1,51 @@
 """The catalog that every call is answered with: read once, kept in memory, replaced when its version moves on.
 
-A worker that does not know a feature or plan reads the catalog again before it says so; every worker looks for a new
-version each REFRESH_TICK_S.
+A worker that does not know a feature or plan reads the catalog again before it says so. Every worker is woken by each
+change, and a change is answered when all have read it (see workers.py).
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 
 from creditgate.balances.store import BalanceStore
+from creditgate.balances.stream import JournalStream
 from creditgate.core.catalog import Catalog, CatalogDocument, Feature, Plan
 from creditgate.core.decisions import Status
 from creditgate.core.journal import SYSTEM_PARTITION, Call
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import NEVER, CallerKey, key_reused
+from creditgate.engine.workers import HEARTBEAT_TICK_MS, Workers
 from creditgate.errors import CreditgateError, NotFound, Undecided
+from creditgate.telemetry import logger
 
-REFRESH_TICK_S = 0.5
 PUT_ROUNDS_MAX = 8  # rounds lost to other writers of the catalog before we give up
 
 _TYPE, _ID = "catalog", "-"
+
+log = logger(__name__)
 
 
 class Catalogs:
     """The current catalog of one environment."""
 
-    def __init__(self, store: BalanceStore, attempts: Attempts, op_ids: OpIds) -> None:
+    def __init__(
+        self,
+        store: BalanceStore,
+        stream: JournalStream,
+        attempts: Attempts,
+        op_ids: OpIds,
+        workers: Workers,
+    ) -> None:
         self._store = store
+        self._stream = stream
         self._attempts = attempts
+        self._workers = workers
         self._op_ids = op_ids
         self._current = Catalog(0, CatalogDocument())
 
@@ -59,26 +75,95 @@ class Catalogs:
         """Return a feature; NotFound `feature_not_found`."""
         return (await self.having(lambda catalog: catalog.feature(feature_id))).feature(feature_id)
 
-    async def find_plan(self, plan_id: str) -> Plan:
-        """Return a plan; NotFound `product_not_found`."""
-        return (await self.having(lambda catalog: catalog.plan(plan_id))).plan(plan_id)
+    async def find_plan(self, plan_id: str, version: int | None = None) -> Plan:
+        """Return a plan, the newest version unless one is named; NotFound `product_not_found`."""
+        return (await self.having(lambda catalog: catalog.plan(plan_id, version))).plan(plan_id, version)
 
     async def create_feature(self, feature: Feature, key: CallerKey | None = None) -> bool:
-        """Add a feature; returns whether this was a replay.
-
-        Raises Conflict `duplicate_feature_id`, InvalidRequest `invalid_feature`.
-        """
-        return await self._put(lambda catalog: catalog.with_feature(feature), "features.create", key)
+        """Add a feature; returns whether this was a replay. Raises what `Catalog.with_feature` does, and KeyReused."""
+        return await self._change("features.create", lambda catalog: catalog.with_feature(feature), key)
 
     async def create_plan(self, plan: Plan, key: CallerKey | None = None) -> bool:
-        """Add a plan; returns whether this was a replay.
+        """Add a plan; returns whether this was a replay. Raises what `Catalog.with_plan` does, and KeyReused."""
+        return await self._change("plans.create", lambda catalog: catalog.with_plan(plan), key)
 
-        Raises InvalidRequest `product_already_exists`, InvalidInputs for items that make no sense.
+    async def update_feature(
+        self, feature_id: str, changes: Mapping[str, Any], key: CallerKey | None = None
+    ) -> bool:
+        """Change fields of a feature; returns whether this was a replay."""
+        return await self._change(
+            "features.update", lambda catalog: catalog.with_feature_changed(feature_id, changes), key
+        )
+
+    async def update_plan(
+        self, plan_id: str, changes: Mapping[str, Any], key: CallerKey | None = None
+    ) -> bool:
+        """Change fields of a plan; returns whether this was a replay. Customers keep the version that they have."""
+        return await self._change(
+            "plans.update", lambda catalog: catalog.with_plan_changed(plan_id, changes), key
+        )
+
+    async def delete_feature(self, feature_id: str, key: CallerKey | None = None) -> bool:
+        """Erase a feature that nothing uses; returns whether this was a replay."""
+        return await self._change("features.delete", lambda catalog: catalog.without_feature(feature_id), key)
+
+    async def delete_plan(self, plan_id: str, key: CallerKey | None = None) -> bool:
+        """Erase a plan, or archive it if it was given to a customer; returns whether this was a replay."""
+        return await self._change("plans.delete", lambda catalog: catalog.without_plan(plan_id), key)
+
+    async def giving(self, *, plan_ids: Sequence[str] = (), feature_ids: Sequence[str] = ()) -> Catalog:
+        """Return a catalog in which these are marked as given: to be called before a customer is given one.
+
+        The mark is made once in the life of a plan or feature. It comes first, so whatever a customer holds can never
+        be erased, whoever deletes what at the same time. NotFound if one is not there.
         """
-        return await self._put(lambda catalog: catalog.with_plan(plan), "plans.create", key)
+
+        def named(catalog: Catalog) -> list[Plan | Feature]:
+            return [*map(catalog.plan, plan_ids), *map(catalog.feature, feature_ids)]
+
+        if not all(one.given for one in named(await self.having(named))):
+            await self._put("catalog.give", lambda catalog: catalog.with_given(plan_ids, feature_ids), None)
+        return self._current
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Keep up with every change, for as long as this worker answers calls."""
+        await self._keep_up()
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            await self._workers.leave()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                seen = await self._stream.last_id(SYSTEM_PARTITION)
+                await self._keep_up()
+                await self._stream.wait(SYSTEM_PARTITION, seen, timeout_ms=HEARTBEAT_TICK_MS)
+            except (CreditgateError, RedisError, OSError) as error:
+                log.warning("catalog_not_followed", reason=str(error))
+                await asyncio.sleep(HEARTBEAT_TICK_MS / 1000)
+
+    async def _keep_up(self) -> None:
+        """Read the catalog if it moved on. This worker announces itself first: from then on, a change waits for it."""
+        known = self._current.version
+        await self._workers.announce(known)
+        if (await self.refresh()).version != known:
+            await self._workers.announce(self._current.version)
+
+    async def _change(
+        self, verb: str, work_out: Callable[[Catalog], CatalogDocument], key: CallerKey | None
+    ) -> bool:
+        is_replay = await self._put(verb, work_out, key)
+        await self._workers.wait_for(self._current.version)
+        return is_replay
 
     async def _put(
-        self, work_out: Callable[[Catalog], CatalogDocument], verb: str, key: CallerKey | None
+        self, verb: str, work_out: Callable[[Catalog], CatalogDocument], key: CallerKey | None
     ) -> bool:
         for _ in range(PUT_ROUNDS_MAX):
             catalog = await self.refresh()
@@ -88,6 +173,8 @@ class Catalogs:
                 if await self._write(b"-", NEVER, verb, key) is Status.REPLAYED:
                     return True
                 raise
+            if document == catalog.document and key is None:
+                return False
             status = await self._write(msgspec.json.encode(document), catalog.version, verb, key)
             if status is not Status.MOVED_ON:
                 await self.refresh()

@@ -88,7 +88,7 @@ class Customers:
         def pin(record: Record) -> Change:
             if frozen_time < record.now:
                 raise InvalidRequest(f"frozen_time: a clock only moves forward, and it is {record.now} now")
-            return Change(due=next_due(record.terms))
+            return Change(due=next_due(record.customer, record.terms))
 
         await self._writer.change(customer_id, pin, verb="advance_test_clock", clock=frozen_time)
         return await self.get(customer_id)
@@ -98,7 +98,7 @@ class Customers:
 
         Raises NotFound, InvalidInputs, Conflict `balance_already_exists` or `too_many_balances`.
         """
-        catalog = await self._catalogs.having(lambda catalog: catalog.feature(grant.feature_id))
+        catalog = await self._catalogs.giving(feature_ids=[grant.feature_id])
         verb = "balances.create"
         if await self._writer.is_replay(grant.customer_id, verb, key):
             return True
@@ -119,6 +119,7 @@ class Customers:
             if not chosen.is_free:
                 raise InvalidRequest(f"auto_enable_plan_id: {chosen.id} has a price")
             plans = (chosen, *(plan for plan in plans if plan.add_on or plan.group != chosen.group))
+        catalog = await self._catalogs.giving(plan_ids=[plan.id for plan in plans])
         now = self._clock.now_ms()
         customer = Customer(
             id=customer_id,

@@ -12,6 +12,7 @@ from creditgate.engine.lease import Lease
 from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError, Undecided
 from creditgate.telemetry import logger
+from creditgate.telemetry.metrics import Metrics
 
 SWEEP_TICK_S = 1.0
 SWEEP_LEASE_MS = 10_000
@@ -31,6 +32,7 @@ class Sweep:
         attempts: Attempts,
         writer: CustomerWriter,
         lease: Lease,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -38,11 +40,13 @@ class Sweep:
         self._attempts = attempts
         self._writer = writer
         self._lease = lease
+        self._metrics = metrics or Metrics()
 
     async def tick(self) -> int:
         """Step at most one page of each partition; returns how many customers were stepped."""
         if not await self._lease.hold():
             return 0
+        self._metrics.sweeps += 1
         stepped = 0
         for partition in self._keys.partitions:
             try:

@@ -10,15 +10,19 @@ from creditgate.balances.clock import RedisClock
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import AmountOutOfRange
-from creditgate.core.changes import Change, forward_change
+from creditgate.core.catalog import Catalog
+from creditgate.core.changes import Change
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Status
+from creditgate.core.forward import forward_change
 from creditgate.core.journal import Call
 from creditgate.engine.attempts import Applied, Attempts
+from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.ids import OpIds, mint
 from creditgate.engine.keys import NEVER, CallerKey, key_reused
 from creditgate.errors import NotFound, Undecided
 from creditgate.telemetry import logger
+from creditgate.telemetry.metrics import Metrics
 
 FORWARD_ROUNDS_MAX = 3
 CHANGE_ROUNDS_MAX = 8  # rounds lost to other writers of the same customer before we give up
@@ -38,13 +42,22 @@ class CustomerWriter:
     """Every change of a customer but `track` goes through here."""
 
     def __init__(
-        self, store: BalanceStore, keys: Keys, clock: RedisClock, attempts: Attempts, op_ids: OpIds
+        self,
+        store: BalanceStore,
+        keys: Keys,
+        clock: RedisClock,
+        attempts: Attempts,
+        catalogs: Catalogs,
+        op_ids: OpIds,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
         self._attempts = attempts
+        self._catalogs = catalogs
         self._op_ids = op_ids
+        self._metrics = metrics or Metrics()
 
     async def read(self, customer_id: str) -> Record | None:
         """Return the customer's record with nothing overdue in it, None if there is no such customer."""
@@ -143,8 +156,10 @@ class CustomerWriter:
         if record.clock is None:
             await self._check_clocks()
         customer_id = record.customer.id
-        call = self._call("forward", 0, None)
-        await self._attempts.write(
+        catalog = await self._catalog_for(record)
+        change = forward_change(record, catalog, mint)
+        call = self._call("forward", catalog.version, None)
+        written = await self._attempts.write(
             self._keys.partition_of(customer_id),
             call.op_id,
             lambda not_after: self._store.forward(
@@ -153,9 +168,19 @@ class CustomerWriter:
                 call=call,
                 uid=record.uid,
                 expected_sequence=record.sequence,
-                change=forward_change(record),
+                change=change,
             ),
         )
+        self._metrics.forward_steps += isinstance(written, Applied) or written.status is Status.OK
+
+    async def _catalog_for(self, record: Record) -> Catalog:
+        """Return the catalog to step by; where a plan ends, what may come in its place is marked as given first."""
+        ended = {s.group for s in record.customer.subscriptions if s.has_ended_by(record.now)}
+        catalog = self._catalogs.current
+        if not ended:
+            return catalog
+        back = [plan.id for plan in catalog.auto_enabled() if plan.group in ended and not plan.add_on]
+        return await self._catalogs.giving(plan_ids=back)
 
     async def _check_clocks(self) -> None:
         """A clock that jumped must not give everybody a month."""

@@ -72,7 +72,7 @@ class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     billing_controls: dict[str, Any]
     subscriptions: tuple[SubscriptionAnswer, ...]
     purchases: tuple[PurchaseAnswer, ...]
-    licenses: tuple[object, ...]
+    licenses: tuple[Any, ...]
     balances: dict[str, BalanceAnswer]
     flags: dict[str, FlagAnswer]
     config: dict[str, Any]

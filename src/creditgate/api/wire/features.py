@@ -1,9 +1,11 @@
 """Features on the wire: what creating one may say, and how one is answered."""
 
+from typing import Any
+
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from creditgate.api.wire.fields import NotYet, Request, named
+from creditgate.api.wire.fields import NotYet, Request, named, only_id
 from creditgate.api.wire.numbers import kept, number
 from creditgate.core.catalog import CreditCost, Feature, FeatureType
 from creditgate.core.ids import check_caller_id, check_catalog_id
@@ -43,52 +45,72 @@ class Display(Request, frozen=True):
     plural: str
 
 
-class CreateFeatureRequest(Request, frozen=True):
-    """`features.create`."""
+class FeatureRequest(Request, frozen=True):
+    """What both creating and updating a feature may say."""
 
     feature_id: str
-    name: str
-    type: FeatureType
     consumable: bool | None = None
-    credit_schema: tuple[CreditCostRequest, ...] = ()
-    event_names: tuple[str, ...] = ()
+    credit_schema: tuple[CreditCostRequest, ...] | None = None
+    event_names: tuple[str, ...] | None = None
     display: Display | None = None
     combine: OnlySum | None = None
     model_markups: NotYet | None = None
     default_markup: NotYet | None = None
     provider_markups: NotYet | None = None
 
+    def fields(self) -> dict[str, Any]:
+        """Return what was said, by the fields of `Feature`."""
+        said: dict[str, Any] = {"consumable": self.consumable, "event_names": self.event_names}
+        for name in self.event_names or ():
+            check_caller_id(name, field="event_names")
+        if self.credit_schema is not None:
+            said["credit_schema"] = tuple(
+                cost.member(f"credit_schema[{place}]") for place, cost in enumerate(self.credit_schema)
+            )
+        if self.display is not None:
+            said["display"] = msgspec.structs.asdict(self.display)
+        return {field: value for field, value in said.items() if value is not None}
+
+
+class CreateFeatureRequest(FeatureRequest, frozen=True, kw_only=True):
+    """`features.create`."""
+
+    name: str
+    type: FeatureType
+
     def feature(self) -> Feature:
         """Return the feature; InvalidInputs where the parts do not fit together."""
-        for name in self.event_names:
-            check_caller_id(name, field="event_names")
-        if self.credit_schema and self.type is not FeatureType.CREDIT_SYSTEM:
-            raise InvalidInputs("credit_schema: only a credit system has one")
-        return Feature(
-            id=check_catalog_id(self.feature_id, field="feature_id"),
-            name=named(self.name),
-            type=self.type,
-            consumable=self._is_consumable(),
-            event_names=self.event_names,
-            credit_schema=tuple(
-                cost.member(f"credit_schema[{place}]") for place, cost in enumerate(self.credit_schema)
-            ),
-            display=msgspec.structs.asdict(self.display) if self.display else None,
-        )
+        said = self.fields() | {"consumable": self._is_consumable()}
+        feature_id = check_catalog_id(self.feature_id, field="feature_id")
+        return Feature(id=feature_id, name=named(self.name), type=self.type, **said)
 
     def _is_consumable(self) -> bool:
         if self.type is FeatureType.METERED:
             if self.consumable is None:
                 raise InvalidInputs("consumable: Please specify whether the feature is consumable")
             return self.consumable
-        is_credit_system = self.type is FeatureType.CREDIT_SYSTEM
-        if self.consumable is not None and self.consumable != is_credit_system:
-            raise InvalidInputs(f"consumable: must be {str(is_credit_system).lower()} for a {self.type}")
-        return is_credit_system
+        return self.type is FeatureType.CREDIT_SYSTEM if self.consumable is None else self.consumable
 
 
-class GetFeatureRequest(Request, frozen=True):
-    """`features.get`."""
+class UpdateFeatureRequest(FeatureRequest, frozen=True):
+    """`features.update`. What is not said stays as it is."""
+
+    name: str | None = None
+    type: FeatureType | None = None
+    archived: bool | None = None
+    new_feature_id: str | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Return what is to be different, by the fields of `Feature`."""
+        only_id(self.feature_id, self.new_feature_id, field="new_feature_id")
+        said: dict[str, Any] = {"type": self.type, "archived": self.archived}
+        if self.name is not None:
+            said["name"] = named(self.name)
+        return self.fields() | {field: value for field, value in said.items() if value is not None}
+
+
+class NamedFeatureRequest(Request, frozen=True):
+    """`features.get` and `features.delete`."""
 
     feature_id: str
 

@@ -5,13 +5,13 @@ floats, since the Python SDK sends `20.0`, until `numbers.py` has seen that they
 sidecar does not do yet has the type `NotYet`: it is refused with 400, unless its value asks for nothing.
 """
 
-import re
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
-from msgspec import Raw, inspect
+from msgspec import Raw
 
+from creditgate.core.shapes import explain
 from creditgate.errors import CreditgateError, InvalidInputs, InvalidRequest
 
 ABSENT = Raw()
@@ -60,6 +60,12 @@ def named(name: str) -> str:
     return name
 
 
+def only_id(current: str, wanted: str | None, *, field: str) -> None:
+    """Refuse another id for a feature or plan: journals, customers and applications know it by this one."""
+    if wanted not in (None, current):
+        raise InvalidRequest(f"{field}: an id never changes; create {wanted} and archive {current}")
+
+
 def own_object(token: Raw, *, field: str, bytes_max: int) -> str:
     """Return an object that is the caller's own affair as compact JSON text; `{}` where none was sent.
 
@@ -102,60 +108,9 @@ def _asks_for_nothing(value: object) -> bool:
     return value is None or value is False or value == "" or value == []
 
 
-# msgspec's message, then where; and its words for JSON's types, which Autumn calls as JavaScript does.
-_MESSAGE = re.compile(r"(?P<text>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
-_MISMATCH = re.compile(r"Expected `.*`, got `(.*)`")
-_STEP = re.compile(r"\.([^.\[]+)|\[")
-_RECEIVED = {"str": "string", "int": "number", "float": "number", "bool": "boolean"}
-
-
 def _explain(error: msgspec.ValidationError, kind: Any) -> CreditgateError:
     """Return the error in Autumn's words: `value: must be a number (received string)`."""
-    match = _MESSAGE.fullmatch(str(error))
-    assert match is not None
-    text, path = match["text"], match["path"] or ""
+    path, text = explain(error, kind)
     if isinstance(error.__cause__, _NotBuilt):
-        return InvalidRequest(f"{path.lstrip('.')}{text} is not supported yet")
-    if missing := _MISSING.fullmatch(text):
-        path = f"{path}.{missing[1]}"
-        text = _expectation(_type_at(kind, path), "undefined")
-    elif mismatch := _MISMATCH.fullmatch(text):
-        text = _expectation(_type_at(kind, path), _RECEIVED.get(mismatch[1], mismatch[1]))
-    elif text.startswith("Invalid enum value"):
-        text = _expectation(_type_at(kind, path), "")
-    return InvalidInputs(f"{path.lstrip('.') or 'input'}: {text}")
-
-
-def _expectation(expected: inspect.Type, received: str) -> str:
-    match expected:
-        case inspect.EnumType():
-            return f"must be one of: {', '.join(member.value for member in expected.cls)}"
-        case inspect.LiteralType():
-            return f"must be one of: {', '.join(map(str, expected.values))}"
-        case inspect.StrType():
-            noun = "a string"
-        case inspect.BoolType():
-            noun = "a boolean"
-        case inspect.StructType() | inspect.DictType():
-            noun = "an object"
-        case inspect.VarTupleType():
-            noun = "an array"
-        case _:
-            noun = "a number"
-    return f"must be {noun} (received {received})"
-
-
-def _type_at(kind: Any, path: str) -> inspect.Type:
-    """Return the type that a request declares at a path like `.items[0].price`."""
-    found = inspect.type_info(kind)
-    for step in _STEP.finditer(path):
-        if isinstance(found, inspect.StructType):
-            found = next(field.type for field in found.fields if field.encode_name == step[1])
-        elif isinstance(found, inspect.VarTupleType):
-            found = found.item_type
-        elif isinstance(found, inspect.DictType):
-            found = found.value_type
-        if isinstance(found, inspect.UnionType):
-            found = next(part for part in found.types if not isinstance(part, inspect.NoneType))
-    return found
+        return InvalidRequest(f"{path}{text} is not supported yet")
+    return InvalidInputs(f"{path or 'input'}: {text}")

@@ -1,14 +1,11 @@
 """Amounts, counts and instants on the wire. An amount is exact text in and exact text out, with no float between."""
 
-from decimal import Decimal
-
 from msgspec import Raw
 
-from creditgate.core.amounts import DECIMALS, format_amount, parse_amount
-from creditgate.core.catalog import Interval, Recurrence
+from creditgate.core.amounts import format_amount, parse_amount, parse_kept
+from creditgate.core.catalog import INTERVAL_COUNT_MAX, Interval, Recurrence
 from creditgate.errors import InvalidInputs
 
-INTERVAL_COUNT_MAX = 120  # with INSTANT_MAX, keeps every boundary within the calendar
 INSTANT_MAX = 7_258_118_400_000  # the year 2200, in Unix ms
 WHOLE_MAX = 2**53 - 1  # beyond, a float cannot tell a number from its neighbours
 
@@ -25,16 +22,9 @@ def amount(token: Raw, *, field: str, default: int) -> int:
 
 
 def kept(token: Raw, *, field: str, default: int = 0) -> int:
-    """Return the nanos of an amount that is kept: not negative, and with 9 decimals at most, so that none is lost."""
+    """Return the nanos of an amount that is kept exactly as it is said, or the default where it was not sent."""
     text = bytes(token)
-    if not text:
-        return default
-    nanos = parse_amount(text, field=field)
-    if nanos < 0:
-        raise InvalidInputs(f"{field}: must be >= 0")
-    if Decimal(text.decode("ascii")) != Decimal(nanos).scaleb(-DECIMALS):
-        raise InvalidInputs(f"{field}: must have at most {DECIMALS} decimals")
-    return nanos
+    return parse_kept(text, field=field) if text else default
 
 
 def whole(value: float, *, field: str, least: int, most: int) -> int:

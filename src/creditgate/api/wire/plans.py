@@ -1,19 +1,26 @@
 """Plans on the wire: what creating one may say, and how one is answered."""
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from creditgate.api.wire.fields import ABSENT, NotYet, Request, named
-from creditgate.api.wire.numbers import kept, number, recurrence
+from creditgate.api.wire.fields import ABSENT, NotYet, Request, named, only_id
+from creditgate.api.wire.numbers import WHOLE_MAX, kept, number, recurrence, whole
 from creditgate.api.wire.requests import ResetRequest, metadata
 from creditgate.core.amounts import NANOS
-from creditgate.core.catalog import Catalog, Interval, ItemPrice, Plan, PlanItem, PlanPrice, Recurrence
+from creditgate.core.catalog import (
+    BillingInterval,
+    Catalog,
+    Interval,
+    ItemPrice,
+    Plan,
+    PlanItem,
+    PlanPrice,
+    Recurrence,
+)
 from creditgate.core.ids import check_caller_id, check_catalog_id
 from creditgate.errors import InvalidInputs
-
-BillingInterval = Literal["one_off", "week", "month", "quarter", "semi_annual", "year"]
 
 
 class OnlyPrepaid(NotYet):
@@ -27,6 +34,12 @@ class PriceRequest(Request, frozen=True):
     interval: BillingInterval
     interval_count: float = 1
     additional_currencies: NotYet | None = None
+
+    def plan_price(self) -> PlanPrice:
+        return PlanPrice(
+            amount_nanos=kept(self.amount, field="price.amount"),
+            recurrence=recurrence(self.interval, self.interval_count, field="price.interval_count"),
+        )
 
 
 class ItemPriceRequest(Request, frozen=True):
@@ -78,54 +91,97 @@ class ItemRequest(Request, frozen=True):
         )
 
 
-class CreatePlanRequest(Request, frozen=True):
-    """`plans.create`. There is no Stripe behind it, so `create_in_stripe` asks for nothing."""
+class PlanRequest(Request, frozen=True):
+    """What both creating and updating a plan may say. There is no Stripe: `create_in_stripe` asks for nothing."""
 
     plan_id: str
-    name: str
     description: str | None = None
     group: str | None = None
-    add_on: bool = False
-    auto_enable: bool = False
-    price: PriceRequest | None = None
-    items: tuple[ItemRequest, ...] = ()
+    add_on: bool | None = None
+    auto_enable: bool | None = None
+    price: PriceRequest | UnsetType | None = UNSET
+    items: tuple[ItemRequest, ...] | None = None
     metadata: Raw = ABSENT
     config: NotYet | None = None
     free_trial: NotYet | None = None
     licenses: NotYet | None = None
     billing_controls: NotYet | None = None
 
+    def fields(self) -> dict[str, Any]:
+        """Return what was said, by the fields of `Plan`; a price of null is none."""
+        said: dict[str, Any] = {
+            "description": self.description,
+            "group": self.group,
+            "add_on": self.add_on,
+            "auto_enable": self.auto_enable,
+        }
+        if self.items is not None:
+            said["items"] = tuple(item.item(f"items[{place}]") for place, item in enumerate(self.items))
+        if bytes(self.metadata) not in (b"", b"null"):
+            said["metadata"] = metadata(self.metadata)
+        said = {field: value for field, value in said.items() if value is not None}
+        if self.price is not UNSET:
+            said["price"] = self.price.plan_price() if self.price else None
+        return said
+
+
+class CreatePlanRequest(PlanRequest, frozen=True, kw_only=True):
+    """`plans.create`."""
+
+    name: str
+
     def plan(self) -> Plan:
         """Return the plan as it was asked for; when it is created is for the engine to say."""
-        return Plan(
-            id=check_catalog_id(self.plan_id, field="plan_id"),
-            name=named(self.name),
-            created_at=0,
-            description=self.description,
-            group=self.group or "",
-            add_on=self.add_on,
-            auto_enable=self.auto_enable,
-            price=self._price(),
-            items=tuple(item.item(f"items[{place}]") for place, item in enumerate(self.items)),
-            metadata=metadata(self.metadata),
-        )
+        plan_id = check_catalog_id(self.plan_id, field="plan_id")
+        return Plan(id=plan_id, name=named(self.name), created_at=0, **self.fields())
 
-    def _price(self) -> PlanPrice | None:
-        if self.price is None:
-            return None
-        return PlanPrice(
-            amount_nanos=kept(self.price.amount, field="price.amount"),
-            recurrence=recurrence(
-                self.price.interval, self.price.interval_count, field="price.interval_count"
-            ),
-        )
+
+class ForceVersion(NotYet):
+    """A change of price or items always makes a version."""
+
+    harmless = (True,)
+
+
+class UpdatePlanRequest(PlanRequest, frozen=True):
+    """`plans.update`. What is not said stays as it is."""
+
+    name: str | None = None
+    archived: bool | None = None
+    new_plan_id: str | None = None
+    force_version: ForceVersion | None = None
+    version: NotYet | None = None
+    all_versions: NotYet | None = None
+    disable_version: NotYet | None = None
+    migration: NotYet | None = None
+    base_plan_id: NotYet | None = None
+    variants: NotYet | None = None
+    update_variant_ids: NotYet | None = None
+    update_license_parents: NotYet | None = None
+    is_default: NotYet | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Return what is to be different, by the fields of `Plan`."""
+        only_id(self.plan_id, self.new_plan_id, field="new_plan_id")
+        said: dict[str, Any] = {} if self.archived is None else {"archived": self.archived}
+        if self.name is not None:
+            said["name"] = named(self.name)
+        return self.fields() | said
 
 
 class GetPlanRequest(Request, frozen=True):
-    """`plans.get`."""
+    """`plans.get`: the newest version unless one is named."""
 
     plan_id: str
-    version: NotYet | None = None
+    version: float | None = None
+
+    def wanted_version(self) -> int | None:
+        return None if self.version is None else whole(self.version, field="version", least=1, most=WHOLE_MAX)
+
+
+class DeletePlanRequest(Request, frozen=True):
+    """`plans.delete`. A plan goes with all its versions, so `all_versions` may be said and changes nothing."""
+
+    plan_id: str
 
 
 class ListPlansRequest(Request, frozen=True):
@@ -133,8 +189,8 @@ class ListPlansRequest(Request, frozen=True):
 
     customer_id: str | None = None
     include_archived: bool = False
+    all_versions: bool = False
     entity_id: NotYet | None = None
-    all_versions: NotYet | None = None
 
     def __post_init__(self) -> None:
         if self.customer_id is not None:

@@ -1,0 +1,113 @@
+"""What falls due by itself: plans end, the free plan of their group comes back, rows expire, rows start again.
+
+At one instant in this order. However long nobody asked, the outcome is that of having stepped at every boundary.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from creditgate.core.burn import in_burn_order
+from creditgate.core.catalog import Catalog, Plan
+from creditgate.core.changes import Change, Step, in_period_at, is_drained, on_its_own, terms_change
+from creditgate.core.customers import Customer, Flag, Record, Row, Subscription, Terms
+from creditgate.core.plans import Mint, given_by, subscribed
+
+
+def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
+    """Return the change that brings a customer to `record.now`.
+
+    However many periods were missed, a row resets once, into the period that holds now. At a reset the rows that are
+    drained and never reset go. What a plan gives that comes back is given even beyond 64 rows: nobody is asking who
+    could be refused.
+    """
+    now = record.now
+    ends = {s.id: s.expires_at or now for s in record.customer.subscriptions if s.has_ended_by(now)}
+    back = _plans_back(record, ends, catalog, mint)
+    steps, kept = [], list(back.rows)
+    is_reset = any(row.period > 0 for row in back.rows)
+    for row in _freed(record.terms.rows, ends):
+        end = _end(row, ends)
+        if row.resets_at is not None and row.resets_at <= now and (end is None or row.resets_at < end):
+            is_reset = True
+        if end is not None and end <= now:
+            steps.append(Step("close", row.id))
+        elif row.resets_at is not None and row.resets_at <= now:
+            steps.append(Step("reset", row.id, row.granted_nanos))
+            kept.append(in_period_at(row, now))
+        else:
+            kept.append(row)
+    for row in list(kept) if is_reset else ():
+        if is_drained(row, record.balances.get(row.id, row.granted_nanos)):
+            kept.remove(row)
+            steps.append(Step("drop", row.id))
+    flags = [flag for flag in record.terms.flags if flag.expires_at is None or flag.expires_at > now]
+    flags = [flag for flag in flags if flag.owner_id not in ends]
+    terms = Terms(in_burn_order(kept), (*flags, *back.flags))
+    return terms_change(record, terms, (*steps, *back.steps), back.customer if ends else None)
+
+
+def plan_in_place_of(ended: Subscription, customer: Customer, catalog: Catalog) -> Plan | None:
+    """Return the free plan that enables itself where this one has ended, None if there is none or another is active."""
+    if ended.add_on or any(s.group == ended.group and not s.add_on for s in customer.subscriptions):
+        return None
+    plans = (plan for plan in catalog.auto_enabled() if plan.group == ended.group and not plan.add_on)
+    plan = next(plans, None)
+    return plan if plan is not None and plan.id != ended.plan_id else None
+
+
+class _Back(NamedTuple):
+    """The customer's document once plans have ended, and what the plans in their place have given."""
+
+    customer: Customer
+    rows: tuple[Row, ...]
+    flags: tuple[Flag, ...]
+    steps: tuple[Step, ...]
+
+
+def _plans_back(record: Record, ends: Mapping[str, int], catalog: Catalog, mint: Mint) -> _Back:
+    customer = record.customer
+    rows: list[Row] = []
+    flags: list[Flag] = []
+    steps: list[Step] = []
+    over = [subscription for subscription in customer.subscriptions if subscription.id in ends]
+    for ended in sorted(over, key=lambda subscription: ends[subscription.id]):
+        others = tuple(s for s in customer.subscriptions if s.id != ended.id)
+        customer = replace(customer, subscriptions=others)
+        plan = plan_in_place_of(ended, customer, catalog)
+        if plan is None:
+            continue
+        since = ends[ended.id]
+        subscription = subscribed(plan, anchor=since, now=since, mint=mint)
+        given = given_by(plan, catalog, {}, owner_id=subscription.id, anchor=since, now=since, mint=mint)
+        customer = replace(customer, subscriptions=(*others, subscription))
+        rows += [in_period_at(row, record.now) for row in given.rows]
+        flags += given.flags
+        steps += [Step("open", row.id, row.granted_nanos) for row in given.rows]
+        steps += _still_in_use(record, ended, given.rows)
+    return _Back(customer, tuple(rows), tuple(flags), tuple(steps))
+
+
+def _still_in_use(record: Record, ended: Subscription, opened: tuple[Row, ...]) -> list[Step]:
+    """Seats that are taken stay taken: how many goes over to the row that is given in place of the old one."""
+    in_use: dict[str, int] = {}
+    for row in record.terms.rows:
+        if row.owner_id == ended.id and row.is_held:
+            used = row.granted_nanos - record.balances[row.id]
+            in_use[row.feature_id] = in_use.get(row.feature_id, 0) + used
+    return [
+        Step("correct", row.id, row.granted_nanos - in_use[row.feature_id])
+        for row in opened
+        if row.is_held and in_use.get(row.feature_id)
+    ]
+
+
+def _freed(rows: tuple[Row, ...], ends: Mapping[str, int]) -> list[Row]:
+    return [on_its_own(row) if row.owner_id in ends and row.is_bought_for_good else row for row in rows]
+
+
+def _end(row: Row, ends: Mapping[str, int]) -> int | None:
+    """Return when the row closes: at its own expiry, or with the plan that gave it."""
+    instants = (row.expires_at, ends.get(row.owner_id or ""))
+    return min((instant for instant in instants if instant is not None), default=None)

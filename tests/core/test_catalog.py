@@ -1,0 +1,159 @@
+"""The catalog: what follows from it for a call, and what it refuses to hold."""
+
+import msgspec
+import pytest
+
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Catalog, CatalogDocument, Feature, Interval, Plan, Pool, Recurrence
+from creditgate.errors import Conflict, CreditgateError, InvalidInputs, InvalidRequest, NotFound
+from tests.core.words import DAY, MONTH, NOW, ONE_OFF, boolean, catalog, feature, item, nanos, plan, system
+
+FEATURES = (
+    feature("a", event_names=("click", "key")),
+    feature("b", event_names=("click",)),
+    feature("seats", consumable=False),
+    boolean("sso"),
+    system("one", a="0.2", b="0.6"),
+    system("two", a="2"),
+)
+
+
+def test_pools_are_the_feature_and_then_its_systems() -> None:
+    """A call draws on the own rows at one to one, then on each system that prices the feature, the first made first."""
+    made = catalog(*FEATURES)
+    assert made.pools("a") == (Pool("a", NANOS), Pool("one", nanos("0.2")), Pool("two", nanos("2")))
+    assert made.pools("b") == (Pool("b", NANOS), Pool("one", nanos("0.6")))
+    assert made.pools("one") == (Pool("one", NANOS),)
+
+
+def test_system_may_price_what_comes_later() -> None:
+    """A system may name a feature that does not exist yet; once it does, it is priced."""
+    made = catalog(system("one", later="3"), feature("later"))
+    assert made.pools("later") == (Pool("later", NANOS), Pool("one", nanos("3")))
+
+
+def test_event_counts_for_every_feature_that_lists_it() -> None:
+    """One event name may stand for several features; an unknown one for none."""
+    made = catalog(*FEATURES)
+    assert [f.id for f in made.features_of_event("click")] == ["a", "b"]
+    assert [f.id for f in made.features_of_event("key")] == ["a"]
+    assert made.features_of_event("a") == ()
+
+
+def test_unknown_names() -> None:
+    """What does not exist is named with its own code, which callers tell apart."""
+    made = catalog(*FEATURES)
+    with pytest.raises(NotFound) as refusal:
+        made.feature("x")
+    assert (refusal.value.code, refusal.value.message) == ("feature_not_found", "Feature x not found")
+    with pytest.raises(NotFound) as refusal:
+        made.pools("x")
+    assert refusal.value.code == "feature_not_found"
+    with pytest.raises(NotFound) as refusal:
+        made.plan("x")
+    assert (refusal.value.code, refusal.value.message) == ("product_not_found", "Product x not found")
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "code"),
+    [
+        (feature("a"), Conflict, "duplicate_feature_id"),
+        (boolean("a"), Conflict, "duplicate_feature_id"),
+        (system("s"), InvalidRequest, "invalid_feature"),
+        (
+            msgspec.structs.replace(system("s", a="1"), credit_schema=system("s", a="1").credit_schema * 2),
+            InvalidRequest,
+            "invalid_feature",
+        ),
+        (system("s", s="1"), InvalidRequest, "invalid_feature"),
+        (system("s", one="1"), InvalidRequest, "invalid_feature"),
+        (system("s", sso="1"), InvalidRequest, "invalid_feature"),
+        (system("s", seats="1"), InvalidRequest, "invalid_feature"),
+        (plan("old"), InvalidRequest, "product_already_exists"),
+        (plan("p", item("a"), item("b"), item("a")), InvalidInputs, "invalid_inputs"),
+        (plan("p", item("x")), NotFound, "feature_not_found"),
+        (plan("p", item("sso", "1")), InvalidInputs, "invalid_inputs"),
+        (plan("p", item("sso", reset=MONTH)), InvalidInputs, "invalid_inputs"),
+        (plan("p", item("sso", price="1")), InvalidInputs, "invalid_inputs"),
+        (plan("p", item("seats", "1", reset=MONTH)), InvalidInputs, "invalid_inputs"),
+        (plan("p", item("seats", "1", reset=ONE_OFF)), InvalidInputs, "invalid_inputs"),
+        (plan("p", price="1", auto_enable=True), InvalidInputs, "invalid_inputs"),
+        (plan("p", item("a", price="1"), auto_enable=True), InvalidInputs, "invalid_inputs"),
+        (plan("p", item("a", reset=DAY, price="1", every=MONTH)), InvalidRequest, "invalid_request"),
+        (plan("p", item("a", reset=MONTH, price="1", every=ONE_OFF)), InvalidRequest, "invalid_request"),
+    ],
+)
+def test_refusals(word: Feature | Plan, error: type[CreditgateError], code: str) -> None:
+    """What makes no sense, or is not built, is refused when it is written and not when a customer meets it."""
+    made = catalog(*FEATURES, plan("old"))
+    with pytest.raises(error) as refusal:
+        made.with_feature(word) if isinstance(word, Feature) else made.with_plan(word)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        boolean("new"),
+        feature("new", consumable=False),
+        system("new", a="0", later="0.000000001"),
+        plan("new"),
+        plan(
+            "new", item("sso"), item("seats", "3"), item("a", "1", reset=DAY), item("one", "5", reset=MONTH)
+        ),
+        plan("new", item("a", reset=MONTH, price="1", every=MONTH), item("b", price="1", pack="100")),
+        plan("new", item("a", reset=ONE_OFF, price="1", every=MONTH), price="0"),
+        plan("new", item("one", "5", reset=MONTH), auto_enable=True),
+    ],
+)
+def test_next_version_has_the_word_at_the_end(word: Feature | Plan) -> None:
+    """What is added stands last, nothing else changes, and the version before is as it was."""
+    made = catalog(*FEATURES)
+    document = made.with_feature(word) if isinstance(word, Feature) else made.with_plan(word)
+    assert document != made.document
+    words: list[Feature | Plan] = [*document.features, *document.plans]
+    assert [w for w in words if w != word] == list(FEATURES)
+    assert words.count(word) == 1
+    assert made.document.features == FEATURES
+
+
+def test_document_survives_the_way_through_redis() -> None:
+    """What another worker reads is the catalog that was written."""
+    document = catalog(
+        *FEATURES, plan("p", item("a", "0.5", reset=Recurrence(Interval.DAY, 3)), price="1")
+    ).document
+    assert msgspec.json.decode(msgspec.json.encode(document), type=CatalogDocument) == document
+    assert Catalog(7, document).version == 7
+
+
+def test_new_customers_start_on_the_first_free_plan_of_each_group() -> None:
+    """Of several plans for everybody only one main plan per group is given, but every add-on."""
+    made = catalog(
+        plan("off"),
+        plan("gone", auto_enable=True, archived=True),
+        plan("first", auto_enable=True),
+        plan("second", auto_enable=True),
+        plan("gift", auto_enable=True, add_on=True),
+        plan("other", auto_enable=True, group="b"),
+        plan("gift2", auto_enable=True, add_on=True, group="b"),
+    )
+    assert [p.id for p in made.auto_enabled()] == ["first", "gift", "other", "gift2"]
+
+
+@pytest.mark.parametrize(
+    ("word", "is_one_off", "is_free"),
+    [
+        (plan("p"), False, True),
+        (plan("p", item("a", "5", reset=MONTH)), False, True),
+        (plan("p", item("a", "5")), False, True),
+        (plan("p", price="10"), False, False),
+        (plan("p", price="10", every=ONE_OFF), True, False),
+        (plan("p", item("a", price="1")), True, False),
+        (plan("p", item("a", price="1"), item("b", price="1", every=MONTH)), False, False),
+        (plan("p", item("a", price="1"), price="10"), False, False),
+    ],
+)
+def test_kinds_of_plans(word: Plan, *, is_one_off: bool, is_free: bool) -> None:
+    """A plan is bought once if nothing of it is ever paid again; it is free if nothing of it is paid at all."""
+    assert (word.is_one_off, word.is_free) == (is_one_off, is_free)
+    assert word.created_at == NOW
