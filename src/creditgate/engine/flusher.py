@@ -18,6 +18,7 @@ from creditgate.errors import CreditgateError
 from creditgate.ledger.database import EntriesRefused
 from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
 from creditgate.telemetry import logger
+from creditgate.telemetry.metrics import Metrics
 
 BATCH_ENTRIES = 500  # of one partition in one transaction; with 9 partitions, well under a second of SQLite
 FLUSH_TICK_S = 0.1  # how long the last entry of a quiet stream waits
@@ -31,11 +32,19 @@ log = logger(__name__)
 class Flusher:
     """Moves the journal of all partitions from Redis to SQL."""
 
-    def __init__(self, keys: Keys, stream: JournalStream, ledger: Ledger, lease: Lease) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        stream: JournalStream,
+        ledger: Ledger,
+        lease: Lease,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._partitions = (SYSTEM_PARTITION, *keys.partitions)
         self._stream = stream
         self._ledger = ledger
         self._lease = lease
+        self._metrics = metrics or Metrics()
         self._positions: dict[str, Position] | None = None
         self._stopping = asyncio.Event()
 
@@ -72,6 +81,7 @@ class Flusher:
         finally:
             self._positions = None  # a commit whose answer was lost may have moved them
         for batch in batches:
+            self._metrics.flushed(batch.entries, batch.poison)
             await self._stream.trim(batch.partition, batch.upto)
         self._positions = positions | {batch.partition: _position_after(batch) for batch in batches}
         return sum(len(batch.entries) + len(batch.poison) for batch in batches)
@@ -97,6 +107,7 @@ class Flusher:
                 except EntriesRefused as error:
                     poison = Poison(found.stream_id, {"entry": repr(found)}, error.message)
                     self._ledger.append([msgspec.structs.replace(one, poison=(poison,))])
+                    self._metrics.poison += 1
             after = found.stream_id
         self._ledger.append([msgspec.structs.replace(batch, after=after, entries=(), poison=())])
 
@@ -112,6 +123,7 @@ class Flusher:
             return RETRY_WAIT_S
         except (CreditgateError, RedisError, OSError) as error:
             log.error("flush_failed", reason=str(error))
+            self._metrics.flush_failures += 1
             return RETRY_WAIT_S
         return 0.0 if count >= BATCH_ENTRIES else FLUSH_TICK_S
 

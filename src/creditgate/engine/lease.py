@@ -22,6 +22,10 @@ class Lease:
         except (Unknown, Unavailable):
             return False
 
+    async def is_free(self) -> bool:
+        """Say whether no other process has it, without taking it; raises what the store raises."""
+        return await self._store.lease(name=self._name, holder=self._holder, ttl_ms=0)
+
     async def release(self) -> None:
         """Give it back, if it is ours and Redis answers."""
         try:

@@ -19,6 +19,7 @@ from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import CallerKey, key_reused
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
 from creditgate.errors import InvalidRequest, NotFound, Undecided
+from creditgate.telemetry.metrics import Metrics
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -51,6 +52,7 @@ class Meter:
         catalogs: Catalogs,
         history: History,
         op_ids: OpIds,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -59,12 +61,18 @@ class Meter:
         self._catalogs = catalogs
         self._history = history
         self._op_ids = op_ids
+        self._metrics = metrics or Metrics()
 
     async def check(self, *, customer_id: str, feature_id: str, required_nanos: int) -> Decision:
         """Say whether the customer can afford so many units now; takes nothing.
 
         Raises NotFound `feature_not_found` or `customer_not_found`, AmountOutOfRange, Undecided.
         """
+        return await self._metrics.decided(
+            "check", feature_id, self._check(customer_id, feature_id, required_nanos)
+        )
+
+    async def _check(self, customer_id: str, feature_id: str, required_nanos: int) -> Decision:
         catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
         feature = catalog.feature(feature_id)
         needs = _needs(catalog, feature, required_nanos)
@@ -82,6 +90,9 @@ class Meter:
         Raises NotFound `feature_not_found` or `customer_not_found`, InvalidRequest, AmountOutOfRange, KeyReused,
         Undecided.
         """
+        return await self._metrics.decided(usage.verb, usage.feature_id, self._track(usage))
+
+    async def _track(self, usage: Usage) -> Decision:
         catalog, feature = await self._resolve(usage)
         if usage.verb == "check" and feature.type is FeatureType.BOOLEAN:
             raise InvalidRequest(f"Feature {feature.id} is on or off; it cannot be used up with send_event")

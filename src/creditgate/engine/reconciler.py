@@ -128,21 +128,23 @@ class Reconciler:
             states = await asyncio.to_thread(self._states, partition, page)
             for first in range(0, len(states), RESTORES_AT_ONCE):
                 some = states[first : first + RESTORES_AT_ONCE]
-                await asyncio.gather(*(self._restore_customer(state) for state in some))
+                await asyncio.gather(*(self._restore_customer(state, last) for state in some))
             self.customers_restored += len(states)
             self._progress(self.customers_restored)
         return len(customer_ids)
 
-    async def _restore_customer(self, state: CustomerState) -> None:
+    async def _restore_customer(self, state: CustomerState, stood_at: StreamId) -> None:
         documents = {document.type: document.text for document in state.documents}
-        terms = msgspec.json.decode(documents["terms"], type=Terms)
+        customer = msgspec.json.decode(documents["customer"], type=Customer | None)
+        terms = msgspec.json.decode(documents["terms"], type=Terms) if customer else Terms()
         amounts = {row.row_id: row.after_nanos for row in state.rows}
         await self._store.restore(
+            stood_at=stood_at,
             customer_id=state.customer_id,
             uid=state.uid or "",
             sequence=state.sequence,
             clock=state.pinned_at,
-            customer=msgspec.json.decode(documents["customer"], type=Customer),
+            customer=customer,
             terms=terms,
             balances={row.id: amounts[row.id] for row in terms.rows},
         )

@@ -1,0 +1,136 @@
+"""Moving the data to other servers: the history entry by entry, then Redis filled from it, then both sides proven.
+
+Nobody may work on the data meanwhile. If it is interrupted, the same command goes on where it stopped, and until then
+no sidecar starts on the half of it: the journal in the target's Redis bears a name that the target's SQL does not know.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from redis.asyncio import Redis
+
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import ServerGuard, server_run_id
+from creditgate.balances.keys import Keys
+from creditgate.balances.store import BalanceStore
+from creditgate.balances.stream import JournalStream
+from creditgate.core.journal import SYSTEM_PARTITION
+from creditgate.engine.drain import drained, flushing, last_ids
+from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
+from creditgate.engine.instance import Instance, read_instance
+from creditgate.engine.lease import Lease
+from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.verify import Proof, Verifier
+from creditgate.errors import StartupError
+from creditgate.ledger.store import Batch, Ledger, Position
+
+ENTRIES_PAGE = 1_000  # of one partition in one transaction
+MOVING = "moving"  # the name of the target's system journal until everything has arrived
+QUIET_S = 2.5  # a sidecar that runs asks for the flush lease each second, and renews it sooner
+LEASE_POLL_S = 0.1
+
+Counter = Callable[[str], AbstractContextManager[Callable[[int], None]]]
+
+
+class Side:
+    """Redis and SQL of one environment, where it is or where it goes."""
+
+    def __init__(self, redis: "Redis", keys: Keys, ledger: Ledger) -> None:
+        self.redis = redis
+        self.keys = keys
+        self.ledger = ledger
+        self.store = BalanceStore(redis, keys, RedisClock())
+        self.stream = JournalStream(redis, keys)
+
+    async def prove(self, counter: Counter) -> Proof:
+        """Verify the books of this side."""
+        with counter("customers checked") as count:
+            return await Verifier(self.redis, self.keys, self.store, self.stream, self.ledger).verify(count)
+
+
+async def move(source: Side, target: Side, instance: Instance, counter: Counter) -> Proof:
+    """Copy everything to the target, and return the proof of it; the source stays as it is.
+
+    Raises StartupError while a sidecar works on the source, if its books do not hold, or if the target holds anything
+    but the beginning of the same history. `counter` shows a number that grows.
+    """
+    lease = Lease(source.store, "flush", ttl_ms=FLUSH_LEASE_MS)
+    await _check_alone(lease)
+    async with flushing(Flusher(source.keys, source.stream, source.ledger, lease)):
+        await drained(source.keys, source.stream, source.ledger)
+        positions = await asyncio.to_thread(source.ledger.positions)
+        await _check_target(source, target, instance, positions)
+        before = await source.prove(counter)
+        if not before.holds:
+            raise StartupError(
+                "The books of this data do not hold, so it stays where it is: see creditgate verify."
+            )
+        await target.stream.rename(SYSTEM_PARTITION, MOVING)
+        with counter("entries copied") as count:
+            await _copy(source.ledger, target.ledger, positions, count)
+        await target.stream.rename(SYSTEM_PARTITION, positions[SYSTEM_PARTITION].epoch)
+        with counter("customers put into Redis") as count:
+            await Reconciler(
+                target.redis, target.keys, RedisClock(), target.ledger, ServerGuard(), count
+            ).run()
+        after = await target.prove(counter)
+        now_at = await last_ids(source.keys, source.stream)
+    if any(now_at[name] > position.stream_id for name, position in positions.items()):
+        raise StartupError("A sidecar has worked on this data meanwhile: stop it, then move what it added.")
+    if not after.holds or (after.customers, after.entries) != (before.customers, before.entries):
+        raise StartupError("The copy is not what the data is: see creditgate verify, there and here.")
+    return after
+
+
+async def _check_alone(lease: Lease) -> None:
+    """Raise StartupError unless the flush lease stays free for as long as a sidecar would leave it.
+
+    One that was killed a moment ago still has it for a few seconds.
+    """
+    began = free_since = time.monotonic()
+    while time.monotonic() - free_since < QUIET_S:
+        if not await lease.is_free():
+            free_since = time.monotonic()
+            if free_since - began > FLUSH_LEASE_MS / 1000 + QUIET_S:
+                raise StartupError("A sidecar is working on this data; stop it first.")
+        await asyncio.sleep(LEASE_POLL_S)
+
+
+async def _check_target(
+    source: Side, target: Side, instance: Instance, positions: dict[str, Position]
+) -> None:
+    """Raise StartupError if the target is the source, or holds what is not the beginning of the same history."""
+    same_server = await server_run_id(source.redis) == await server_run_id(target.redis)
+    if same_server and source.keys.prefix == target.keys.prefix:
+        raise StartupError("--to-redis is where this data is already; --to-prefix would set it apart.")
+    found = await read_instance(target.redis, target.keys.prefix)
+    epochs = {name: await target.stream.epoch(name) for name in positions}
+    if found not in (None, instance) or any(
+        epochs[name] not in (None, MOVING, position.epoch) for name, position in positions.items()
+    ):
+        raise StartupError(
+            "--to-redis holds other data of creditgate; name another server, or a --to-prefix."
+        )
+    for name, position in (await asyncio.to_thread(target.ledger.positions)).items():
+        if name not in positions or positions[name].epoch != position.epoch:
+            raise StartupError("--to-database holds other data of creditgate; name an empty database.")
+        if position.stream_id > positions[name].stream_id:
+            raise StartupError("--to-database is ahead of this data: a sidecar works on it already.")
+
+
+async def _copy(
+    source: Ledger, target: Ledger, positions: dict[str, Position], count: Callable[[int], None]
+) -> None:
+    """Append to the target what it does not have, page by page; the system first, for it says what the data is."""
+    copied = 0
+    for goal in sorted(positions.values(), key=lambda position: position.partition != SYSTEM_PARTITION):
+        at = (await asyncio.to_thread(target.adopt, goal.partition, goal.epoch)).stream_id
+        while at < goal.stream_id:
+            entries = await asyncio.to_thread(source.entries, goal.partition, at, limit=ENTRIES_PAGE)
+            upto = entries[-1].stream_id if len(entries) == ENTRIES_PAGE else goal.stream_id
+            page = Batch(goal.partition, goal.epoch, at, upto, entries)
+            await asyncio.to_thread(target.append, [page])
+            at, copied = upto, copied + len(entries)
+            count(copied)

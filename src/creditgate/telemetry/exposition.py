@@ -1,0 +1,152 @@
+"""The numbers in Prometheus's words: every name, its help and its labels. docs/operations.md has the same table."""
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from creditgate import __version__
+from creditgate.core.amounts import NANOS
+from creditgate.telemetry.metrics import BOUNDS_S, Histogram, Metrics
+
+
+class Readings(NamedTuple):
+    """What is not counted but read when somebody asks. What waits in the streams is unknown while Redis is away."""
+
+    parts: Mapping[str, str]  # by name: `ok`, or what it lacks
+    catalog_version: int
+    waiting: "Waiting | None"
+
+
+class Waiting(NamedTuple):
+    """The entries of the journal that are in Redis and not yet in SQL."""
+
+    entries: int
+    oldest_s: float
+
+
+def exposed(metrics: Metrics, readings: Readings, accept: str) -> tuple[bytes, str]:
+    """Return the page and its content type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
+    registry = CollectorRegistry()
+    registry.register(_Numbers(metrics, readings))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class _Numbers(Collector):
+    def __init__(self, metrics: Metrics, readings: Readings) -> None:
+        self._metrics = metrics
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _decisions(self._metrics)
+        yield from _redis(self._metrics)
+        yield from _journal(self._metrics, self._readings.waiting)
+        yield from _process(self._metrics, self._readings)
+
+
+def _decisions(metrics: Metrics) -> Iterator[Metric]:
+    yield _counter(
+        "creditgate_decisions",
+        "Answers to check and track; outcome is allowed, denied, undecided or replayed.",
+        ("verb", "feature", "outcome"),
+        metrics.decisions.items(),
+    )
+    yield _histogram(
+        "creditgate_decision_duration_seconds",
+        "From a check or track that was understood to its answer.",
+        "verb",
+        metrics.decision_s,
+    )
+    for name, text, nanos in (
+        ("creditgate_taken", "Taken from balances of a feature, in its own unit.", metrics.taken_nanos),
+        ("creditgate_given_back", "Given back by negative values, likewise.", metrics.given_back_nanos),
+    ):
+        amounts = (((feature,), value / NANOS) for feature, value in nanos.items())
+        yield _counter(name, text, ("feature",), amounts)
+
+
+def _redis(metrics: Metrics) -> Iterator[Metric]:
+    yield _histogram(
+        "creditgate_redis_duration_seconds",
+        "Calls to Redis by script or operation.",
+        "operation",
+        metrics.redis_s,
+    )
+    yield _counter(
+        "creditgate_redis_errors",
+        "Calls to Redis that failed; CancelledError is one that we stopped waiting for.",
+        ("operation", "kind"),
+        metrics.redis_errors.items(),
+    )
+
+
+def _journal(metrics: Metrics, waiting: Waiting | None) -> Iterator[Metric]:
+    if waiting is not None:
+        yield GaugeMetricFamily(
+            "creditgate_flush_lag_entries",
+            "Entries of the journal in Redis that SQL does not have yet: the length of the streams.",
+            value=waiting.entries,
+        )
+        yield GaugeMetricFamily(
+            "creditgate_flush_lag_seconds",
+            "Age of the oldest of them, 0 without any.",
+            value=waiting.oldest_s,
+        )
+    for name, text, value in (
+        ("creditgate_flush_entries", "Entries moved to SQL by this process.", metrics.entries_flushed),
+        ("creditgate_flush_rows", "Rows that they became.", metrics.rows_flushed),
+        (
+            "creditgate_flush_failures",
+            "Batches that SQL or Redis refused; each is tried again.",
+            metrics.flush_failures,
+        ),
+        ("creditgate_poison", "Messages set aside because they cannot be stored.", metrics.poison),
+        ("creditgate_forward_steps", "Customers stepped over what fell due.", metrics.forward_steps),
+        ("creditgate_sweeps", "Looks at the due indexes of all partitions.", metrics.sweeps),
+    ):
+        yield CounterMetricFamily(name, text, value=value)
+
+
+def _process(metrics: Metrics, readings: Readings) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "creditgate_catalog_version",
+        "The catalog that calls are answered with.",
+        value=readings.catalog_version,
+    )
+    up = GaugeMetricFamily("creditgate_up", "1 while a part answers.", labels=["part"])
+    for part, state in readings.parts.items():
+        up.add_metric([part], state == "ok")
+    yield up
+    build = GaugeMetricFamily("creditgate_build_info", "Always 1.", labels=["version", "python"])
+    build.add_metric([__version__, platform.python_version()], 1)
+    yield build
+
+
+def _counter(
+    name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
+) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for names, value in values:
+        family.add_metric(names, value)
+    return family
+
+
+def _histogram(name: str, text: str, label: str, histograms: Mapping[str, Histogram]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=[label])
+    for value, histogram in histograms.items():
+        family.add_metric([value], _cumulative(histogram), histogram.sum_s)
+    return family
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    buckets: list[tuple[str, float]] = []
+    total = 0
+    for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), histogram.counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets

@@ -1,0 +1,109 @@
+"""What this process counts: plain integers, added to where things happen. `exposition.py` gives them their names.
+
+Nothing here names a customer. A feature is named once something was decided about it, which only a feature of the
+catalog can be; until then it is `other`.
+"""
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Sequence, Sized
+from time import perf_counter
+from types import TracebackType
+
+from creditgate.core.decisions import Decision
+from creditgate.core.journal import Entry
+from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, KeyReused, NotFound
+
+BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+OTHER = "other"
+
+_CALLERS_MISTAKES = (InvalidInputs, InvalidRequest, NotFound, Conflict, KeyReused)
+
+
+class Histogram:
+    """How often something took how long; `counts` has one place more than BOUNDS_S, for what took longer than all."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+
+class Metrics:
+    """Everything that is counted, from the start of the process."""
+
+    def __init__(self) -> None:
+        self.decisions: Counter[tuple[str, str, str]] = Counter()  # by verb, feature and outcome
+        self.decision_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by verb
+        self.taken_nanos: Counter[str] = Counter()  # by the feature whose balance it was, in its own unit
+        self.given_back_nanos: Counter[str] = Counter()
+        self.redis_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by operation
+        self.redis_errors: Counter[tuple[str, str]] = Counter()  # by operation and kind of error
+        self.entries_flushed = 0
+        self.rows_flushed = 0
+        self.poison = 0
+        self.flush_failures = 0
+        self.forward_steps = 0
+        self.sweeps = 0
+        self._features: set[str] = set()
+
+    async def decided(self, verb: str, feature_id: str | None, work: Awaitable[Decision]) -> Decision:
+        """Await a decision, time it and count its outcome. What the caller got wrong is none, and not counted."""
+        began = perf_counter()
+        try:
+            decision = await work
+        except _CALLERS_MISTAKES:
+            raise
+        except Exception:
+            self.decisions[verb, feature_id if feature_id in self._features else OTHER, "undecided"] += 1
+            self.decision_s[verb].add(perf_counter() - began)
+            raise
+        self.decision_s[verb].add(perf_counter() - began)
+        self._count(verb, decision)
+        return decision
+
+    def redis_call(self, operation: str) -> "RedisCall":
+        """Time one call to Redis, from `with` to its end; an error is counted by its class."""
+        return RedisCall(self, operation)
+
+    def flushed(self, entries: Sequence[Entry], poison: Sized) -> None:
+        """Count what one batch brought to SQL."""
+        self.entries_flushed += len(entries)
+        self.rows_flushed += sum(len(entry.items) for entry in entries)
+        self.poison += len(poison)
+
+    def _count(self, verb: str, decision: Decision) -> None:
+        self._features.add(decision.feature_id)
+        if decision.is_replay:
+            self.decisions[verb, decision.feature_id, "replayed"] += 1
+            return
+        self.decisions[verb, decision.feature_id, "allowed" if decision.allowed else "denied"] += 1
+        if decision.moved:
+            owners = {row.id: row.feature_id for row in decision.terms.rows}
+            for row_id, delta_nanos in decision.moved:
+                counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
+                counter[owners.get(row_id, OTHER)] += abs(delta_nanos)
+
+
+class RedisCall:
+    """A `with` block around one call."""
+
+    __slots__ = ("_began", "_metrics", "_operation")
+
+    def __init__(self, metrics: Metrics, operation: str) -> None:
+        self._metrics = metrics
+        self._operation = operation
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._metrics.redis_s[self._operation].add(perf_counter() - self._began)
+        if kind is not None:
+            self._metrics.redis_errors[self._operation, kind.__name__] += 1
