@@ -1,6 +1,8 @@
 """The command line. A setting is the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
 
 import asyncio
+import re
+import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -159,6 +161,59 @@ def rebuild(
     print(f"{restored} customers put back" if restored else "Redis has everything that SQL has")
 
 
+@app.command
+def backup(
+    directory: Annotated[Path, Parameter(help="Where to; it must not exist yet.")],
+    *,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Copy the ledger and the key, complete as of now, beside a running sidecar or with nothing running."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    made = _run(operations.backup(settings, directory))
+    print(f"backed up into {directory}: environment {made.environment}, {made.partitions} partitions")
+
+
+@app.command
+def restore(
+    directory: Annotated[Path, Parameter(help="The backup.")],
+    *,
+    data_dir: Annotated[Path, Parameter(help="The data directory to make; it must not exist yet.")],
+) -> None:
+    """Make a data directory from a backup; the next `serve` fills Redis from it."""
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    found = _run(operations.restore(directory, data_dir))
+    print(f"restored the data of {found.made_at:%Y-%m-%d %H:%M:%S} UTC; start it with:")
+    print(f"creditgate serve --data-dir {data_dir}")
+
+
+@app.command
+def move(
+    *,
+    to_redis: Annotated[str, Parameter(help="The Redis to move to: redis://, rediss:// or unix:// URL.")],
+    to_database: Annotated[str, Parameter(help="The database to move to: sqlite:/// or postgresql:// URL.")],
+    to_prefix: Prefix = _DEFAULTS.prefix,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Copy the data to other servers and prove the copy. The sidecar must be stopped; interrupted, run it again."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    to = Settings(data_dir=data_dir, redis=to_redis, database=to_database, prefix=to_prefix)
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    proof = _run(operations.move(settings, to, _counter))
+    print(f"{proof.customers} customers, {proof.entries} entries: both sides hold, and are the same.")
+    print("Start the sidecar on the new servers, and on the old ones no more:")
+    print(_serve_line(to))
+
+
 def demo_text(base_url: str, key_file: Path) -> str:
     """Return three curl lines that work as they stand: make a customer, check, track."""
 
@@ -177,6 +232,18 @@ def demo_text(base_url: str, key_file: Path) -> str:
             curl("balances.track", '{"customer_id": "user_123", "feature_id": "basic_messages", "value": 2}'),
         ]
     )
+
+
+def _serve_line(settings: Settings) -> str:
+    """Return the command that serves these servers; passwords are for their owner to put in."""
+
+    def shown(url: str | None) -> str:
+        return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:PASSWORD@", url or "")
+
+    words = ["--data-dir", str(settings.data_dir), "--redis", shown(settings.redis)]
+    words += ["--database", shown(settings.database)]
+    words += ["--prefix", settings.prefix] if settings.prefix != _DEFAULTS.prefix else []
+    return shlex.join(["creditgate", "serve", *words])
 
 
 def line_text(line: "Line") -> str:

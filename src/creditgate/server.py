@@ -29,7 +29,7 @@ from creditgate.engine import demo
 from creditgate.engine.access import Access
 from creditgate.engine.attempts import Attempts
 from creditgate.engine.billing import Billing
-from creditgate.engine.catalogs import REFRESH_TICK_S, Catalogs
+from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
@@ -42,11 +42,14 @@ from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
 from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Verifier
+from creditgate.engine.workers import Workers
 from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError, StartupError
 from creditgate.ledger.store import Ledger
 from creditgate.settings import Environment, Settings
 from creditgate.telemetry import logger
+from creditgate.telemetry.exposition import Readings, Waiting, exposed
+from creditgate.telemetry.metrics import Metrics
 
 CLOCK_TICK_S = 10.0
 RECONCILE_TICK_S = 1.0  # how long a FLUSHALL under our feet goes unnoticed
@@ -80,6 +83,7 @@ class UseCases(NamedTuple):
     sweep: Sweep
     clock: RedisClock
     reconciler: Reconciler
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -128,7 +132,7 @@ async def open_stores(
 @asynccontextmanager
 async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> AsyncIterator[UseCases]:
     """Yield the engine, with Redis brought up to SQL."""
-    guard, clock, op_ids = ServerGuard(), RedisClock(), OpIds()
+    guard, clock, op_ids, metrics = ServerGuard(), RedisClock(), OpIds(), Metrics()
     redis, keys, ledger, instance = (
         guarded_client(redis_url, guard),
         stores.keys,
@@ -138,10 +142,10 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
     try:
         await reconciler.run()
-        store, stream = BalanceStore(redis, keys, clock), JournalStream(redis, keys)
+        store, stream = BalanceStore(redis, keys, clock, metrics), JournalStream(redis, keys)
         attempts = Attempts(redis, clock, stream, ledger, reconciler)
-        writer = CustomerWriter(store, keys, clock, attempts, op_ids)
-        catalogs = Catalogs(store, attempts, op_ids)
+        catalogs = Catalogs(store, stream, attempts, op_ids, Workers(store, clock))
+        writer = CustomerWriter(store, keys, clock, attempts, catalogs, op_ids, metrics)
         await catalogs.refresh()
         customers = Customers(writer, catalogs, clock, instance.environment)
         history = History(keys, stream, ledger)
@@ -154,17 +158,20 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             signing_secret=instance.signing_secret,
         )
         yield UseCases(
-            meter=Meter(store, keys, attempts, writer, catalogs, history, op_ids),
+            meter=Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics),
             customers=customers,
             catalogs=catalogs,
             billing=billing,
             access=Access(store, attempts, op_ids),
             history=history,
             statements=Statements(keys, stream, ledger),
-            flusher=Flusher(keys, stream, ledger, Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS)),
-            sweep=Sweep(store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS)),
+            flusher=Flusher(keys, stream, ledger, Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS), metrics),
+            sweep=Sweep(
+                store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS), metrics
+            ),
             clock=clock,
             reconciler=reconciler,
+            metrics=metrics,
         )
     finally:
         await redis.aclose()
@@ -172,12 +179,11 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
 
 @asynccontextmanager
 async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
-    """Flush, sweep and refresh until the end; then flush what is left."""
+    """Flush, sweep and look at the clock until the end; then flush what is left."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
     scheduler.add_job(_guarded(cases.sweep.tick), "interval", seconds=SWEEP_TICK_S)
-    scheduler.add_job(_guarded(cases.catalogs.refresh), "interval", seconds=REFRESH_TICK_S)
     scheduler.add_job(_guarded(lambda: cases.clock.read(redis)), "interval", seconds=CLOCK_TICK_S)
     scheduler.add_job(_guarded(cases.reconciler.watch), "interval", seconds=RECONCILE_TICK_S)
     scheduler.start()
@@ -203,6 +209,7 @@ async def serve(settings: Settings, *, load_demo: bool, announce: Callable[[str,
                 open_stores(settings, redis_url, make=(Environment.TEST, PARTITIONS))
             )
             cases = await open_things.enter_async_context(open_use_cases(settings, redis_url, stores))
+            await open_things.enter_async_context(cases.catalogs.following())
             await open_things.enter_async_context(background_work(cases, stores.redis))
             key_file = await _write_first_key(settings, stores.instance, cases)
             if load_demo:
@@ -305,6 +312,11 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
     async def ready() -> dict[str, str]:
         return {"redis": await _redis_state(stores.redis), "sql": await _sql_state(stores.ledger)}
 
+    async def numbers(accept: str) -> tuple[bytes, str]:
+        parts, waiting = await ready(), await _waiting(stores, cases.clock)
+        readings = Readings(parts, cases.catalogs.current.version, waiting)
+        return exposed(cases.metrics, readings, accept)
+
     return create_app(
         meter=cases.meter,
         customers=cases.customers,
@@ -314,6 +326,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
         history=cases.history,
         statements=cases.statements,
         ready=ready,
+        numbers=numbers,
         settings=ApiSettings(
             env=stores.instance.environment.value,
             idempotency=settings.idempotency.value,
@@ -389,3 +402,13 @@ async def _sql_state(ledger: Ledger) -> str:
     except (CreditgateError, TimeoutError):
         return "does not answer"
     return "ok"
+
+
+async def _waiting(stores: Stores, clock: RedisClock) -> Waiting | None:
+    stream = JournalStream(stores.redis, stores.keys)
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            entries, oldest = await stream.waiting((SYSTEM_PARTITION, *stores.keys.partitions))
+    except (RedisError, OSError, TimeoutError):
+        return None
+    return Waiting(entries, max(0, clock.now_ms() - oldest.ms) / 1000 if oldest else 0.0)

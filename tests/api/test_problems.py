@@ -54,6 +54,10 @@ async def _ready() -> dict[str, str]:
     return {"redis": "ok", "sql": "does not answer"}
 
 
+async def _numbers(accept: str) -> tuple[bytes, str]:
+    return b"creditgate_up 1\n", f"text/plain; for={accept}"
+
+
 def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") -> httpx.AsyncClient:
     part: Any = Part(outcome)
     door: Any = Part(access)
@@ -64,7 +68,9 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
         billing=part,
         access=door,
         history=part,
+        statements=part,
         ready=_ready,
+        numbers=_numbers,
         settings=ApiSettings(env="live", idempotency=idempotency),
     )
     return httpx.AsyncClient(

@@ -391,6 +391,22 @@ class LedgerConformance:
         assert ledger.entry(FIRST, StreamId(T0 + 1, 1)) is None
         assert ledger.entry(SECOND, StreamId(T0 + 1, 0)) is None
 
+    def test_pages_of_entries_meet_each_once_in_order(self, ledger: Ledger) -> None:
+        """A history that is copied page by page arrives whole, each entry with all its items."""
+        late = make_entry(5)
+        same_ms = [
+            Entry(FIRST, StreamId(T0 + 3, counter), "ada", "uid-1", counter, None, late.items)
+            for counter in range(3)
+        ]
+        two = make_entry(2, use("a", -1, 1, call=track("x")), use("a", -1, 0, number=1))
+        everything = [make_entry(1), two, *same_ms, make_entry(4, customer=None), late]
+        append_all(ledger, [*everything, make_entry(1, partition=SECOND)])
+        found: list[Entry] = []
+        while page := ledger.entries(FIRST, found[-1].stream_id if found else ORIGIN, limit=2):
+            assert len(page) <= 2
+            found += page
+        assert found == everything
+
     def test_an_op_is_found_within_its_span_only(self, ledger: Ledger) -> None:
         """A call whose answer was lost is found and not sent again, also when several were merged into one entry."""
         merged = make_entry(5, use("a", -1, 1, call=track("x")), use("a", -1, 0, number=1, call=track("y")))

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event
 
+from creditgate.errors import StartupError
 from creditgate.ledger.database import Database, LedgerUnavailable
 from creditgate.ledger.store import Ledger
 from creditgate.ledger.tables import metadata
@@ -92,6 +93,12 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
         finally:
             event.remove(sqlalchemy.Engine, "before_cursor_execute", record)
         assert [type(cursor) for cursor in cursors] == [psycopg.ServerCursor]
+
+    def test_a_copy_into_a_file_is_refused(self, ledger: Ledger, tmp_path: Path) -> None:
+        """Who asks for a file of a PostgreSQL database is told of pg_dump, and nothing is written."""
+        with pytest.raises(StartupError, match="pg_dump"):
+            ledger.copy_to(tmp_path / "copy.db")
+        assert list(tmp_path.iterdir()) == []
 
     def test_the_short_name_of_the_url_works_too(self, ledger: Ledger, url: str) -> None:
         """The URL that a hosting platform hands out, `postgres://`, starts the sidecar as it is."""

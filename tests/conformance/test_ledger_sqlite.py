@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event
 
-from creditgate.core.journal import StreamId
+from creditgate.core.journal import ORIGIN, StreamId
 from creditgate.errors import StartupError
 from creditgate.ledger import database as database_module
 from creditgate.ledger.database import Database, LedgerUnavailable
@@ -86,6 +86,28 @@ class TestLedgerOnSQLite(LedgerConformance):
         append_all(ledger, [make_entry(1)])
         modes = {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()}
         assert modes == dict.fromkeys(("ledger.db", "ledger.db-shm", "ledger.db-wal"), "0o600")
+
+    def test_a_copy_has_everything_of_one_instant_and_is_private(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        """A backup is complete though others write, is readable by nobody else, and comes without side files."""
+        append_all(ledger, [make_entry(ms) for ms in range(1, 50)])
+        path = tmp_path / "copies" / "copy.db"
+        path.parent.mkdir()
+        ledger.copy_to(path)
+        append_all(ledger, [make_entry(50)])
+        assert [file.name for file in path.parent.iterdir()] == ["copy.db"]
+        assert path.stat().st_mode & 0o777 == 0o600
+        with closing(Ledger(f"sqlite:///{path}")) as copy:
+            assert copy.positions()[FIRST].stream_id == StreamId(T0 + 49, 0)
+            assert copy.entries(FIRST, ORIGIN, limit=100) == [make_entry(ms) for ms in range(1, 50)]
+
+    def test_a_copy_never_overwrites(self, ledger: Ledger, path: Path) -> None:
+        """A copy onto a file that holds something is refused, and that file stays as it is."""
+        append_all(ledger, [make_entry(1)])
+        with pytest.raises(LedgerUnavailable, match="cannot be copied"):
+            ledger.copy_to(path)
+        assert len(ledger.entries(FIRST, ORIGIN, limit=2)) == 1
 
     def test_a_file_that_others_could_read_is_made_private(self, path: Path, url: str) -> None:
         """A ledger that was restored from a backup with an open mode does not stay open."""

@@ -1,4 +1,4 @@
-"""The Starlette application: every verb on its path, the checkout page, health."""
+"""The Starlette application: every verb on its path, the checkout page, health, numbers, the docs."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,7 +12,9 @@ from starlette.routing import Route
 
 from creditgate.api.calls import Answer, Call, Handler, Verb
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
+from creditgate.api.docs import docs_routes
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body
+from creditgate.api.openapi import document
 from creditgate.api.problems import TurnedAway, answer_to, problem
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
@@ -29,10 +31,11 @@ from creditgate.engine.history import History
 from creditgate.engine.meter import Meter
 from creditgate.engine.statement import Statements
 
-__all__ = ["ApiSettings", "create_app"]
+__all__ = ["ApiSettings", "create_app", "rpc_verbs"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Ready = Callable[[], Awaitable[dict[str, str]]]
+Numbers = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 # The current SDKs want the base URL without /v1, older ones with it: both work.
 PREFIXES = ("/v1", "/v1/v1")
@@ -48,17 +51,22 @@ def create_app(
     history: History,
     statements: Statements,
     ready: Ready,
+    numbers: Numbers,
     settings: ApiSettings,
 ) -> Starlette:
-    """Return the application. `ready` names each part with `ok`, or with a sentence that says what it lacks."""
-    keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    verbs: dict[str, Verb] = {
-        **MeterRoutes(meter, history, keys, settings).by_verb,
-        **CustomerRoutes(customers, catalogs, keys, settings).by_verb,
-        **BillingRoutes(billing, keys, settings).by_verb,
-        **StatementRoutes(statements).by_verb,
-        **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
-    }
+    """Return the application. `ready` names each part with `ok`, or with a sentence that says what it lacks.
+
+    `numbers` is given an Accept header, and returns the page of /metrics and its content type.
+    """
+    verbs = rpc_verbs(
+        meter=meter,
+        customers=customers,
+        catalogs=catalogs,
+        billing=billing,
+        history=history,
+        statements=statements,
+        settings=settings,
+    )
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
     endpoints = {name: _rpc(name, verb.handler, access, env) for name, verb in verbs.items()}
@@ -73,12 +81,35 @@ def create_app(
             Route(CHECKOUT_PATH, pages.pay, methods=["POST"]),
             Route("/healthz", _alive, methods=["GET"]),
             Route("/readyz", _readiness(ready), methods=["GET"]),
+            Route("/metrics", _metrics(numbers), methods=["GET"]),
+            *docs_routes(document(verbs)),
         ],
         middleware=[Middleware(HostCheck, allowed_hosts=settings.allowed_hosts, env=env)],
         exception_handlers={HTTPException: _no_such_route(env)},
     )
     app.router.redirect_slashes = False
     return app
+
+
+def rpc_verbs(
+    *,
+    meter: Meter,
+    customers: Customers,
+    catalogs: Catalogs,
+    billing: Billing,
+    history: History,
+    statements: Statements,
+    settings: ApiSettings,
+) -> dict[str, Verb]:
+    """Return the table of every verb."""
+    keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
+    return {
+        **MeterRoutes(meter, history, keys, settings).by_verb,
+        **CustomerRoutes(customers, catalogs, keys, settings).by_verb,
+        **BillingRoutes(billing, keys, settings).by_verb,
+        **StatementRoutes(statements).by_verb,
+        **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
+    }
 
 
 def _rpc(verb: str, handler: Handler, access: Access, env: str) -> Endpoint:
@@ -111,6 +142,14 @@ def _readiness(ready: Ready) -> Endpoint:
         is_ready = all(state == "ok" for state in parts.values())
         body = {"status": "ok" if is_ready else "unavailable", "parts": parts}
         return _json(Answer(msgspec.json.encode(body), 200 if is_ready else 503))
+
+    return endpoint
+
+
+def _metrics(numbers: Numbers) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        page, content_type = await numbers(request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type})
 
     return endpoint
 

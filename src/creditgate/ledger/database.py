@@ -5,8 +5,10 @@ instant throughout; what cannot be reached is `LedgerUnavailable`, and what cann
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy
@@ -72,6 +74,20 @@ class Database:
         """
         with _reached(), _storable(), self._writer.begin() as connection:
             yield connection
+
+    def copy_to(self, path: Path) -> None:
+        """Write the whole database, as of one instant, into a new SQLite file; writers go on meanwhile.
+
+        Raises StartupError for PostgreSQL, LedgerUnavailable if the file cannot be written.
+        """
+        if self._engine.dialect.name != "sqlite":
+            raise StartupError("PostgreSQL has a backup of its own: use pg_dump.")
+        _make_private(str(path))
+        with _reached(), closing(self._engine.raw_connection()) as connection:
+            try:
+                connection.cursor().execute("VACUUM INTO ?", (str(path),))
+            except sqlite3.Error as error:
+                raise LedgerUnavailable(f"the ledger's database cannot be copied: {error}") from error
 
     def close(self) -> None:
         """Close every connection that is not in use; the last one to a SQLite file folds its WAL into it."""

@@ -7,10 +7,24 @@ database until they are exhausted or closed, and are consumed within one thread.
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, CursorResult, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from creditgate.core.journal import ORIGIN, Entry, StreamId
 from creditgate.errors import CreditgateError
@@ -84,6 +98,13 @@ class Ledger:
         """Close the connections. Iterators that are still open keep theirs until they are closed."""
         self._database.close()
 
+    def copy_to(self, path: Path) -> None:
+        """Write everything, as of one instant, into a new SQLite file for its owner alone; others go on meanwhile.
+
+        Raises StartupError for PostgreSQL, which has tools of its own.
+        """
+        self._database.copy_to(path)
+
     def positions(self) -> dict[str, Position]:
         """Return the position of every partition that was adopted, by partition."""
         with self._database.reading() as connection:
@@ -156,6 +177,14 @@ class Ledger:
                 _SELECT_ENTRY, {"of": partition, "at_ms": stream_id.ms, "at_counter": stream_id.counter}
             ).all()
         return entry_of(rows) if rows else None
+
+    def entries(self, partition: str, after: StreamId, *, limit: int) -> list[Entry]:
+        """Return the next entries of a partition after a stream id, oldest first; fewer than `limit`: no more."""
+        span = {"of": partition, "after_ms": after.ms, "after_counter": after.counter}
+        with self._database.reading() as connection:
+            rows = connection.execution_options(yield_per=FETCH_ROWS).execute(_SELECT_AFTER, span)
+            with rows:
+                return list(islice(entries_of(rows), limit))
 
     def find_op(self, partition: str, op_id: str, *, since_ms: int, until_ms: int) -> StreamId | None:
         """Return the first entry with a call of this op id, appended from `since_ms` to `until_ms`, both included.
@@ -293,6 +322,15 @@ _SELECT_ENTRY = (
         _items.stream_counter == bindparam("at_counter"),
     )
     .order_by(_items.item)
+)
+_SELECT_AFTER = (
+    select(journal_items)
+    .where(
+        _items.partition == bindparam("of"),
+        tuple_(_items.stream_ms, _items.stream_counter)
+        > tuple_(bindparam("after_ms"), bindparam("after_counter")),
+    )
+    .order_by(_items.stream_ms, _items.stream_counter, _items.item)
 )
 _SELECT_OP = (
     select(_items.stream_ms, _items.stream_counter)

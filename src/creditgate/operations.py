@@ -1,0 +1,88 @@
+"""What an operator does with the data besides serving it: back it up, move it, take over what others have.
+
+Each function opens what it needs, does one thing and closes it again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from creditgate.balances.connection import plain_client
+from creditgate.balances.keys import Keys
+from creditgate.balances.stream import JournalStream
+from creditgate.engine import backup as backups
+from creditgate.engine import move as moves
+from creditgate.engine.backup import Manifest
+from creditgate.engine.drain import drained, flushing
+from creditgate.engine.instance import check_server
+from creditgate.engine.move import Counter, Side
+from creditgate.engine.verify import Proof
+from creditgate.errors import StartupError, Unavailable
+from creditgate.ledger.store import Ledger
+from creditgate.server import Stores, UseCases, embedded_redis, open_stores, open_use_cases
+from creditgate.settings import Settings
+
+KEY_FILE = "secret_key"
+
+
+async def backup(settings: Settings, target: Path) -> Manifest:
+    """Write a backup that has all that was answered before; a running sidecar goes on meanwhile."""
+    if not settings.database_url.startswith("sqlite:"):
+        raise StartupError("PostgreSQL has a backup of its own: use pg_dump, at any time.")
+    backups.check_empty(target)
+    async with _open(settings, join=True) as (stores, cases), flushing(cases.flusher):
+        await drained(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
+        key_file = settings.data_dir / KEY_FILE
+        return await asyncio.to_thread(backups.back_up, target, stores.ledger, stores.instance, key_file)
+
+
+async def restore(source: Path, data_dir: Path) -> Manifest:
+    """Make a data directory from a backup; the next start fills Redis from it."""
+    return await asyncio.to_thread(backups.restore, source, data_dir)
+
+
+async def move(settings: Settings, to: Settings, counter: Counter) -> Proof:
+    """Copy the data to other servers, and prove both sides; see `engine/move.py`."""
+    async with (
+        _open(settings, join=False) as (stores, _),
+        _open_target(to, stores.instance.partitions) as target,
+    ):
+        source = Side(stores.redis, stores.keys, stores.ledger)
+        return await moves.move(source, target, stores.instance, counter)
+
+
+@asynccontextmanager
+async def _open(settings: Settings, *, join: bool) -> AsyncIterator[tuple[Stores, UseCases]]:
+    """Yield data that is there, with Redis brought up to SQL; `join`: a sidecar may run on it."""
+    if settings.redis is None and not (settings.data_dir / "lock").exists():
+        raise StartupError(f"There is no data of creditgate in {settings.data_dir}.")
+    async with AsyncExitStack() as opened:
+        opened.enter_context(_in_one_sentence())
+        redis_url = await opened.enter_async_context(embedded_redis(settings, join=join))
+        stores = await opened.enter_async_context(open_stores(settings, redis_url, make=None))
+        yield stores, await opened.enter_async_context(open_use_cases(settings, redis_url, stores))
+
+
+@asynccontextmanager
+async def _open_target(to: Settings, partitions: int) -> AsyncIterator[Side]:
+    assert to.redis is not None
+    async with AsyncExitStack() as opened:
+        redis = await opened.enter_async_context(aclosing(plain_client(to.redis)))
+        try:
+            await check_server(redis)
+            ledger = opened.enter_context(closing(Ledger(to.database_url)))
+        except StartupError as error:
+            raise StartupError(error.message.replace("--", "--to-", 1)) from error
+        await asyncio.to_thread(ledger.migrate)
+        yield Side(redis, Keys(partitions, to.prefix), ledger)
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable(f"Redis does not answer: {error}") from error
