@@ -5,8 +5,8 @@
 --   clock    ms of the pinned test clock, or ''
 --   terms    the rows' immutable data, returned unread
 --   doc      the customer's document, returned unread
---   o:<feature>  the feature's rows in burn order, '<position>:<row id>:<floor>:<ceiling>' with blanks between;
---                floor '~' may be gone below, except by mode reject
+--   o:<feature>  its rows in burn order, '<position>:<row id>:<floor>:<ceiling>:<period>' with blanks between; floor
+--                '~' may be gone below, except by mode reject; period '-' is that of a row that never resets
 --   b:<row id>   the row's raw balance in nanos
 local LAYOUT = '1'
 local HEAD_FIELDS = 7

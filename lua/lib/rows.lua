@@ -1,5 +1,7 @@
 -- The rows that one call may draw on, in burn order: the feature's own first, then those of the credit systems that
 -- price it. A pool is a feature, its cost, and what the call needs of it, counted in the pool's own unit.
+local ROW = '(%d+):([^:%s]+):([^:%s]+):([^:%s]+):(%S+)' -- see lib/record
+
 local rows = {}
 
 -- Reads pools from ARGV[first] on, and the names of their order fields. Nil if one is malformed.
@@ -30,8 +32,10 @@ function rows.read(key, pools, record)
     if order then
       pools[p].owned = true
       if p > 1 then systems = systems + 1 end
-      for position, id, floor, ceiling in string.gmatch(order, '(%d+):([^:]+):([^:]+):(%S+)') do
-        list[#list + 1] = { id = id, pool = p, floor = floor, ceiling = ceiling, position = tonumber(position) }
+      for position, id, floor, ceiling, period in string.gmatch(order, ROW) do
+        local row = { id = id, pool = p, floor = floor, ceiling = ceiling, period = period }
+        row.position = tonumber(position)
+        list[#list + 1] = row
         fields[#fields + 1] = 'b:' .. id
       end
     end

@@ -112,12 +112,12 @@ def test_order_fields_are_what_the_scripts_read() -> None:
     rows = in_burn_order(
         [
             row("life", "2.5", feature_id="usd", prepaid_nanos=7),
-            row("month", "5", feature_id="usd", reset=MONTH),
+            row("month", "5", feature_id="usd", reset=MONTH, period=4, resets_at=NOW),
             row("seats", "3", feature_id="seats", may_go_negative=True),
         ]
     )
     assert order_fields(rows) == {
-        "usd": "0:month:0:5000000000 1:life:0:2500000007",
-        "seats": "2:seats:~:3000000000",
+        "usd": "0:month:0:5000000000:4 1:life:0:2500000007:-",
+        "seats": "2:seats:~:3000000000:-",
     }
     assert order_fields(()) == {}

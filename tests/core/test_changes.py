@@ -61,7 +61,7 @@ def test_order_of_a_feature_without_rows_is_removed() -> None:
     """When the last row of a feature closes, the scripts no longer see one."""
     held = record(row("a", owner_id="sub"), row("b", feature_id="usd"))
     change = rows_change(held, closed=["sub"])
-    assert change.orders == {"messages": "", "usd": "0:b:0:1000000000"}
+    assert change.orders == {"messages": "", "usd": "0:b:0:1000000000:-"}
     assert change.steps == (Step("close", "a"),)
 
 

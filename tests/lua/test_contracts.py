@@ -204,7 +204,7 @@ def samples(*, key: str) -> dict[str, Any]:
             due=555,
             customer=Customer("ann/b", 1),
             terms=Terms((one,)),
-            orders={"messages": "0:bal_1:0:0", "credits": ""},
+            orders={"messages": "0:bal_1:0:0:-", "credits": ""},
             steps=(Step("open", "bal_1", 6),),
         ),
         "document_type": "catalog",
@@ -237,7 +237,7 @@ SENT: dict[str, list[Any]] = {
     "due": [555],
     "orders_count": [2],
     "steps_count": [1],
-    "orders...": ["messages", "0:bal_1:0:0", "credits", ""],
+    "orders...": ["messages", "0:bal_1:0:0:-", "credits", ""],
     "steps...": ["open", "bal_1", 6],
     "document_type": ["catalog"],
     "document_id": ["-"],
@@ -261,7 +261,7 @@ def flattened(name: str, sent: list[Any], *, key: str) -> Iterator[tuple[str, An
             of_terms: dict[str, list[Any]] = {
                 "due": [""],
                 "orders_count": [1],
-                "orders...": ["messages", "0:bal_1:0:0"],
+                "orders...": ["messages", "0:bal_1:0:0:-"],
             }
             expected = of_terms[argument]
         for value in expected:

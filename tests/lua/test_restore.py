@@ -108,7 +108,9 @@ async def test_older_record_is_replaced_whole(world: World) -> None:
     """Where Redis came back older, nothing of the older state stays beside the newer one: no row, no order."""
     record = await somebody(world)
     await answer(
-        world.redis.hset(world.keys.record("ann b"), mapping={"seq": "1", "b:old": "5", "o:old": "9:old:0:5"})
+        world.redis.hset(
+            world.keys.record("ann b"), mapping={"seq": "1", "b:old": "5", "o:old": "9:old:0:5:-"}
+        )
     )
     assert (await restore(world, record)).status is Status.OK
     fields = await answer(world.redis.hgetall(world.keys.record("ann b")))

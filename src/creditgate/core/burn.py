@@ -22,11 +22,16 @@ def in_burn_order(rows: Iterable[Row]) -> tuple[Row, ...]:
 
 
 def order_fields(rows: tuple[Row, ...]) -> dict[str, str]:
-    """Return, per feature, the order that the record keeps: `<position>:<row id>:<floor>:<ceiling>` with blanks."""
+    """Return, per feature, the order that the record keeps, with blanks between the rows.
+
+    A row is `<position>:<row id>:<floor>:<ceiling>:<period>`; lua/lib/record.lua says what each means to a script.
+    """
     orders: dict[str, list[str]] = {}
     for position, row in enumerate(rows):
         floor = "~" if row.may_go_negative else "0"
-        orders.setdefault(row.feature_id, []).append(f"{position}:{row.id}:{floor}:{row.granted_nanos}")
+        period = "-" if row.resets_at is None else str(row.period)
+        order = f"{position}:{row.id}:{floor}:{row.granted_nanos}:{period}"
+        orders.setdefault(row.feature_id, []).append(order)
     return {feature_id: " ".join(order) for feature_id, order in orders.items()}
 
 
