@@ -1,9 +1,10 @@
 -- Answers whether a customer can afford n units of a feature now. Writes nothing.
 --
 -- KEYS
---   record    cg:{p}:c:<customer>
+--   record  cg:{p}:c:<customer>
 -- ARGV
---   pools...  triples of feature id, cost (nanos of this pool a unit), need (nanos of this pool, signed)
+--   properties  digests of the call's properties, with blanks between
+--   pools...    triples of feature id, cost (nanos of this pool a unit), need (nanos of this pool, signed)
 -- Returns
 --   {OK | REFUSED, now ms, sequence, uid, terms, number of the pool that answers or 0, n, n times (row id, balance)}
 --   {INVALID | ABSENT | UPGRADE | DUE, Redis TIME in ms}
@@ -14,27 +15,43 @@
 --- @include "lib/amount"
 --- @include "lib/record"
 --- @include "lib/rows"
+--- @include "lib/burn"
 
 local RECORD = KEYS[1]
 
 -- Read.
-local pools, orders = rows.pools(1)
+local pools, orders = rows.pools(2)
 if not pools then return { STATUS.INVALID, records.time_ms() } end
 local record, status = records.read(RECORD, nil, orders)
 if status then return { status, record.time } end
-local list = rows.read(RECORD, pools, record)
+local list = rows.read(RECORD, pools, record, ARGV[1])
 
 -- Decide: one pool answers. The own feature if it can afford it, else the first credit system that can, else the first
 -- credit system that the customer has, else the own feature if it has that. Pools are never added up: only track spans.
-for p = 1, #pools do pools[p].remaining = 0 end
+for p = 1, #pools do
+  pools[p].remaining, pools[p].depth = 0, 0
+end
+burn.measure_spending(list, pools)
 for i = 1, #list do
   local row, pool = list[i], pools[list[i].pool]
+  if row.floor == '*' then pool.is_unlimited = true end
   if amount.less(0, row.balance) then pool.remaining = amount.add(pool.remaining, row.balance) end
+  local depth = burn.depth(row, 'reject')
+  pool.depth = pool.depth and depth and amount.add(pool.depth, depth)
+end
+
+-- Whether the usage limits let the call through: those of the feature whatever gives, those of a system if it gives.
+local function passes(pool)
+  local headroom = burn.headroom(pool)
+  return headroom == nil or not amount.less(headroom, pool.need)
 end
 
 local function affords(pool)
   if not pool.owned then return false end
-  return amount.less(pool.need, 0) or not amount.less(pool.remaining, pool.need)
+  if pool.is_unlimited or amount.less(pool.need, 0) then return true end
+  if not passes(pools[1]) or not passes(pool) then return false end
+  local depth = burn.tighter(pool.depth, pool.spare)
+  return depth == nil or not amount.less(amount.add(pool.remaining, depth), pool.need)
 end
 
 local answer, chosen = STATUS.REFUSED, 0

@@ -11,6 +11,7 @@
 --   key          digest of the caller's key, or ''
 --   fingerprint  digest of the parameters, or ''
 --   mode         cap: take what is there; reject: all or nothing; overflow: go below zero
+--   properties   digests of the call's properties, with blanks between
 --   pools...     triples of feature id, cost (nanos of this pool a unit), need (nanos of this pool, signed)
 -- Returns
 --   {OK | REFUSED | REPLAYED, now ms, sequence, uid, terms, stream id or '', n, n times (row id, balance), then
@@ -30,17 +31,17 @@
 
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
 local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local mode = ARGV[6]
+local mode, properties = ARGV[6], ARGV[7]
 local MODES = { cap = true, reject = true, overflow = true }
 
 -- Read.
-local pools, orders = rows.pools(7)
+local pools, orders = rows.pools(8)
 if not not_after or not MODES[mode] or not pools or not keys.are_valid(key, fingerprint) then
   return { STATUS.INVALID, records.time_ms() }
 end
 local record, status = records.read(RECORD, not_after, orders)
 if status then return { status, record.time } end
-local list = rows.read(RECORD, pools, record)
+local list = rows.read(RECORD, pools, record, properties)
 local replayed, first_id = keys.find(BUCKETS, key, fingerprint, record.uid, record.time)
 if replayed == STATUS.KEY_REUSED then return { replayed, record.time } end
 if replayed then
@@ -58,19 +59,10 @@ end
 local kind = is_refund and 'refund' or 'use'
 local seq = record.seq + 1
 local entry = journal.open(record, customer_id, seq, call)
-local changes, deltas = { 'seq', seq }, {}
-for i = 1, #list do
-  local row = list[i]
-  if row.balance ~= row.before then
-    if not amount.in_range(row.balance) then return { STATUS.OUT_OF_RANGE, record.time } end
-    local delta = amount.subtract(row.balance, row.before)
-    journal.balance(entry, kind, row.id, delta, row.balance)
-    changes[#changes + 1] = 'b:' .. row.id
-    changes[#changes + 1] = amount.text(row.balance)
-    deltas[#deltas + 1] = row.id
-    deltas[#deltas + 1] = amount.text(delta)
-  end
-end
+local changes = { 'seq', seq }
+local deltas = journal.moves(entry, list, kind, changes)
+local gates = deltas and journal.moves(entry, rows.gates(pools), kind, changes)
+if not gates then return { STATUS.OUT_OF_RANGE, record.time } end
 if entry.items == 0 then journal.add(entry, kind) end
 
 -- Write.

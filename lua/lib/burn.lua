@@ -2,6 +2,7 @@
 -- converted only when the next row that takes part is priced differently: one rounding for each pool that is entered.
 local burn = {}
 
+-- What `left`, counted in the unit of pool `from`, is in the unit of pool `to`.
 local function convert(left, from, to, pools)
   if from == to or pools[from].cost_text == pools[to].cost_text then return left end
   if from == 1 and left == pools[1].size then return pools[to].size end
@@ -10,58 +11,145 @@ local function convert(left, from, to, pools)
   return amount.multiply(units, pools[to].cost)
 end
 
--- How many rows stand before the first whose pool costs nothing. What reaches that one is free: it moves nothing there,
--- and no row behind it gives or gets.
+-- How many rows stand before the first whose pool costs nothing, and whether there is one. What reaches that one is
+-- free: it moves nothing there, and no row behind it gives or gets. Behind an unlimited row none does either.
 local function count_priced(list, pools)
   for i = 1, #list do
-    if pools[list[i].pool].cost == 0 then return i - 1 end
+    if pools[list[i].pool].cost == 0 then return i - 1, true end
+    if list[i].floor == '*' then return i, false end
   end
-  return #list
+  return #list, false
 end
 
--- Walks the first `count` rows once, moving each by at most room(row) (nil: no bound) in the direction of `step`.
+-- Walks the first `count` rows once, moving each by at most room(row, pool) (nil: no bound) in the direction of `step`.
 local function walk(list, count, pools, left, unit, room, step)
   for i = 1, count do
     if left == 0 then break end
     local row = list[i]
-    local most = room(row)
+    local pool = pools[row.pool]
+    local most = room(row, pool)
     if most == nil or amount.less(0, most) then
       left, unit = convert(left, unit, row.pool, pools), row.pool
       local part = left
       if most ~= nil then part = amount.least(most, left) end
       row.balance = step(row.balance, part)
+      pool.taken = amount.add(pool.taken, part)
+      if pool.spare then pool.spare = amount.subtract(pool.spare, part) end
       left = amount.subtract(left, part)
     end
   end
   return left, unit
 end
 
-local function above_zero(row) return row.balance end
-local function below_zero(row) return amount.negate(row.balance) end
-local function below_ceiling(row) return amount.subtract(amount.read(row.ceiling), row.balance) end
-local function unbounded() return nil end
-local function if_open_below(row)
-  if row.floor == '~' then return nil end
-  return 0
+-- The least of two bounds, where nil is none.
+function burn.tighter(a, b)
+  if a == nil then return b end
+  if b == nil then return a end
+  return amount.least(a, b)
 end
 
--- Takes what the pools need: first what is above zero; then, unless the mode is reject, from rows that may go below
--- (in mode overflow, any row). Returns what is left over.
+-- What the usage limits of a pool still let through, nil without any.
+function burn.headroom(pool)
+  local least
+  for i = 1, #pool.gates do least = burn.tighter(least, pool.gates[i].before) end
+  return least
+end
+
+-- How much further below zero a row may go; nil: without bound. A seat goes below, but not for a call that insists on
+-- having it all.
+function burn.depth(row, mode)
+  if row.floor == '^' then return 0 end
+  if mode == 'overflow' or row.floor == '~' or row.floor == '*' then return nil end
+  if row.floor == 'seat' then
+    if mode == 'reject' then return 0 end
+    return nil
+  end
+  if row.floor == '0' then return 0 end
+  return amount.subtract(amount.least(row.balance, 0), amount.read(row.floor))
+end
+
+-- What a spend limit still allows below zero, over all rows of its feature; nil without one.
+function burn.measure_spending(list, pools)
+  for p = 1, #pools do pools[p].spare = pools[p].spend end
+  for i = 1, #list do
+    local pool = pools[list[i].pool]
+    if pool.spare and amount.less(list[i].balance, 0) then
+      pool.spare = amount.add(pool.spare, list[i].balance)
+    end
+  end
+end
+
+local function within_gates(most, pool)
+  if pool.headroom == nil then return most end
+  return burn.tighter(most, amount.subtract(pool.headroom, pool.taken))
+end
+
+local function above_zero(row, pool)
+  if row.floor == '*' then return nil end
+  return within_gates(row.balance, pool)
+end
+
+local function below(mode)
+  return function(row, pool) return within_gates(burn.tighter(burn.depth(row, mode), pool.spare), pool) end
+end
+
+local function up_to_zero(row) return amount.negate(row.balance) end
+
+local function up_to_ceiling(row)
+  if row.floor == '^' then return 0 end
+  return amount.subtract(amount.read(row.ceiling), row.balance)
+end
+
+local function without_ceiling(row)
+  if row.floor == '^' then return 0 end
+  return nil
+end
+
+-- Counts on every usage limit what its pool gave: of the feature itself, all the units, wherever they were drawn.
+local function count_usage(pools, units)
+  pools[1].taken = units
+  for p = 1, #pools do
+    local gates = pools[p].taken ~= 0 and pools[p].gates or {}
+    for i = 1, #gates do gates[i].balance = amount.subtract(gates[i].before, pools[p].taken) end
+  end
+end
+
+-- Takes what the pools need: first what is above zero, then from rows that may go below. Usage limits bound what is
+-- taken, except in mode overflow; an unlimited row gives everything, and nothing else is touched. Returns what is left
+-- over, and the unit it is counted in.
 function burn.take(list, pools, mode)
-  for p = 1, #pools do pools[p].size = pools[p].need end
-  local count = count_priced(list, pools)
-  local left, unit = walk(list, count, pools, pools[1].size, 1, above_zero, amount.subtract)
-  if count < #list then return 0 end
-  if mode == 'reject' then return left end
-  left = walk(list, count, pools, left, unit, mode == 'overflow' and unbounded or if_open_below, amount.subtract)
-  return left
+  local is_unlimited = list[1] ~= nil and list[1].floor == '*'
+  for p = 1, #pools do
+    pools[p].size, pools[p].taken = pools[p].need, 0
+    if not is_unlimited and mode ~= 'overflow' then pools[p].headroom = burn.headroom(pools[p]) end
+  end
+  local wanted, refused = pools[1].size, 0
+  if pools[1].headroom and amount.less(pools[1].headroom, wanted) then
+    local let_through = amount.less(0, pools[1].headroom) and pools[1].headroom or 0
+    wanted, refused = let_through, amount.subtract(wanted, let_through)
+  end
+  local count, is_free = count_priced(list, pools)
+  local left, unit = walk(list, count, pools, wanted, 1, above_zero, amount.subtract)
+  if is_free then
+    left = 0
+  elseif left ~= 0 then
+    burn.measure_spending(list, pools)
+    left, unit = walk(list, count, pools, left, unit, below(mode), amount.subtract)
+  end
+  local units_left = left
+  if unit > 1 then units_left = amount.units_for(left, pools[unit].cost) end
+  if not is_unlimited then count_usage(pools, amount.subtract(wanted, amount.least(wanted, units_left))) end
+  if refused ~= 0 then return refused, 1 end
+  return left, unit
 end
 
 -- Gives back what the pools need (negative needs): first to rows below zero, then up to what each row was granted.
--- What exceeds that is dropped, except in mode overflow.
+-- What exceeds that is dropped, except in mode overflow. A usage limit is not given back, and a rollover not refilled.
 function burn.give_back(list, pools, mode)
-  for p = 1, #pools do pools[p].size = amount.negate(pools[p].need) end
+  for p = 1, #pools do
+    pools[p].size, pools[p].taken = amount.negate(pools[p].need), 0
+  end
   local count = count_priced(list, pools)
-  local left, unit = walk(list, count, pools, pools[1].size, 1, below_zero, amount.add)
-  walk(list, count, pools, left, unit, mode == 'overflow' and unbounded or below_ceiling, amount.add)
+  local left, unit = walk(list, count, pools, pools[1].size, 1, up_to_zero, amount.add)
+  walk(list, count, pools, left, unit, mode == 'overflow' and without_ceiling or up_to_ceiling, amount.add)
 end

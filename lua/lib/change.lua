@@ -1,14 +1,57 @@
 -- A change of what a customer is and holds, for change.lua and forward.lua: document, terms, order fields, `due`, and a
--- list of steps on rows. A step is an action, a row id and an amount:
---   open     the row is new and gets the amount
---   reset    what is left expires (or is forgiven, below zero), then the row gets the amount
---   correct  the row holds the amount from now on, whatever was left
---   close    what is left expires, then the row is gone
---   drop     as close, but only if nothing is left: else the answer is MOVED_ON
+-- list of steps on rows and gates. A step is an action, a row id and an amount:
+--   open      the row is new and gets the amount
+--   roll_in   as open, with what rolled over from another row
+--   roll_out  so much leaves the row, to roll over into others
+--   reset     what is left expires (or is forgiven, below zero), then the row gets the amount
+--   cut       what is above the amount expires
+--   correct   the row holds the amount from now on, whatever was left
+--   shift     the row holds so much more from now on, or less if it is negative
+--   close     what is left expires, then the row is gone
+--   drop      as close, but only if nothing is left: else the answer is MOVED_ON
 -- A row may have several steps; each finds what the one before has left.
 local change = {}
 
-local ACTIONS = { open = true, reset = true, correct = true, close = true, drop = true }
+-- What each action leaves in a row that holds `balance`, with its items in the entry; nil: the row is gone.
+local ACTIONS = {
+  open = function(entry, row_id, _, value)
+    journal.balance(entry, 'grant', row_id, value, value)
+    return value
+  end,
+  roll_in = function(entry, row_id, _, value)
+    journal.balance(entry, 'roll', row_id, value, value)
+    return value
+  end,
+  roll_out = function(entry, row_id, balance, value)
+    local left = amount.subtract(balance, value)
+    journal.balance(entry, 'roll', row_id, amount.negate(value), left)
+    return left
+  end,
+  reset = function(entry, row_id, balance, value)
+    journal.expire(entry, row_id, balance, false)
+    journal.balance(entry, 'grant', row_id, value, value)
+    return value
+  end,
+  cut = function(entry, row_id, balance, value)
+    journal.balance(entry, 'expire', row_id, amount.subtract(value, balance), value)
+    return value
+  end,
+  correct = function(entry, row_id, balance, value)
+    journal.balance(entry, 'correct', row_id, amount.subtract(value, balance), value)
+    return value
+  end,
+  shift = function(entry, row_id, balance, value)
+    local left = amount.add(balance, value)
+    journal.balance(entry, 'correct', row_id, value, left)
+    return left
+  end,
+  close = function(entry, row_id, balance)
+    journal.expire(entry, row_id, balance, true)
+    return nil
+  end,
+}
+ACTIONS.drop = ACTIONS.close
+local OPENS = { open = true, roll_in = true }
 
 -- Reads the change from ARGV[first] on. Nil if it is malformed.
 function change.read(first)
@@ -42,24 +85,20 @@ function change.decide(record_key, wanted, entry)
       before = redis.call('HGET', record_key, field)
       before = before and amount.read(before)
     end
-    if held[field] == false or (step.action == 'open') == (before ~= false) then return nil, nil, STATUS.MOVED_ON end
+    if held[field] == false or (OPENS[step.action] == true) == (before ~= false) then
+      return nil, nil, STATUS.MOVED_ON
+    end
     local balance = before or 0
     if step.action == 'drop' and balance ~= 0 then return nil, nil, STATUS.MOVED_ON end
-    if not amount.in_range(step.amount) then return nil, nil, STATUS.OUT_OF_RANGE end
-    if step.action == 'close' or step.action == 'drop' then
-      journal.expire(entry, step.row_id, balance, true)
+    local left = ACTIONS[step.action](entry, step.row_id, balance, step.amount)
+    if left == nil then
       held[field] = false
       gone[#gone + 1] = field
     else
-      if step.action == 'correct' then
-        journal.balance(entry, 'correct', step.row_id, amount.subtract(step.amount, balance), step.amount)
-      else
-        journal.expire(entry, step.row_id, balance, false)
-        journal.balance(entry, 'grant', step.row_id, step.amount, step.amount)
-      end
-      held[field] = step.amount
+      if not amount.in_range(left) then return nil, nil, STATUS.OUT_OF_RANGE end
+      held[field] = left
       set[#set + 1] = field
-      set[#set + 1] = amount.text(step.amount)
+      set[#set + 1] = amount.text(left)
     end
   end
   for i = 1, #wanted.orders do

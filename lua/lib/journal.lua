@@ -31,6 +31,25 @@ function journal.expire(entry, row_id, balance, always)
   end
 end
 
+-- Adds to the entry and to the fields to set what has moved of the rows. Returns id and delta of each that did, or nil
+-- if a balance would leave the range of amounts.
+function journal.moves(entry, list, kind, changes)
+  local deltas = {}
+  for i = 1, #list do
+    local row = list[i]
+    if row.balance ~= row.before then
+      if not amount.in_range(row.balance) then return nil end
+      local delta = amount.subtract(row.balance, row.before)
+      journal.balance(entry, kind, row.id, delta, row.balance)
+      changes[#changes + 1] = 'b:' .. row.id
+      changes[#changes + 1] = amount.text(row.balance)
+      deltas[#deltas + 1] = row.id
+      deltas[#deltas + 1] = amount.text(delta)
+    end
+  end
+  return deltas
+end
+
 function journal.append(stream, entry) return redis.call('XADD', stream, '*', unpack(entry)) end
 
 -- The last id that a stream ever gave; trimming does not lower it.

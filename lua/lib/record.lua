@@ -5,9 +5,18 @@
 --   clock    ms of the pinned test clock, or ''
 --   terms    the rows' immutable data, returned unread
 --   doc      the customer's document, returned unread
---   o:<feature>  its rows in burn order, '<position>:<row id>:<floor>:<ceiling>:<period>' with blanks between; floor
---                '~' may be gone below, except by mode reject; period '-' is that of a row that never resets
---   b:<row id>   the row's raw balance in nanos
+--   o:<feature>  words with blanks between. First its limits:
+--                  '$<nanos>'          a spend limit: how far below zero its rows may go together
+--                  '@<gate>:<filter>'  a usage limit: a row of its own that holds what may still be used; the filter is
+--                                      '-', or digests of properties that a call must have, with '.' between
+--                then its rows in burn order, '<position>:<row id>:<floor>:<ceiling>:<period>'. The position is that
+--                among all rows of the customer; a refund fills up to the ceiling; the period is '-' in a row that
+--                never resets. Floors:
+--                  '0'     it stops at zero          '~'         it goes below without bound
+--                  'seat'  it goes below, but not for a call that insists on having it all
+--                  '*'     it is unlimited           '-<nanos>'  it goes below as far as this
+--                  '^'     it rolled over: it gives first, stops at zero, and is never refilled
+--   b:<row id>   the raw balance of a row or gate, in nanos
 local LAYOUT = '1'
 local HEAD_FIELDS = 7
 

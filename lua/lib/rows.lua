@@ -1,6 +1,7 @@
--- The rows that one call may draw on, in burn order: the feature's own first, then those of the credit systems that
--- price it. A pool is a feature, its cost, and what the call needs of it, counted in the pool's own unit.
+-- The rows that one call may draw on, in the order in which they give, and the limits that hold for it. A pool is a
+-- feature, its cost, and what the call needs of it, counted in the pool's own unit.
 local ROW = '(%d+):([^:%s]+):([^:%s]+):([^:%s]+):(%S+)' -- see lib/record
+local GATE = '@([^:%s]+):(%S+)'
 
 local rows = {}
 
@@ -12,41 +13,77 @@ function rows.pools(first)
     if not cost or not need or amount.less(cost, 0) then return nil end
     local first_need = pools[1] and pools[1].need or need
     if need ~= 0 and amount.less(need, 0) ~= amount.less(first_need, 0) then return nil end
-    pools[#pools + 1] = { cost = cost, cost_text = ARGV[i + 1], need = need }
+    pools[#pools + 1] = { cost = cost, cost_text = ARGV[i + 1], need = need, gates = {} }
     fields[#fields + 1] = 'o:' .. ARGV[i]
   end
   if #pools == 0 then return nil end
   return pools, fields
 end
 
-local function by_pool_then_position(a, b)
-  if (a.pool == 1) ~= (b.pool == 1) then return a.pool == 1 end
+-- An unlimited row gives before all others, then rollovers, then the feature's own rows, then those of credit systems.
+local function rank(row)
+  if row.floor == '*' then return 0 end
+  if row.floor == '^' then return 1 end
+  return row.pool == 1 and 2 or 3
+end
+
+local function by_rank_then_position(a, b)
+  if a.rank ~= b.rank then return a.rank < b.rank end
   return a.position < b.position
 end
 
--- Turns the order fields that were read with the record into rows with their balances.
-function rows.read(key, pools, record)
-  local list, fields, systems = {}, {}, 0
+-- Whether a usage limit counts this call: every property it asks for is among those of the call.
+local function counts(filter, properties)
+  if filter == '-' then return true end
+  for digest in string.gmatch(filter, '[^.]+') do
+    if not string.find(properties, digest, 1, true) then return false end
+  end
+  return true
+end
+
+local function read_gates(pool, order, properties, fields, found)
+  for id, filter in string.gmatch(order, GATE) do
+    if counts(filter, properties) then
+      local gate = { id = id }
+      pool.gates[#pool.gates + 1] = gate
+      fields[#fields + 1] = 'b:' .. id
+      found[#found + 1] = gate
+    end
+  end
+end
+
+-- Turns the order fields that were read with the record into rows with their balances. `properties` are the digests of
+-- the call's properties, with blanks between.
+function rows.read(key, pools, record, properties)
+  local list, fields, found, is_sorted = {}, {}, {}, true
   for p = 1, #pools do
     local order = record.read[HEAD_FIELDS + p]
     if order then
-      pools[p].owned = true
-      if p > 1 then systems = systems + 1 end
       for position, id, floor, ceiling, period in string.gmatch(order, ROW) do
         local row = { id = id, pool = p, floor = floor, ceiling = ceiling, period = period }
         row.position = tonumber(position)
+        row.rank = rank(row)
+        local last = list[#list]
+        if last and by_rank_then_position(row, last) then is_sorted = false end
         list[#list + 1] = row
         fields[#fields + 1] = 'b:' .. id
+        found[#found + 1] = row
+        pools[p].owned = true
+      end
+      local marked = string.byte(order)
+      if marked == 36 or marked == 64 then -- '$' or '@': limits stand before rows
+        pools[p].spend = amount.read(string.match(order, '%$(%d+)') or '')
+        read_gates(pools[p], order, properties, fields, found)
       end
     end
   end
-  if #list == 0 then return list end
+  if #fields == 0 then return list end
   local balances = redis.call('HMGET', key, unpack(fields))
-  for i = 1, #list do
-    list[i].before = amount.read(balances[i])
-    list[i].balance = list[i].before
+  for i = 1, #found do
+    found[i].before = amount.read(balances[i])
+    found[i].balance = found[i].before
   end
-  if systems > 1 then table.sort(list, by_pool_then_position) end
+  if not is_sorted then table.sort(list, by_rank_then_position) end
   return list
 end
 
@@ -58,4 +95,13 @@ function rows.reply(reply, list)
     reply[#reply + 1] = amount.text(list[i].balance)
   end
   return reply
+end
+
+-- All gates of the pools.
+function rows.gates(pools)
+  local gates = {}
+  for p = 1, #pools do
+    for i = 1, #pools[p].gates do gates[#gates + 1] = pools[p].gates[i] end
+  end
+  return gates
 end

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from creditgate.core.burn import in_burn_order, order_fields
 from creditgate.core.catalog import Interval, Recurrence
-from creditgate.core.customers import Row
+from creditgate.core.customers import Row, Terms
 from tests.core.words import DAY_MS, MONTH, NOW, ONE_OFF, row
 
 INTERVALS = [interval for interval in Interval if interval is not Interval.ONE_OFF]
@@ -116,8 +116,8 @@ def test_order_fields_are_what_the_scripts_read() -> None:
             row("seats", "3", feature_id="seats", may_go_negative=True),
         ]
     )
-    assert order_fields(rows) == {
+    assert order_fields(Terms(rows)) == {
         "usd": "0:month:0:5000000000:4 1:life:0:2500000007:-",
-        "seats": "2:seats:~:3000000000:-",
+        "seats": "2:seats:seat:3000000000:-",
     }
-    assert order_fields(()) == {}
+    assert order_fields(Terms()) == {}

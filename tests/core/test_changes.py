@@ -52,7 +52,7 @@ def test_opened_rows_join_in_burn_order() -> None:
     assert row_ids(change) == ["month", "life", "other"]
     assert change.steps == (Step("open", "month", nanos("5")),)
     assert change.terms is not None
-    assert change.orders == order_fields(change.terms.rows)
+    assert change.orders == order_fields(change.terms)
     assert change.due == boundary(NOW, MONTH, 1)
     assert change.customer is None
 

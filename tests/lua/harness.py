@@ -28,6 +28,7 @@ from creditgate.core.catalog import (
     Recurrence,
 )
 from creditgate.core.changes import Change, in_period_at, rows_change
+from creditgate.core.controls import property_digests
 from creditgate.core.customers import Customer, Record, Row, Terms
 from creditgate.core.decisions import Mode
 from creditgate.core.forward import forward_change
@@ -226,6 +227,7 @@ class World:
         mode: Mode = Mode.CAP,
         key: str = "",
         fingerprint: str = "",
+        properties: Mapping[str, Any] | None = None,
         not_after: int = NEVER_TOO_LATE,
     ) -> Reply:
         return await self.store.track(
@@ -233,11 +235,18 @@ class World:
             customer_id=customer_id,
             call=self.call("track", key=key, fingerprint=fingerprint),
             mode=mode,
+            properties=property_digests(properties or {}),
             pools=self.needs(feature_id, units),
         )
 
-    async def check(self, customer_id: str, feature_id: str, units: str) -> Reply:
-        return await self.store.check(customer_id=customer_id, pools=self.needs(feature_id, units))
+    async def check(
+        self, customer_id: str, feature_id: str, units: str, properties: Mapping[str, Any] | None = None
+    ) -> Reply:
+        return await self.store.check(
+            customer_id=customer_id,
+            properties=property_digests(properties or {}),
+            pools=self.needs(feature_id, units),
+        )
 
     def forward_change(self, record: Record) -> Change:
         """What falls due for this record at its time."""
@@ -350,7 +359,7 @@ class Replay:
         assert record["clock"] == self.documents.get("clock", "")
         terms = msgspec.json.decode(record["terms"], type=Terms)
         balances = {name[2:]: int(value) for name, value in record.items() if name.startswith("b:")}
-        assert balances == {row.id: self.balances[row.id] for row in terms.rows}
+        assert balances == {held_id: self.balances[held_id] for held_id in terms.held_ids}
         assert self.sums == self.balances
         assert all(self.balances[row_id] == 0 for row_id in self.balances.keys() - balances.keys())
         ordered = [
@@ -358,6 +367,7 @@ class Replay:
             for name, text in record.items()
             if name.startswith("o:")
             for part in text.split(" ")
+            if part[0] not in "$@"
         ]
         assert [row_id for _, row_id, *_ in sorted(ordered, key=lambda part: int(part[0]))] == [
             row.id for row in terms.rows

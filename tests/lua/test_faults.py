@@ -54,8 +54,10 @@ async def capture(world: World, name: str) -> Sent:
     common: dict[str, Any] = {"not_after": NEVER_TOO_LATE, "customer_id": "ann", "call": call}
     change = rows_change(record, customer=record.customer, opened=[row("new", "messages", "7")])
     calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-        "track": lambda: store.track(**common, mode=Mode.CAP, pools=world.needs("action1", "2")),
-        "check": lambda: store.check(customer_id="ann", pools=world.needs("action1", "2")),
+        "track": lambda: store.track(
+            **common, mode=Mode.CAP, properties=(), pools=world.needs("action1", "2")
+        ),
+        "check": lambda: store.check(customer_id="ann", properties=(), pools=world.needs("action1", "2")),
         "read": lambda: store.read(customer_id="ann"),
         "change": lambda: store.change(
             **common,
@@ -235,7 +237,7 @@ async def test_damaged_record(world: World, field: str) -> None:
     """A record that somebody damaged by hand is not written over: the call fails, and the damage can be repaired."""
     sent = await capture(world, "track" if field == "b:r" else "change")
     if field == "b:r":
-        sent = replace(sent, arguments=[*sent.arguments[:6], "messages", 10**9, 10**9])
+        sent = replace(sent, arguments=[*sent.arguments[:7], "messages", 10**9, 10**9])
     key = world.keys.record("ann")
     kept = await answer(world.redis.hget(key, field))
     await answer(world.redis.hset(key, field, "damaged"))
@@ -261,7 +263,7 @@ async def test_errors_reach_the_caller_as_unavailable(world: World) -> None:
     await answer(world.redis.restore(journal, 0, kept))
     lost = BalanceStore(Lost(), world.keys, world.clock)  # type: ignore[arg-type]
     with pytest.raises(Unknown):
-        await lost.check(customer_id="ann", pools=world.needs("messages", "1"))
+        await lost.check(customer_id="ann", properties=(), pools=world.needs("messages", "1"))
 
 
 class Lost:

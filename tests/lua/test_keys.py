@@ -128,6 +128,7 @@ async def test_sidecars_on_both_sides_of_a_bucket_boundary(
             customer_id="ann",
             call=world.call("track", key=KEY, fingerprint=FIRST),
             mode=Mode.CAP,
+            properties=(),
             pools=world.needs("messages", "1"),
         )
         statuses.append(reply.status)

@@ -98,15 +98,20 @@ class BalanceStore:
         customer_id: str,
         call: Call,
         mode: Mode,
+        properties: Sequence[str],
         pools: Sequence[Need],
     ) -> Reply:
-        """Take (or give back) what the pools need. REFUSED and REPLAYED carry the balances as they are."""
+        """Take (or give back) what the pools need; `properties` are digests of the call's own, for usage limits.
+
+        REFUSED and REPLAYED carry the balances as they are.
+        """
         keys = [
             self._keys.record(customer_id),
             self._journal_of(customer_id),
             *self._buckets(customer_id, call),
         ]
         head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint, mode]
+        head.append(" ".join(properties))
         raw = await self._run(self._track, keys, [*head, *_needs(pools)])
         if len(raw) == 2:
             return Reply(Status(raw[0]), raw[1])
@@ -122,9 +127,10 @@ class BalanceStore:
             StreamId.parse(_text(raw[5])) if raw[5] else None,
         )
 
-    async def check(self, *, customer_id: str, pools: Sequence[Need]) -> Reply:
-        """Say whether one of the pools covers its need, and which answers."""
-        raw = await self._run(self._check, [self._keys.record(customer_id)], _needs(pools))
+    async def check(self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]) -> Reply:
+        """Say whether one of the pools covers its need, and which answers; `properties` as for `track`."""
+        arguments = [" ".join(properties), *_needs(pools)]
+        raw = await self._run(self._check, [self._keys.record(customer_id)], arguments)
         if len(raw) == 2:
             return Reply(Status(raw[0]), raw[1])
         balances, _ = _balances(raw, 6)
@@ -240,7 +246,7 @@ class BalanceStore:
         """
         partition = self._keys.partition_of(customer_id)
         keys = [self._keys.record(customer_id), self._keys.journal(partition), self._keys.due(partition)]
-        orders, due = order_fields(terms.rows), next_due(customer, terms) if customer is not None else None
+        orders, due = order_fields(terms), next_due(customer, terms) if customer is not None else None
         arguments: list[Argument] = [str(stood_at), customer_id, uid, sequence]
         arguments += [
             clock if clock is not None else "",

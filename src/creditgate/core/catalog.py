@@ -13,6 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
+from creditgate.core.controls import BillingControls
+from creditgate.core.intervals import INTERVAL_COUNT_MAX as INTERVAL_COUNT_MAX
+from creditgate.core.intervals import Interval as Interval
+from creditgate.core.intervals import Recurrence as Recurrence
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, NotFound
 
 
@@ -22,35 +26,8 @@ class FeatureType(StrEnum):
     CREDIT_SYSTEM = "credit_system"
 
 
-class Interval(StrEnum):
-    """How often something happens again; `one_off` is never."""
-
-    ONE_OFF = "one_off"
-    MINUTE = "minute"
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    QUARTER = "quarter"
-    SEMI_ANNUAL = "semi_annual"
-    YEAR = "year"
-
-
 BillingInterval = Literal["one_off", "week", "month", "quarter", "semi_annual", "year"]
 """How often a price can be due."""
-
-INTERVAL_COUNT_MAX = 120  # keeps every boundary within the calendar
-
-
-class Recurrence(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Every `count` intervals."""
-
-    interval: Interval
-    count: int = 1
-
-    @property
-    def repeats(self) -> bool:
-        return self.interval is not Interval.ONE_OFF
 
 
 class CreditCost(msgspec.Struct, frozen=True):
@@ -85,13 +62,32 @@ class PlanPrice(msgspec.Struct, frozen=True):
 
 
 class ItemPrice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a prepaid quantity costs: `amount_nanos` for each started pack of `billing_units_nanos`."""
+    """What a quantity costs, `amount_nanos` for each started pack of `billing_units_nanos`: paid before it is used
+    (`prepaid`), or after (`usage_based`); then at most `max_purchase_nanos` beyond what is included.
+    """
 
     amount_nanos: int
     recurrence: Recurrence
     billing_units_nanos: int = NANOS
     billing_method: str = "prepaid"
     max_purchase_nanos: int | None = None
+
+
+class Rollover(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What of a row survives its reset, for `months` (None: for good).
+
+    Together they hold at most `max_nanos`, or `max_percentage_nanos` percent of what the row starts with.
+    """
+
+    months: int | None = None
+    max_nanos: int | None = None
+    max_percentage_nanos: int | None = None
+
+    def most(self, granted_nanos: int) -> int | None:
+        """Return what all rollovers of a row may hold together, None without a bound; a percentage is rounded down."""
+        if self.max_percentage_nanos is not None:
+            return granted_nanos * self.max_percentage_nanos // (100 * NANOS)
+        return self.max_nanos
 
 
 class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,6 +97,18 @@ class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
     included_nanos: int = 0
     reset: Recurrence | None = None
     price: ItemPrice | None = None
+    unlimited: bool = False
+    rollover: Rollover | None = None
+
+    @property
+    def is_prepaid(self) -> bool:
+        """Sold by quantity, and paid before it is used."""
+        return self.price is not None and self.price.billing_method == "prepaid"
+
+    @property
+    def is_paid_later(self) -> bool:
+        """Used beyond what is included, and paid for after that."""
+        return self.price is not None and self.price.billing_method == "usage_based"
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,6 +128,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     price: PlanPrice | None = None
     items: tuple[PlanItem, ...] = ()
     metadata: dict[str, object] = {}
+    controls: BillingControls | None = None
     archived: bool = False
     given: bool = False
 

@@ -4,19 +4,20 @@ A *step* moves one row. The amounts in steps are what a row starts or restarts w
 a row at that moment is known only to the script, which journals it as the difference it computed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from creditgate.core.burn import ROWS_MAX, in_burn_order, order_fields
+from creditgate.core.controls import Gate, gates, overages, spend_limits
 from creditgate.core.customers import Customer, Flag, Record, Row, Terms
 from creditgate.core.periods import boundary, period_at
 from creditgate.errors import Conflict
 
 
 class Step(NamedTuple):
-    """`open`, `reset` or `correct` a row to an amount; `close` it; `drop` it, if nothing is left in it by then."""
+    """What happens to one row or gate; lua/lib/change.lua says what each action does."""
 
     action: str
     row_id: str
@@ -37,6 +38,7 @@ def next_due(customer: Customer, terms: Terms) -> int | None:
     """Return the earliest instant at which something of the customer changes by itself."""
     instants = [row.resets_at for row in terms.rows] + [row.expires_at for row in terms.rows]
     instants += [flag.expires_at for flag in terms.flags]
+    instants += [gate.resets_at for gate in terms.gates]
     instants += [subscription.expires_at for subscription in customer.subscriptions]
     return min((instant for instant in instants if instant is not None), default=None)
 
@@ -77,30 +79,64 @@ def rows_change(
     if len(kept) + len(opened) > ROWS_MAX:
         raise Conflict(f"A customer can hold at most {ROWS_MAX} balances", code="too_many_balances")
     steps += [Step("open", row.id, row.granted_nanos) for row in opened]
-    kept_flags = tuple(flag for flag in old.flags if flag.owner_id not in closed)
-    terms = Terms(in_burn_order((*kept, *opened)), (*kept_flags, *flags))
-    return terms_change(record, terms, steps, customer)
+    kept_flags = (flag for flag in old.flags if flag.owner_id not in closed)
+    return terms_change(record, (*kept, *opened), (*kept_flags, *flags), steps, customer)
 
 
 def terms_change(
-    record: Record | None, terms: Terms, steps: Iterable[Step], customer: Customer | None
+    record: Record | None,
+    rows: Iterable[Row],
+    flags: Iterable[Flag],
+    steps: Iterable[Step],
+    customer: Customer | None,
 ) -> Change:
-    """Return the change to these terms by these steps, with a new document if one is given."""
+    """Return the change to these rows and flags by these steps, with a new document if one is given.
+
+    The limits follow from the customer's controls: a gate that is new opens, one that is gone closes, one whose window
+    has ended starts again, and where the limit is another one, what may still be used moves by the difference.
+    """
     holder = customer or (record.customer if record else None)
     assert holder is not None, "a customer who is new has a document"
-    old = record.terms.rows if record else ()
-    orders = {row.feature_id: "" for row in old} | order_fields(terms.rows)
-    return Change(
-        due=next_due(holder, terms), customer=customer, terms=terms, orders=orders, steps=tuple(steps)
+    old, now = (record.terms, record.now) if record else (Terms(), holder.created_at)
+    controls = holder.controls_by_source
+    held = gates(controls, old.gates, anchor=holder.cycle_anchor, now=now)
+    terms = Terms(
+        rows=in_burn_order(rows),
+        flags=tuple(flags),
+        gates=held,
+        spend_limits=spend_limits(controls.values()),
+        overages=overages(controls.values()),
     )
+    orders = dict.fromkeys(order_fields(old), "") | order_fields(terms)
+    return Change(
+        due=next_due(holder, terms),
+        customer=customer,
+        terms=terms,
+        orders=orders,
+        steps=(*steps, *_gate_steps(old.gates, held)),
+    )
+
+
+def _gate_steps(old: Iterable[Gate], new: Iterable[Gate]) -> Iterator[Step]:
+    before = {gate.id: gate for gate in old}
+    for gate in new:
+        was = before.pop(gate.id, None)
+        if was is None:
+            yield Step("open", gate.id, gate.limit_nanos)
+        elif was.period != gate.period:
+            yield Step("reset", gate.id, gate.limit_nanos)
+        elif was.limit_nanos != gate.limit_nanos:
+            yield Step("shift", gate.id, gate.limit_nanos - was.limit_nanos)
+    yield from (Step("close", gate_id) for gate_id in before)
 
 
 def in_period_at(row: Row, now: int) -> Row:
     """Return the row in the period that holds `now`; a row that does not repeat comes back unchanged."""
     if row.reset is None or not row.reset.repeats or row.anchor is None:
         return row
-    period = max(row.period, period_at(row.anchor, row.reset, now))
-    return msgspec.structs.replace(row, period=period, resets_at=boundary(row.anchor, row.reset, period + 1))
+    period = max(row.period, period_at(row.anchor, row.reset, now, row.zone))
+    resets_at = boundary(row.anchor, row.reset, period + 1, row.zone)
+    return msgspec.structs.replace(row, period=period, resets_at=resets_at)
 
 
 def on_its_own(row: Row) -> Row:
@@ -110,4 +146,6 @@ def on_its_own(row: Row) -> Row:
 
 def is_drained(row: Row, balance_nanos: int) -> bool:
     """Say whether the row is used up for good."""
-    return balance_nanos == 0 and row.granted_nanos > 0 and row.resets_at is None and not row.may_go_negative
+    if row.unlimited or row.may_go_negative or row.resets_at is not None:
+        return False
+    return balance_nanos == 0 and row.granted_nanos > 0

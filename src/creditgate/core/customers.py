@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from creditgate.core.catalog import ItemPrice, Recurrence
+from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
+from creditgate.core.controls import CUSTOMER, BillingControls, Gate
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -16,6 +17,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 
     The row is in period number `period` of its anchor, which ends at `resets_at`.
     `plan_id` is None for a grant that stands alone. `owner_id` is the subscription or purchase that gave the row.
+    What rolled over from a row is a row of its own, `rolled_from` that one; `included_nanos` is then what rolled over.
     """
 
     id: str
@@ -33,7 +35,11 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     price: ItemPrice | None = None
     add_on: bool = False
     may_go_negative: bool = False
+    unlimited: bool = False
+    rollover: Rollover | None = None
+    rolled_from: str | None = None
     external_id: str | None = None
+    zone: str = "UTC"
 
     @property
     def public_id(self) -> str:
@@ -46,6 +52,11 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.included_nanos + self.prepaid_nanos
 
     @property
+    def max_purchase_nanos(self) -> int | None:
+        """How far below zero the row may be used and paid for later; None without a bound."""
+        return self.price.max_purchase_nanos if self.price else None
+
+    @property
     def is_bought_for_good(self) -> bool:
         """Credits that were paid for once: they outlive the plan they were bought with."""
         return bool(self.prepaid_nanos and self.price and not self.price.recurrence.repeats)
@@ -53,7 +64,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_held(self) -> bool:
         """Seats and the like: not used up but taken and given back, so what is in use survives a change of plans."""
-        return self.reset is None
+        return self.reset is None and not self.unlimited and self.rolled_from is None
 
 
 class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,10 +78,24 @@ class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All rows in burn order, and all flags."""
+    """All rows in burn order, all flags, and the limits that hold, by feature (see `controls.py`)."""
 
     rows: tuple[Row, ...] = ()
     flags: tuple[Flag, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    spend_limits: dict[str, int] = {}
+    overages: dict[str, bool] = {}
+
+    @property
+    def held_ids(self) -> set[str]:
+        """The ids of everything that has a balance: rows and gates."""
+        return {row.id for row in self.rows} | {gate.id for gate in self.gates}
+
+    def may_go_below(self, row: Row) -> bool:
+        """Say whether a row may go below zero, by its price, by its kind, or because the controls say so."""
+        if row.unlimited or row.rolled_from is not None:
+            return False
+        return self.overages.get(row.feature_id, row.may_go_negative)
 
 
 class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,6 +116,7 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
     quantity: int = 1
     canceled_at: int | None = None
     expires_at: int | None = None
+    controls: BillingControls | None = None
 
     def has_ended_by(self, now: int) -> bool:
         """Say whether it is over at this instant."""
@@ -138,10 +164,27 @@ class Customer(msgspec.Struct, frozen=True, omit_defaults=True):
     subscriptions: tuple[Subscription, ...] = ()
     purchases: tuple[Purchase, ...] = ()
     checkouts: tuple[Checkout, ...] = ()
+    controls: BillingControls = BillingControls()
+    time_zone: str = "UTC"
+
+    @property
+    def controls_by_source(self) -> dict[str, BillingControls]:
+        """All controls that hold for this customer: its own, and those of its plans."""
+        of_plans = {s.id: s.controls for s in self.subscriptions if s.controls is not None}
+        return {CUSTOMER: self.controls, **of_plans}
+
+    @property
+    def cycle_anchor(self) -> int:
+        """What the billing cycle hangs on: the paid plan before free ones, plans before add-ons, the oldest first."""
+        ranked = sorted(self.subscriptions, key=lambda s: (s.add_on, s.recurrence is None, s.started_at))
+        return ranked[0].anchor if ranked else self.created_at
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One whole read of a customer at one instant; `now` is Redis's time or the pinned clock."""
+    """One whole read of a customer at one instant; `now` is Redis's time or the pinned clock.
+
+    `balances` are the raw amounts of all rows and gates.
+    """
 
     now: int
     sequence: int

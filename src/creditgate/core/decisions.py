@@ -44,14 +44,20 @@ class Moved(NamedTuple):
 
 
 class Balance(NamedTuple):
-    """All rows of one feature together. Each row counts from zero up in `remaining_nanos`; `usage_nanos` is exact."""
+    """All rows of one feature together. Each row counts from zero up in `remaining_nanos`; `usage_nanos` is exact.
+
+    `rows` are pairs of a row and what is in it, and so are `rollovers`. Of an unlimited balance only the usage counts.
+    """
 
     feature_id: str
-    granted_nanos: int
-    remaining_nanos: int
-    usage_nanos: int
-    next_reset_at: int | None
-    rows: tuple[tuple[Row, int], ...]
+    granted_nanos: int = 0
+    remaining_nanos: int = 0
+    usage_nanos: int = 0
+    next_reset_at: int | None = None
+    unlimited: bool = False
+    overage_allowed: bool = False
+    rows: tuple[tuple[Row, int], ...] = ()
+    rollovers: tuple[tuple[Row, int], ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -78,15 +84,21 @@ class Decision(msgspec.Struct, frozen=True):
 
 def balance_of(feature_id: str, terms: Terms, balances: Mapping[str, int]) -> Balance | None:
     """Return the balance of one feature from the rows' terms and raw amounts, None where there is no row of it."""
-    rows = tuple((row, balances[row.id]) for row in terms.rows if row.feature_id == feature_id)
-    if not rows:
+    held = tuple((row, balances[row.id]) for row in terms.rows if row.feature_id == feature_id)
+    if not held:
         return None
-    granted = sum(row.granted_nanos for row, _ in rows)
+    unlimited = tuple((row, raw) for row, raw in held if row.unlimited)
+    if unlimited:
+        usage = -sum(raw for _, raw in unlimited)
+        return Balance(feature_id, usage_nanos=usage, unlimited=True, rows=unlimited[:1])
+    granted = sum(row.granted_nanos for row, _ in held)
     return Balance(
         feature_id=feature_id,
         granted_nanos=granted,
-        remaining_nanos=sum(max(0, raw) for _, raw in rows),
-        usage_nanos=granted - sum(raw for _, raw in rows),
-        next_reset_at=min((row.resets_at for row, _ in rows if row.resets_at is not None), default=None),
-        rows=rows,
+        remaining_nanos=sum(max(0, raw) for _, raw in held),
+        usage_nanos=granted - sum(raw for _, raw in held),
+        next_reset_at=min((row.resets_at for row, _ in held if row.resets_at is not None), default=None),
+        overage_allowed=any(terms.may_go_below(row) for row, _ in held),
+        rows=tuple((row, raw) for row, raw in held if row.rolled_from is None),
+        rollovers=tuple((row, raw) for row, raw in held if row.rolled_from is not None),
     )

@@ -8,34 +8,39 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from creditgate.core.burn import in_burn_order
 from creditgate.core.catalog import Catalog, Plan
 from creditgate.core.changes import Change, Step, in_period_at, is_drained, on_its_own, terms_change
-from creditgate.core.customers import Customer, Flag, Record, Row, Subscription, Terms
+from creditgate.core.customers import Customer, Flag, Record, Row, Subscription
 from creditgate.core.plans import Mint, given_by, subscribed
+from creditgate.core.rollovers import renewal, rollover_row
 
 
 def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
     """Return the change that brings a customer to `record.now`.
 
-    However many periods were missed, a row resets once, into the period that holds now. At a reset the rows that are
-    drained and never reset go. What a plan gives that comes back is given even beyond 64 rows: nobody is asking who
-    could be refused.
+    However many periods were missed, a row resets once, into the period that holds now; what rolls over is worked out
+    in `rollovers.py`. At a reset the rows that are drained and never reset go. What a plan gives that comes back, and
+    what rolls over, is given even beyond 64 rows: nobody is asking who could be refused.
     """
     now = record.now
     ends = {s.id: s.expires_at or now for s in record.customer.subscriptions if s.has_ended_by(now)}
     back = _plans_back(record, ends, catalog, mint)
+    rows = _freed(record.terms.rows, ends)
+    rolling = {row.id for row in rows if row.rollover and _is_renewed(row, ends, now)}
     steps, kept = [], list(back.rows)
     is_reset = any(row.period > 0 for row in back.rows)
-    for row in _freed(record.terms.rows, ends):
+    for row in rows:
+        if row.rolled_from in rolling:
+            continue  # with the row that it rolled over from
         end = _end(row, ends)
         if row.resets_at is not None and row.resets_at <= now and (end is None or row.resets_at < end):
             is_reset = True
         if end is not None and end <= now:
             steps.append(Step("close", row.id))
         elif row.resets_at is not None and row.resets_at <= now:
-            steps.append(Step("reset", row.id, row.granted_nanos))
-            kept.append(in_period_at(row, now))
+            survivors, moves = _survivors(row, rows, record, mint) if row.id in rolling else ([], [])
+            kept += [in_period_at(row, now), *survivors]
+            steps += [*moves, Step("reset", row.id, row.granted_nanos)]
         else:
             kept.append(row)
     for row in list(kept) if is_reset else ():
@@ -44,8 +49,8 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
             steps.append(Step("drop", row.id))
     flags = [flag for flag in record.terms.flags if flag.expires_at is None or flag.expires_at > now]
     flags = [flag for flag in flags if flag.owner_id not in ends]
-    terms = Terms(in_burn_order(kept), (*flags, *back.flags))
-    return terms_change(record, terms, (*steps, *back.steps), back.customer if ends else None)
+    customer = back.customer if ends else None
+    return terms_change(record, kept, (*flags, *back.flags), (*steps, *back.steps), customer)
 
 
 def plan_in_place_of(ended: Subscription, customer: Customer, catalog: Catalog) -> Plan | None:
@@ -55,6 +60,36 @@ def plan_in_place_of(ended: Subscription, customer: Customer, catalog: Catalog) 
     plans = (plan for plan in catalog.auto_enabled() if plan.group == ended.group and not plan.add_on)
     plan = next(plans, None)
     return plan if plan is not None and plan.id != ended.plan_id else None
+
+
+def _is_renewed(row: Row, ends: Mapping[str, int], now: int) -> bool:
+    end = _end(row, ends)
+    return row.resets_at is not None and row.resets_at <= now and (end is None or end > now)
+
+
+def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> tuple[list[Row], list[Step]]:
+    """Return what rolls over from a row that starts again, and the steps to it."""
+    before = {kept.id: kept for kept in rows if kept.rolled_from == row.id}
+    renewed = renewal(
+        row,
+        record.balances[row.id],
+        [(kept, record.balances[kept.id]) for kept in before.values()],
+        record.now,
+    )
+    survivors, steps = [], []
+    if renewed.rolled_out_nanos:
+        steps.append(Step("roll_out", row.id, renewed.rolled_out_nanos))
+    for rolled in renewed.rollovers:
+        if rolled.row is not None:
+            survivors.append(rolled.row)
+            if rolled.amount_nanos != record.balances[rolled.row.id]:
+                steps.append(Step("cut", rolled.row.id, rolled.amount_nanos))
+        else:
+            new = rollover_row(row, rolled.amount_nanos, rolled.rolled_at, rolled.expires_at, mint("bal"))
+            survivors.append(new)
+            steps.append(Step("roll_in", new.id, rolled.amount_nanos))
+    gone = before.keys() - {kept.id for kept in survivors}
+    return survivors, [*steps, *(Step("close", row_id) for row_id in sorted(gone))]
 
 
 class _Back(NamedTuple):
@@ -80,7 +115,10 @@ def _plans_back(record: Record, ends: Mapping[str, int], catalog: Catalog, mint:
             continue
         since = ends[ended.id]
         subscription = subscribed(plan, anchor=since, now=since, mint=mint)
-        given = given_by(plan, catalog, {}, owner_id=subscription.id, anchor=since, now=since, mint=mint)
+        zone = customer.time_zone
+        given = given_by(
+            plan, catalog, {}, owner_id=subscription.id, anchor=since, now=since, mint=mint, zone=zone
+        )
         customer = replace(customer, subscriptions=(*others, subscription))
         rows += [in_period_at(row, record.now) for row in given.rows]
         flags += given.flags

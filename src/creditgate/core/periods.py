@@ -8,7 +8,7 @@ from calendar import monthrange
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from creditgate.core.catalog import Interval, Recurrence
+from creditgate.core.intervals import Interval, Recurrence
 
 _SPANS_MS = {Interval.MINUTE: 60_000, Interval.HOUR: 3_600_000}
 _DAYS = {Interval.DAY: 1, Interval.WEEK: 7}

@@ -36,13 +36,13 @@ def quote(plan: Plan, quantities: Mapping[str, int]) -> tuple[Line, ...]:
 
     Raises InvalidInputs for a quantity of something that the plan does not sell.
     """
-    sold = {item.feature_id for item in plan.items if item.price}
+    sold = {item.feature_id for item in plan.items if item.is_prepaid}
     for feature_id in quantities:
         if feature_id not in sold:
             raise InvalidInputs(f"feature_quantities: plan {plan.id} does not sell {feature_id} by quantity")
     lines = [Line(None, 0, plan.price.amount_nanos)] if plan.price else []
     for item in plan.items:
-        if item.price:
+        if item.price and item.is_prepaid:
             packs = _packs(item, quantities.get(item.feature_id, 0))
             lines.append(
                 Line(item.feature_id, packs * item.price.billing_units_nanos, packs * item.price.amount_nanos)
@@ -61,8 +61,9 @@ def given_by(
     anchor: int,
     now: int,
     mint: Mint,
+    zone: str = "UTC",
 ) -> Given:
-    """Return the rows and flags of the plan for a customer who gets it now; periods hang on `anchor`."""
+    """Return the rows and flags of the plan for a customer who gets it now; periods hang on `anchor`, in `zone`."""
     rows, flags = [], []
     for item in plan.items:
         feature = catalog.feature(item.feature_id)
@@ -77,11 +78,14 @@ def given_by(
             prepaid_nanos=_prepaid_nanos(item, quantities.get(item.feature_id, 0)),
             plan_id=plan.id,
             owner_id=owner_id,
-            reset=catalog.reset_of(item),
+            reset=None if item.unlimited else catalog.reset_of(item),
             anchor=anchor,
             price=item.price,
             add_on=plan.add_on,
-            may_go_negative=not feature.consumable and item.price is None,
+            may_go_negative=item.is_paid_later or (not feature.consumable and item.price is None),
+            unlimited=item.unlimited,
+            rollover=item.rollover,
+            zone=zone,
         )
         rows.append(in_period_at(row, now))
     return Given(tuple(rows), tuple(flags))
@@ -95,7 +99,10 @@ def new_customer(
     flags: list[Flag] = []
     for plan in plans:
         subscription = subscribed(plan, anchor=now, now=now, mint=mint)
-        given = given_by(plan, catalog, {}, owner_id=subscription.id, anchor=now, now=now, mint=mint)
+        zone = customer.time_zone
+        given = given_by(
+            plan, catalog, {}, owner_id=subscription.id, anchor=now, now=now, mint=mint, zone=zone
+        )
         rows.extend(given.rows)
         flags.extend(given.flags)
         customer = msgspec.structs.replace(customer, subscriptions=(*customer.subscriptions, subscription))
@@ -147,15 +154,19 @@ def attach(
     `customer` is the document to keep, with whatever else changes in the same step (a checkout that was paid).
     """
     replaced = check_attachable(customer, catalog, plan)
-    now = record.now
+    now, zone = record.now, customer.time_zone
     if plan.is_one_off:
         purchase = Purchase(mint("sub"), plan.id, plan.version, now)
-        given = given_by(plan, catalog, quantities, owner_id=purchase.id, anchor=now, now=now, mint=mint)
+        given = given_by(
+            plan, catalog, quantities, owner_id=purchase.id, anchor=now, now=now, mint=mint, zone=zone
+        )
         customer = msgspec.structs.replace(customer, purchases=(*customer.purchases, purchase))
         return rows_change(record, customer=customer, opened=given.rows, flags=given.flags)
     anchor = cycle_anchor(plan, replaced, now)
     subscription = subscribed(plan, anchor=anchor, now=now, mint=mint)
-    given = given_by(plan, catalog, quantities, owner_id=subscription.id, anchor=anchor, now=now, mint=mint)
+    given = given_by(
+        plan, catalog, quantities, owner_id=subscription.id, anchor=anchor, now=now, mint=mint, zone=zone
+    )
     others = tuple(s for s in customer.subscriptions if s is not replaced)
     customer = msgspec.structs.replace(customer, subscriptions=(*others, subscription))
     return rows_change(
@@ -195,6 +206,7 @@ def subscribed(plan: Plan, *, anchor: int, now: int, mint: Mint) -> Subscription
         add_on=plan.add_on,
         auto_enable=plan.auto_enable,
         recurrence=billing_cycle(plan),
+        controls=plan.controls,
     )
 
 
@@ -204,7 +216,7 @@ def _gives_what_is_held(item: PlanItem, catalog: Catalog) -> bool:
 
 
 def _packs(item: PlanItem, quantity_nanos: int) -> int:
-    if item.price is None:
+    if item.price is None or not item.is_prepaid:
         return 0
     return -(-max(0, quantity_nanos - item.included_nanos) // item.price.billing_units_nanos)
 

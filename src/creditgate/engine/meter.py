@@ -10,6 +10,7 @@ from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Need, Reply
 from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
 from creditgate.core.catalog import Catalog, Feature, FeatureType, Pool
+from creditgate.core.controls import GATE_PREFIX, property_digests
 from creditgate.core.decisions import Decision, Mode, Moved, Status
 from creditgate.core.journal import Call, StreamId
 from creditgate.engine.attempts import Applied, Attempts
@@ -63,21 +64,27 @@ class Meter:
         self._op_ids = op_ids
         self._metrics = metrics or Metrics()
 
-    async def check(self, *, customer_id: str, feature_id: str, required_nanos: int) -> Decision:
-        """Say whether the customer can afford so many units now; takes nothing.
+    async def check(
+        self, *, customer_id: str, feature_id: str, required_nanos: int, properties: str = "{}"
+    ) -> Decision:
+        """Say whether the customer can afford so many units now; takes nothing. `properties` is JSON, as in Usage.
 
         Raises NotFound `feature_not_found` or `customer_not_found`, AmountOutOfRange, Undecided.
         """
         return await self._metrics.decided(
-            "check", feature_id, self._check(customer_id, feature_id, required_nanos)
+            "check", feature_id, self._check(customer_id, feature_id, required_nanos, _digests(properties))
         )
 
-    async def _check(self, customer_id: str, feature_id: str, required_nanos: int) -> Decision:
+    async def _check(
+        self, customer_id: str, feature_id: str, required_nanos: int, properties: list[str]
+    ) -> Decision:
         catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
         feature = catalog.feature(feature_id)
         needs = _needs(catalog, feature, required_nanos)
         for _ in range(FORWARD_ROUNDS_MAX):
-            reply = await self._attempts.ask(lambda: self._store.check(customer_id=customer_id, pools=needs))
+            reply = await self._attempts.ask(
+                lambda: self._store.check(customer_id=customer_id, properties=properties, pools=needs)
+            )
             if reply.status is not Status.DUE:
                 _raise_if_absent(reply, customer_id)
                 return _checked(feature, needs, reply)
@@ -98,6 +105,7 @@ class Meter:
             raise InvalidRequest(f"Feature {feature.id} is on or off; it cannot be used up with send_event")
         needs = _needs(catalog, feature, usage.value_nanos)
         call = self._call(usage, feature, catalog.version)
+        properties = _digests(usage.properties)
         for _ in range(FORWARD_ROUNDS_MAX):
             reply = await self._attempts.write(
                 self._keys.partition_of(usage.customer_id),
@@ -107,6 +115,7 @@ class Meter:
                     customer_id=usage.customer_id,
                     call=call,
                     mode=usage.mode,
+                    properties=properties,
                     pools=needs,
                 ),
             )
@@ -135,7 +144,7 @@ class Meter:
     ) -> Decision:
         """Answer for a call that took effect though its reply was lost: what it moved, and the balances as they are."""
         reply = await self._attempts.ask(
-            lambda: self._store.check(customer_id=usage.customer_id, pools=needs)
+            lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=needs)
         )
         moved = await self._moved_by(usage.customer_id, stream_id)
         return _decision(feature, needs, reply, moved, allowed=True, is_replay=is_replay)
@@ -146,7 +155,7 @@ class Meter:
         return tuple(
             Moved(i.row_id, i.delta_nanos)
             for i in items
-            if i.row_id is not None and i.delta_nanos is not None
+            if i.row_id is not None and i.delta_nanos is not None and not i.row_id.startswith(GATE_PREFIX)
         )
 
     async def _resolve(self, usage: Usage) -> tuple[Catalog, Feature]:
@@ -176,6 +185,10 @@ class Meter:
             event_name=usage.event_name or "",
             properties=usage.properties,
         )
+
+
+def _digests(properties: str) -> list[str]:
+    return property_digests(msgspec.json.decode(properties)) if properties != "{}" else []
 
 
 def _features_of_event(catalog: Catalog, event_name: str) -> tuple[Feature, ...]:

@@ -146,7 +146,7 @@ class Reconciler:
             clock=state.pinned_at,
             customer=customer,
             terms=terms,
-            balances={row.id: amounts[row.id] for row in terms.rows},
+            balances={held_id: amounts[held_id] for held_id in terms.held_ids},
         )
 
     async def _restore_documents(self) -> None:

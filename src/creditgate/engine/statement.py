@@ -10,6 +10,7 @@ import msgspec
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import format_amount
+from creditgate.core.controls import GATE_PREFIX
 from creditgate.core.customers import Row, Terms
 from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind
 from creditgate.errors import NotFound
@@ -90,7 +91,7 @@ class Teller:
         lines, call = [], UNSAID
         for item in entry.items:
             call = item.call or call
-            if item.kind != Kind.PUT:
+            if item.kind != Kind.PUT and not (item.row_id or "").startswith(GATE_PREFIX):
                 lines.append(self._line(_time(entry), item, call))
         return lines
 
@@ -127,6 +128,8 @@ def _text(item: Item, call: Call, row: Row | None) -> str:
             return f"given back {used}"
         case Kind.GRANT:
             return ("renewed" if call.verb == "forward" else "granted") + source
+        case Kind.ROLL:
+            return ("rolled over to here" if (item.delta_nanos or 0) > 0 else "rolled over") + source
         case Kind.EXPIRE:
             return ("expired" if call.verb == "forward" else "ended") + source
         case Kind.FORGIVE:

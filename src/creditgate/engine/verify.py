@@ -223,6 +223,6 @@ def _compared(record: Record, replayed: dict[str, int]) -> str:
         if record.balances.get(row_id, 0) != replayed[row_id]:
             was, now = format_amount(replayed[row_id]), format_amount(record.balances.get(row_id, 0))
             return f"row {row_id}: the journal says {was}, Redis has {now}"
-    if {row.id for row in record.terms.rows} != record.balances.keys():
+    if record.terms.held_ids != record.balances.keys():
         return "the terms name other rows than those that have a balance"
     return ""

@@ -50,6 +50,14 @@ class RowAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None
 
 
+class RolloverAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of what one reset rolled over; `expires_at` is null where it stays for good."""
+
+    granted: Raw
+    balance: Raw
+    expires_at: int | None
+
+
 class BalanceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """All rows of one feature; the feature itself only where it was asked for."""
 
@@ -63,6 +71,7 @@ class BalanceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     max_purchase: Raw | None
     next_reset_at: int | None
     breakdown: tuple[RowAnswer, ...]
+    rollovers: tuple[RolloverAnswer, ...] | UnsetType = UNSET
 
 
 class FlagAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,15 +147,14 @@ def track_answer(
     decision: Decision, *, customer_id: str, value_nanos: int, event_name: str | None
 ) -> TrackAnswer:
     rows = {row.id: row for row in decision.terms.rows}
+    moved = (part for part in decision.moved if part.row_id in rows)
     return TrackAnswer(
         customer_id=customer_id,
         event_name=event_name or UNSET,
         value=number(value_nanos),
         balance=_answering_balance(decision),
         balances=_balances(decision),
-        deductions=tuple(
-            deduction_answer(rows[moved.row_id], 0 - moved.delta_nanos) for moved in decision.moved
-        ),
+        deductions=tuple(deduction_answer(rows[part.row_id], 0 - part.delta_nanos) for part in moved),
     )
 
 
@@ -174,16 +182,18 @@ def balance_answer(balance: Balance, feature: FeatureAnswer | UnsetType = UNSET)
         granted=number(balance.granted_nanos),
         remaining=number(balance.remaining_nanos),
         usage=number(balance.usage_nanos),
-        overage_allowed=any(row.may_go_negative for row, _ in balance.rows),
+        unlimited=balance.unlimited,
+        overage_allowed=balance.overage_allowed,
         max_purchase=_max_purchase(balance),
         next_reset_at=balance.next_reset_at,
         breakdown=tuple(_row_answer(row, raw_nanos) for row, raw_nanos in balance.rows),
+        rollovers=tuple(_rollover_answer(row, raw_nanos) for row, raw_nanos in balance.rollovers) or UNSET,
     )
 
 
 def zero_balance(feature: FeatureAnswer) -> BalanceAnswer:
     """Return the row of a feature that has none of its own: it lets React's local check find the feature."""
-    return balance_answer(Balance(feature.id, 0, 0, 0, None, ()), feature)
+    return balance_answer(Balance(feature.id), feature)
 
 
 def flag_answer(flag: Flag, feature: FeatureAnswer | UnsetType = UNSET) -> FlagAnswer:
@@ -236,9 +246,16 @@ def _row_answer(row: Row, raw_nanos: int) -> RowAnswer:
         prepaid_grant=number(row.prepaid_nanos),
         remaining=number(max(0, raw_nanos)),
         usage=number(row.granted_nanos - raw_nanos),
+        unlimited=row.unlimited,
         reset=_reset_answer(row),
         price=_row_price_answer(row.price) if row.price else None,
         expires_at=row.expires_at,
+    )
+
+
+def _rollover_answer(row: Row, raw_nanos: int) -> RolloverAnswer:
+    return RolloverAnswer(
+        granted=number(row.included_nanos), balance=number(raw_nanos), expires_at=row.expires_at
     )
 
 

@@ -1,0 +1,162 @@
+"""Billing controls: how far a customer may go, beyond what was granted. From the customer, or from a plan.
+
+A *usage limit* is kept as a gate: a row of its own that holds what may still be used in this window, and starts again
+with the next. Every gate holds, so of several the strictest wins; of spend limits the smallest.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from creditgate.core.intervals import Interval, Recurrence
+from creditgate.core.periods import boundary, period_at
+
+
+class SpendLimit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far below zero all rows of a feature may go together. Stands above a row's own `max_purchase`."""
+
+    feature_id: str
+    limit_nanos: int
+    enabled: bool = True
+
+
+class OverageAllowed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether rows of a feature may go below zero at all; True also lets rows without a price."""
+
+    feature_id: str
+    enabled: bool
+
+
+class UsageLimit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How much may be used in each window, even if balance remains. `properties` are those that a call must have."""
+
+    feature_id: str
+    limit_nanos: int
+    interval: Interval
+    in_utc: bool = False
+    properties: dict[str, str] = {}
+    enabled: bool = True
+
+
+class UsageAlert(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When to tell: `threshold_type` as on the wire. Amounts in nanos, percentages in nanos of a percent."""
+
+    threshold_nanos: int
+    threshold_type: str
+    feature_id: str | None = None
+    name: str | None = None
+    enabled: bool = True
+
+
+class BillingControls(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All controls of one customer or plan."""
+
+    spend_limits: tuple[SpendLimit, ...] = ()
+    usage_limits: tuple[UsageLimit, ...] = ()
+    overage_allowed: tuple[OverageAllowed, ...] = ()
+    usage_alerts: tuple[UsageAlert, ...] = ()
+
+
+class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The terms of a usage limit in its window; the balance beside it is what may still be used.
+
+    Window number `period` of the anchor ends at `resets_at`. `source` is the customer or a subscription.
+    """
+
+    id: str
+    feature_id: str
+    limit_nanos: int
+    reset: Recurrence
+    anchor: int
+    source: str
+    period: int = 0
+    resets_at: int = 0
+    properties: dict[str, str] = {}
+
+    @property
+    def filter(self) -> str:
+        """What the scripts compare with the digests of a call's properties."""
+        return ".".join(property_digests(self.properties)) or "-"
+
+
+GATE_PREFIX = "lim_"
+"""What the id of every gate begins with."""
+
+CUSTOMER = "customer"
+"""The source of what the customer's own controls say."""
+
+
+def spend_limits(controls: Iterable[BillingControls]) -> dict[str, int]:
+    """Return the spend limit of each feature that has one, the smallest of several."""
+    limits: dict[str, int] = {}
+    for limit in (limit for each in controls for limit in each.spend_limits if limit.enabled):
+        limits[limit.feature_id] = min(limit.limit_nanos, limits.get(limit.feature_id, limit.limit_nanos))
+    return limits
+
+
+def overages(controls: Iterable[BillingControls]) -> dict[str, bool]:
+    """Return whether each feature that is named may go below zero: no, as soon as one says so."""
+    allowed: dict[str, bool] = {}
+    for said in (said for each in controls for said in each.overage_allowed):
+        allowed[said.feature_id] = said.enabled and allowed.get(said.feature_id, True)
+    return allowed
+
+
+def gates(
+    controls: Mapping[str, BillingControls], old: Iterable[Gate], *, anchor: int, now: int
+) -> tuple[Gate, ...]:
+    """Return the gates of these controls, by their source. One that was there stays in its window.
+
+    `anchor` is that of the customer's billing cycle, for the windows that hang on it.
+    """
+    known = {gate.id: gate for gate in old}
+    found: dict[str, Gate] = {}
+    for source, each in controls.items():
+        for limit in each.usage_limits:
+            if limit.enabled:
+                gate = _gate(limit, source, anchor)
+                before = known.get(gate.id)
+                if before is not None:
+                    gate = msgspec.structs.replace(before, limit_nanos=gate.limit_nanos)
+                found.setdefault(gate.id, in_window_at(gate, now))
+    return tuple(found.values())
+
+
+def in_window_at(gate: Gate, now: int) -> Gate:
+    """Return the gate in the window that holds `now`."""
+    period = max(gate.period, period_at(gate.anchor, gate.reset, now))
+    return msgspec.structs.replace(
+        gate, period=period, resets_at=boundary(gate.anchor, gate.reset, period + 1)
+    )
+
+
+def property_digests(properties: Mapping[str, Any]) -> list[str]:
+    """Return a short digest of each property that a filter could ask for: text, a number, true or false."""
+    digests = []
+    for name, value in sorted(properties.items()):
+        if isinstance(value, str | int | float):
+            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            whole = f"{len(name)}:{name}={text}"
+            digests.append(hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest())
+    return digests
+
+
+# Windows in UTC begin with the calendar's: Monday 2024-01-01 is the first day of a week, a month and a year.
+_UTC_ANCHOR = 1_704_067_200_000
+
+
+def _gate(limit: UsageLimit, source: str, anchor: int) -> Gate:
+    reset = Recurrence(limit.interval)
+    named = f"{source} {limit.feature_id} {limit.interval} {limit.in_utc} {sorted(limit.properties.items())}"
+    digest = hashlib.blake2b(named.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+    return Gate(
+        id=f"{GATE_PREFIX}{digest}",
+        feature_id=limit.feature_id,
+        limit_nanos=limit.limit_nanos,
+        reset=reset,
+        anchor=_UTC_ANCHOR if limit.in_utc else anchor,
+        source=source,
+        properties=limit.properties,
+    )
