@@ -143,6 +143,14 @@ def _system(**changes: Any) -> dict[str, Any]:
     return {"type": "credit_system", "credit_schema": [cost]}
 
 
+def _controls(**controls: Any) -> dict[str, Any]:
+    return {"billing_controls": controls}
+
+
+def _limit(**more: Any) -> dict[str, Any]:
+    return {"feature_id": "usd_credits", "limit": 1, "interval": "day"} | more
+
+
 def _item(**changes: Any) -> dict[str, Any]:
     return {"items": [{"feature_id": "usd_credits", "included": 1} | changes]}
 
@@ -220,8 +228,11 @@ CALLS = (
     Bad("balances.create", {"expires_at": 1e300}),
     Bad("balances.create", {"next_reset_at": 1}),
     Bad("balances.create", {"balance_id": "a\nb"}),
-    Bad("balances.create", {"unlimited": True}, NOT_YET),
-    Bad("balances.create", {"rollover": {"length": 1}}, NOT_YET),
+    Bad("balances.create", {"unlimited": True}),
+    Bad("balances.create", {"rollover": {"length": 1}}),
+    Bad("balances.create", {"reset": {"interval": "month"}, "rollover": {"length": 0}}),
+    Bad("balances.create", {"reset": {"interval": "month"}, "rollover": {"length": 1, "max": -1}}),
+    Bad("balances.create", {"reset": {"interval": "month"}, "rollover": {"length": 1, "duration": "week"}}),
     Bad("balances.create", {"entity_id": "seat_1"}, NOT_YET),
     Bad("customers.advance_test_clock", {}),
     Bad("customers.advance_test_clock", {"frozen_time": 1}, "invalid_request"),
@@ -278,14 +289,32 @@ CALLS = (
     Bad("plans.create", {"price": {"amount": 1, "interval": "month"}, "auto_enable": True}),
     Bad("plans.create", {"free_trial": {"duration_length": 7}}, NOT_YET),
     Bad("plans.create", {"items": {}}),
+    Bad("plans.create", _controls(spend_limits=[{"feature_id": "usd_credits"}])),
+    Bad("plans.create", _controls(spend_limits=[{"feature_id": "usd_credits", "overage_limit": -1}])),
+    Bad(
+        "plans.create",
+        _controls(spend_limits=[{"feature_id": "nothing", "overage_limit": 1}]),
+        "feature_not_found",
+        404,
+    ),
+    Bad(
+        "plans.create",
+        _controls(usage_limits=[{"feature_id": "usd_credits", "limit": 1, "interval": "hour"}]),
+    ),
+    Bad("plans.create", _controls(usage_limits=[_limit(filter={"properties": {}})] * 33)),
+    Bad("plans.create", _controls(usage_limits=[_limit(filter={"properties": dict.fromkeys("abcde", "1")})])),
+    Bad("plans.create", _controls(usage_limits=[_limit(filter={"properties": {"a": []}})])),
+    Bad("plans.create", _controls(overage_allowed=[{"feature_id": "usd_credits"}])),
+    Bad("customers.get_or_create", {"time_zone": "Mars/Olympus"}),
     Bad("plans.create", _item(feature_id="nothing"), "feature_not_found", 404),
     Bad("plans.create", _item(included=-5)),
-    Bad("plans.create", _item(unlimited=True), NOT_YET),
+    Bad("plans.create", _item(unlimited=True)),
     Bad("plans.create", _item(pooled=True), NOT_YET),
-    Bad("plans.create", _item(rollover={"expiry_duration_type": "month", "max": 5}), NOT_YET),
+    Bad("plans.create", _item(rollover={"expiry_duration_type": "month", "max": 5})),
+    Bad("plans.create", _item(reset={"interval": "month"}, rollover={"expiry_duration_type": "day"})),
     Bad("plans.create", _item(expiry={"duration": "month", "length": 1}), NOT_YET),
     Bad("plans.create", _item(feature_id="sso")),
-    Bad("plans.create", _priced(billing_method="usage_based"), NOT_YET),
+    Bad("plans.create", _priced(billing_method="pay_what_you_want")),
     Bad("plans.create", _priced(max_purchase=10), NOT_YET),
     Bad("plans.create", _priced(tiers=[{"to": "inf", "amount": 1}]), NOT_YET),
     Bad("plans.create", _priced(billing_units=0)),

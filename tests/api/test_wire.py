@@ -196,8 +196,8 @@ def test_what_asks_for_nothing_is_let_through(kind: type[Request], changes: Any)
         (AttachRequest, {"redirect_mode": "always"}, "redirect_mode always is not supported yet"),
         (
             CreatePlanRequest,
-            {"name": "A", "items": [{"feature_id": "f", "unlimited": True}]},
-            "items[0].unlimited is not supported yet",
+            {"name": "A", "items": [{"feature_id": "f", "pooled": True}]},
+            "items[0].pooled is not supported yet",
         ),
         (
             CreatePlanRequest,
@@ -206,11 +206,16 @@ def test_what_asks_for_nothing_is_let_through(kind: type[Request], changes: Any)
                 "items": [
                     {
                         "feature_id": "f",
-                        "price": {"amount": 1, "interval": "month", "billing_method": "usage_based"},
+                        "price": {
+                            "amount": 1,
+                            "interval": "month",
+                            "billing_method": "prepaid",
+                            "tier_behavior": "volume",
+                        },
                     }
                 ],
             },
-            "items[0].price.billing_method usage_based is not supported yet",
+            "items[0].price.tier_behavior volume is not supported yet",
         ),
         (GetOrCreateRequest, {"expand": ["invoices"]}, "expand invoices is not supported yet"),
     ],

@@ -42,7 +42,7 @@ async def test_calls_at_the_boundary_reset_once(cases: server.UseCases) -> None:
     await cases.customers.get_or_create("ann", Profile())
     now = cases.clock.now_ms()
     await cases.customers.grant(
-        Grant("ann", "basic_messages", 100 * NANOS, Recurrence(Interval.HOUR), next_reset_at=now + 300)
+        Grant("ann", "basic_messages", 100 * NANOS, reset=Recurrence(Interval.HOUR), next_reset_at=now + 300)
     )
     await _track(cases, "ann", 30, feature="basic_messages")
     await asyncio.sleep(0.35)  # until the boundary has passed on Redis's clock

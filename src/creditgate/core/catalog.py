@@ -19,6 +19,9 @@ from creditgate.core.intervals import Interval as Interval
 from creditgate.core.intervals import Recurrence as Recurrence
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, NotFound
 
+BillingMethod = Literal["prepaid", "usage_based"]
+"""Whether a quantity is paid before it is used, or after."""
+
 
 class FeatureType(StrEnum):
     BOOLEAN = "boolean"
@@ -69,7 +72,7 @@ class ItemPrice(msgspec.Struct, frozen=True, omit_defaults=True):
     amount_nanos: int
     recurrence: Recurrence
     billing_units_nanos: int = NANOS
-    billing_method: str = "prepaid"
+    billing_method: BillingMethod = "prepaid"
     max_purchase_nanos: int | None = None
 
 
@@ -370,8 +373,14 @@ class Catalog:
                 raise InvalidInputs(f"items[{number}]: feature {item.feature_id} is listed twice")
             named.add(item.feature_id)
             self._check_item(item, f"items[{number}]")
+        self.check_controls(plan.controls)
         if plan.auto_enable and not plan.is_free:
             raise InvalidInputs("auto_enable: a plan with a price cannot be enabled by itself")
+
+    def check_controls(self, controls: BillingControls | None) -> None:
+        """Raise NotFound `feature_not_found` unless every feature that the controls name is there."""
+        for feature_id in controls.feature_ids if controls else ():
+            self.feature(feature_id)
 
     def _check_credit_schema(self, system: Feature) -> None:
         if not system.credit_schema:
@@ -394,10 +403,18 @@ class Catalog:
             raise NotFound(
                 f"{place}.feature_id: Feature {item.feature_id} not found", code="feature_not_found"
             )
-        if feature.type is FeatureType.BOOLEAN and (item.included_nanos or item.reset or item.price):
+        if feature.type is FeatureType.BOOLEAN and (
+            item.included_nanos or item.reset or item.price or item.unlimited
+        ):
             raise InvalidInputs(
                 f"{place}: {feature.id} is on or off; it has no included amount, reset or price"
             )
+        if item.unlimited and (item.included_nanos or item.price or item.rollover):
+            raise InvalidInputs(f"{place}: what is unlimited has no included amount, price or rollover")
+        if item.rollover is not None:
+            reset = self.reset_of(item)
+            if reset is None or not reset.repeats:
+                raise InvalidInputs(f"{place}.rollover: {feature.id} does not reset, so nothing rolls over")
         if not feature.consumable and item.reset is not None:
             raise InvalidInputs(f"{place}.reset: {feature.id} is not consumable, so it cannot reset")
         price = item.price

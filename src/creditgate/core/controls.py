@@ -58,6 +58,19 @@ class BillingControls(msgspec.Struct, frozen=True, omit_defaults=True):
     overage_allowed: tuple[OverageAllowed, ...] = ()
     usage_alerts: tuple[UsageAlert, ...] = ()
 
+    @property
+    def feature_ids(self) -> set[str]:
+        """Every feature that is named."""
+        return (
+            {limit.feature_id for limit in self.spend_limits}
+            | {limit.feature_id for limit in self.usage_limits}
+            | {each.feature_id for each in self.overage_allowed}
+            | {alert.feature_id for alert in self.usage_alerts if alert.feature_id is not None}
+        )
+
+
+NO_CONTROLS = BillingControls()
+
 
 class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
     """The terms of a usage limit in its window; the balance beside it is what may still be used.
@@ -73,6 +86,7 @@ class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str
     period: int = 0
     resets_at: int = 0
+    in_utc: bool = False
     properties: dict[str, str] = {}
 
     @property
@@ -158,5 +172,6 @@ def _gate(limit: UsageLimit, source: str, anchor: int) -> Gate:
         reset=reset,
         anchor=_UTC_ANCHOR if limit.in_utc else anchor,
         source=source,
+        in_utc=limit.in_utc,
         properties=limit.properties,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
-from creditgate.core.controls import CUSTOMER, BillingControls, Gate
+from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -164,7 +164,7 @@ class Customer(msgspec.Struct, frozen=True, omit_defaults=True):
     subscriptions: tuple[Subscription, ...] = ()
     purchases: tuple[Purchase, ...] = ()
     checkouts: tuple[Checkout, ...] = ()
-    controls: BillingControls = BillingControls()
+    controls: BillingControls = NO_CONTROLS
     time_zone: str = "UTC"
 
     @property

@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 
 from creditgate.balances.clock import RedisClock
-from creditgate.core.catalog import Catalog, FeatureType, Interval, Recurrence
+from creditgate.core.catalog import Catalog, FeatureType, Interval, Recurrence, Rollover
 from creditgate.core.changes import Change, in_period_at, next_due, profile_change, rows_change
+from creditgate.core.controls import NO_CONTROLS, BillingControls
 from creditgate.core.customers import Customer, Record, Row
 from creditgate.core.plans import new_customer
 from creditgate.engine.catalogs import Catalogs
@@ -30,6 +31,8 @@ class Profile(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = {}
     send_email_receipts: bool | None = None
     auto_enable_plan_id: str | None = None
+    controls: BillingControls | None = None
+    time_zone: str | None = None
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -38,7 +41,9 @@ class Grant(msgspec.Struct, frozen=True):
     customer_id: str
     feature_id: str
     included_nanos: int
+    unlimited: bool = False
     reset: Recurrence | None = None
+    rollover: Rollover | None = None
     expires_at: int | None = None
     next_reset_at: int | None = None
     balance_id: str | None = None
@@ -120,6 +125,7 @@ class Customers:
                 raise InvalidRequest(f"auto_enable_plan_id: {chosen.id} has a price")
             plans = (chosen, *(plan for plan in plans if plan.add_on or plan.group != chosen.group))
         catalog = await self._catalogs.giving(plan_ids=[plan.id for plan in plans])
+        catalog.check_controls(profile.controls)
         now = self._clock.now_ms()
         customer = Customer(
             id=customer_id,
@@ -130,6 +136,8 @@ class Customers:
             stripe_id=profile.stripe_id,
             send_email_receipts=bool(profile.send_email_receipts),
             metadata=profile.metadata,
+            controls=profile.controls or NO_CONTROLS,
+            time_zone=profile.time_zone or "UTC",
         )
         change = new_customer(customer, catalog, plans, now=now, mint=mint)
         await self._writer.create(customer_id, change, catalog_version=catalog.version)
@@ -168,10 +176,15 @@ def _granted_row(grant: Grant, catalog: Catalog, record: Record) -> Row:
         feature_id=feature.id,
         created_at=record.now,
         included_nanos=grant.included_nanos,
-        reset=(grant.reset or Recurrence(Interval.ONE_OFF)) if feature.consumable else None,
+        reset=(grant.reset or Recurrence(Interval.ONE_OFF))
+        if feature.consumable and not grant.unlimited
+        else None,
         anchor=record.now,
         expires_at=grant.expires_at,
         may_go_negative=not feature.consumable,
+        unlimited=grant.unlimited,
+        rollover=grant.rollover,
+        zone=record.customer.time_zone,
     )
     if grant.next_reset_at is not None:  # the first period is the one that ends there
         return msgspec.structs.replace(
@@ -182,6 +195,8 @@ def _granted_row(grant: Grant, catalog: Catalog, record: Record) -> Row:
 
 def _check_times(grant: Grant, consumable: bool, now: int) -> None:
     repeats = grant.reset is not None and grant.reset.repeats
+    if grant.rollover is not None and (not repeats or grant.unlimited):
+        raise InvalidInputs("rollover: needs a reset")
     if repeats and not consumable:
         raise InvalidInputs(f"reset: {grant.feature_id} is not consumable, so it cannot reset")
     if grant.expires_at is not None and grant.expires_at <= now:

@@ -51,6 +51,8 @@ class CustomerRoutes:
             metadata=request.own_metadata(),
             send_email_receipts=request.send_email_receipts,
             auto_enable_plan_id=request.auto_enable_plan_id,
+            controls=request.billing_controls.controls() if request.billing_controls else None,
+            time_zone=request.zone(),
         )
         record = await self._customers.get_or_create(request.customer_id, profile)
         return self._customer(record, request.expand)
@@ -70,7 +72,9 @@ class CustomerRoutes:
             customer_id=request.customer_id,
             feature_id=request.feature_id,
             included_nanos=request.included_nanos(),
+            unlimited=request.unlimited,
             reset=request.reset.recurrence("reset") if request.reset else None,
+            rollover=request.rollover.rollover() if request.rollover else None,
             expires_at=request.expires_ms(),
             next_reset_at=request.next_reset_ms(),
             balance_id=request.balance_id,

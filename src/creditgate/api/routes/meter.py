@@ -59,7 +59,10 @@ class MeterRoutes:
         if request.send_event:
             return await self._check_and_take(usage, caller_key("check", call, usage))
         decision = await self._meter.check(
-            customer_id=usage.customer_id, feature_id=request.feature_id, required_nanos=usage.value_nanos
+            customer_id=usage.customer_id,
+            feature_id=request.feature_id,
+            required_nanos=usage.value_nanos,
+            properties=usage.properties,
         )
         return Answer(encode(check_answer(decision, customer_id=usage.customer_id, takes=False)))
 

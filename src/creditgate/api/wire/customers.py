@@ -15,6 +15,7 @@ from creditgate.api.wire.answers import (
     flag_answer,
     zero_balance,
 )
+from creditgate.api.wire.controls import ControlsAnswer, controls_answer
 from creditgate.api.wire.features import FeatureAnswer, feature_answer
 from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import Eligibility
@@ -69,7 +70,7 @@ class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     env: str
     metadata: dict[str, Any]
     send_email_receipts: bool
-    billing_controls: dict[str, Any]
+    billing_controls: ControlsAnswer
     subscriptions: tuple[SubscriptionAnswer, ...]
     purchases: tuple[PurchaseAnswer, ...]
     licenses: tuple[Any, ...]
@@ -120,7 +121,7 @@ def customer_answer(
         env=env,
         metadata=customer.metadata,
         send_email_receipts=customer.send_email_receipts,
-        billing_controls={},
+        billing_controls=controls_answer(record),
         subscriptions=tuple(_subscription_answer(held, record.now) for held in customer.subscriptions),
         purchases=tuple(_purchase_answer(purchase) for purchase in customer.purchases),
         licenses=(),

@@ -3,9 +3,10 @@
 from msgspec import Raw
 
 from creditgate.core.amounts import format_amount, parse_amount, parse_kept
-from creditgate.core.catalog import INTERVAL_COUNT_MAX, Interval, Recurrence
+from creditgate.core.catalog import INTERVAL_COUNT_MAX, Interval, Recurrence, Rollover
 from creditgate.errors import InvalidInputs
 
+ROLLOVER_MONTHS_MAX = 120
 INSTANT_MAX = 7_258_118_400_000  # the year 2200, in Unix ms
 WHOLE_MAX = 2**53 - 1  # beyond, a float cannot tell a number from its neighbours
 
@@ -44,3 +45,25 @@ def instant(value: float | None, *, field: str) -> int | None:
 def recurrence(interval: str, count: float, *, field: str) -> Recurrence:
     """Return the recurrence; InvalidInputs if the count is not sensible."""
     return Recurrence(Interval(interval), whole(count, field=field, least=1, most=INTERVAL_COUNT_MAX))
+
+
+def rollover_of(
+    duration: str, length: float | None, most: Raw, percentage: Raw, *, place: str, length_name: str
+) -> Rollover:
+    """Return what survives a reset; InvalidInputs where the parts do not fit together."""
+    if duration == "forever":
+        months = None
+    else:
+        months = whole(
+            1.0 if length is None else length,
+            field=f"{place}.{length_name}",
+            least=1,
+            most=ROLLOVER_MONTHS_MAX,
+        )
+    if bytes(percentage) not in (b"", b"null"):
+        if bytes(most) not in (b"", b"null"):
+            raise InvalidInputs(f"{place}: max and max_percentage exclude each other")
+        return Rollover(months, max_percentage_nanos=kept(percentage, field=f"{place}.max_percentage"))
+    if bytes(most) not in (b"", b"null"):
+        return Rollover(months, max_nanos=kept(most, field=f"{place}.max"))
+    return Rollover(months)

@@ -1,16 +1,18 @@
 """Plans on the wire: what creating one may say, and how one is answered."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from creditgate.api.wire.controls import ControlsAnswer, ControlsRequest, controls_of
 from creditgate.api.wire.fields import ABSENT, NotYet, Request, named, only_id
-from creditgate.api.wire.numbers import WHOLE_MAX, kept, number, recurrence, whole
+from creditgate.api.wire.numbers import WHOLE_MAX, kept, number, recurrence, rollover_of, whole
 from creditgate.api.wire.requests import ResetRequest, metadata
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import (
     BillingInterval,
+    BillingMethod,
     Catalog,
     Interval,
     ItemPrice,
@@ -18,13 +20,11 @@ from creditgate.core.catalog import (
     PlanItem,
     PlanPrice,
     Recurrence,
+    Rollover,
 )
+from creditgate.core.controls import BillingControls
 from creditgate.core.ids import check_caller_id, check_catalog_id
-from creditgate.errors import InvalidInputs
-
-
-class OnlyPrepaid(NotYet):
-    harmless = ("prepaid",)
+from creditgate.errors import InvalidInputs, InvalidRequest
 
 
 class PriceRequest(Request, frozen=True):
@@ -43,14 +43,14 @@ class PriceRequest(Request, frozen=True):
 
 
 class ItemPriceRequest(Request, frozen=True):
-    """What a prepaid quantity costs."""
+    """What a quantity costs, paid before it is used or after."""
 
     amount: Raw
     interval: BillingInterval
-    billing_method: OnlyPrepaid
+    billing_method: BillingMethod
     interval_count: float = 1
     billing_units: Raw = ABSENT
-    max_purchase: NotYet | None = None
+    max_purchase: Raw = ABSENT
     tiers: NotYet | None = None
     tier_behavior: NotYet | None = None
     additional_currencies: NotYet | None = None
@@ -63,6 +63,34 @@ class ItemPriceRequest(Request, frozen=True):
             amount_nanos=kept(self.amount, field=f"{place}.amount"),
             recurrence=recurrence(self.interval, self.interval_count, field=f"{place}.interval_count"),
             billing_units_nanos=units,
+            billing_method=self.billing_method,
+            max_purchase_nanos=self._max_purchase_nanos(place),
+        )
+
+    def _max_purchase_nanos(self, place: str) -> int | None:
+        if bytes(self.max_purchase) in (b"", b"null"):
+            return None
+        if self.billing_method == "prepaid":
+            raise InvalidRequest(f"{place}.max_purchase: is not supported yet for what is prepaid")
+        return kept(self.max_purchase, field=f"{place}.max_purchase")
+
+
+class RolloverRequest(Request, frozen=True):
+    """What of an item survives its reset."""
+
+    expiry_duration_type: Literal["month", "forever"]
+    max: Raw = ABSENT
+    max_percentage: Raw = ABSENT
+    expiry_duration_length: float | None = None
+
+    def rollover(self, place: str) -> Rollover:
+        return rollover_of(
+            self.expiry_duration_type,
+            self.expiry_duration_length,
+            self.max,
+            self.max_percentage,
+            place=place,
+            length_name="expiry_duration_length",
         )
 
 
@@ -73,11 +101,11 @@ class ItemRequest(Request, frozen=True):
     included: Raw = ABSENT
     reset: ResetRequest | None = None
     price: ItemPriceRequest | None = None
-    unlimited: NotYet | None = None
+    unlimited: bool = False
+    rollover: RolloverRequest | None = None
     pooled: NotYet | None = None
     threshold_billing: NotYet | None = None
     proration: NotYet | None = None
-    rollover: NotYet | None = None
     expiry: NotYet | None = None
     feature_override: NotYet | None = None
     entity_feature_id: NotYet | None = None
@@ -88,6 +116,8 @@ class ItemRequest(Request, frozen=True):
             included_nanos=kept(self.included, field=f"{place}.included"),
             reset=self.reset.recurrence(f"{place}.reset") if self.reset else None,
             price=self.price.item_price(f"{place}.price") if self.price else None,
+            unlimited=self.unlimited,
+            rollover=self.rollover.rollover(f"{place}.rollover") if self.rollover else None,
         )
 
 
@@ -105,7 +135,7 @@ class PlanRequest(Request, frozen=True):
     config: NotYet | None = None
     free_trial: NotYet | None = None
     licenses: NotYet | None = None
-    billing_controls: NotYet | None = None
+    billing_controls: ControlsRequest | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return what was said, by the fields of `Plan`; a price of null is none."""
@@ -117,6 +147,8 @@ class PlanRequest(Request, frozen=True):
         }
         if self.items is not None:
             said["items"] = tuple(item.item(f"items[{place}]") for place, item in enumerate(self.items))
+        if self.billing_controls is not None:
+            said["controls"] = self.billing_controls.controls()
         if bytes(self.metadata) not in (b"", b"null"):
             said["metadata"] = metadata(self.metadata)
         said = {field: value for field, value in said.items() if value is not None}
@@ -206,7 +238,7 @@ class PriceAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemPriceAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The price of a prepaid quantity."""
+    """The price of a quantity."""
 
     amount: Raw
     interval: Interval
@@ -223,6 +255,15 @@ class IntervalAnswer(msgspec.Struct, frozen=True, kw_only=True):
     interval_count: int | UnsetType = UNSET
 
 
+class PlanRolloverAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an item survives its reset."""
+
+    max: Raw | None
+    max_percentage: Raw | UnsetType = UNSET
+    expiry_duration_type: str
+    expiry_duration_length: int | UnsetType = UNSET
+
+
 class ItemAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan gives of one feature."""
 
@@ -232,6 +273,7 @@ class ItemAnswer(msgspec.Struct, frozen=True, kw_only=True):
     pooled: bool = False
     reset: IntervalAnswer | None
     price: ItemPriceAnswer | None
+    rollover: PlanRolloverAnswer | UnsetType = UNSET
 
 
 class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
@@ -257,7 +299,7 @@ class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
     env: str
     archived: bool
     config: dict[str, bool]
-    billing_controls: dict[str, Any]
+    billing_controls: ControlsAnswer
     metadata: dict[str, Any]
     base_variant_id: str | None
     customer_eligibility: Eligibility | UnsetType = UNSET
@@ -286,7 +328,7 @@ def plan_answer(
         env=env,
         archived=plan.archived,
         config={"ignore_past_due": False},
-        billing_controls={},
+        billing_controls=controls_of(plan.controls or BillingControls(), "plan"),
         metadata=plan.metadata,
         base_variant_id=None,
         customer_eligibility=eligibility,
@@ -311,10 +353,22 @@ def _item_answer(item: PlanItem, catalog: Catalog) -> ItemAnswer:
     return ItemAnswer(
         feature_id=item.feature_id,
         included=number(item.included_nanos),
+        unlimited=item.unlimited,
+        rollover=_rollover_answer(item.rollover) if item.rollover else UNSET,
         reset=IntervalAnswer(interval=reset.interval, interval_count=interval_count(reset))
         if reset
         else None,
         price=_item_price_answer(item.price) if item.price else None,
+    )
+
+
+def _rollover_answer(rollover: Rollover) -> PlanRolloverAnswer:
+    percentage = rollover.max_percentage_nanos
+    return PlanRolloverAnswer(
+        max=None if rollover.max_nanos is None else number(rollover.max_nanos),
+        max_percentage=UNSET if percentage is None else number(percentage),
+        expiry_duration_type="forever" if rollover.months is None else "month",
+        expiry_duration_length=UNSET if rollover.months is None else rollover.months,
     )
 
 

@@ -3,15 +3,27 @@
 A parameter of type `NotYet` is one that Autumn has and this sidecar refuses. One that stands nowhere is ignored.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, Literal
+from zoneinfo import available_timezones
 
 import msgspec
 from msgspec import Raw
 
+from creditgate.api.wire.controls import ControlsRequest
 from creditgate.api.wire.fields import ABSENT, NotYet, Request, own_object
-from creditgate.api.wire.numbers import INSTANT_MAX, WHOLE_MAX, amount, instant, kept, recurrence, whole
+from creditgate.api.wire.numbers import (
+    INSTANT_MAX,
+    WHOLE_MAX,
+    amount,
+    instant,
+    kept,
+    recurrence,
+    rollover_of,
+    whole,
+)
 from creditgate.core.amounts import NANOS
-from creditgate.core.catalog import Interval, Recurrence
+from creditgate.core.catalog import Interval, Recurrence, Rollover
 from creditgate.core.decisions import Mode
 from creditgate.core.ids import check_caller_id
 from creditgate.errors import InvalidInputs, InvalidRequest
@@ -124,8 +136,9 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
     stripe_id: str | None = None
     send_email_receipts: bool | None = None
     auto_enable_plan_id: str | None = None
+    time_zone: str | None = None
     currency: NotYet | None = None
-    billing_controls: NotYet | None = None
+    billing_controls: ControlsRequest | None = None
     billing_details: NotYet | None = None
     config: NotYet | None = None
     processors: NotYet | None = None
@@ -136,6 +149,9 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
 
     def own_metadata(self) -> dict[str, Any]:
         return metadata(self.metadata)
+
+    def zone(self) -> str | None:
+        return time_zone(self.time_zone)
 
 
 class AdvanceTestClockRequest(CustomerRequest, frozen=True):
@@ -157,6 +173,20 @@ class ResetRequest(Request, frozen=True):
         return recurrence(self.interval, self.interval_count, field=f"{field}.interval_count")
 
 
+class GrantRolloverRequest(Request, frozen=True):
+    """What of a grant survives its reset."""
+
+    length: float
+    duration: Literal["month", "forever"] = "month"
+    max: Raw = ABSENT
+    max_percentage: Raw = ABSENT
+
+    def rollover(self) -> Rollover:
+        return rollover_of(
+            self.duration, self.length, self.max, self.max_percentage, place="rollover", length_name="length"
+        )
+
+
 class GrantRequest(CustomerRequest, frozen=True):
     """`balances.create`."""
 
@@ -167,8 +197,8 @@ class GrantRequest(CustomerRequest, frozen=True):
     next_reset_at: float | None = None
     balance_id: str | None = None
     entity_id: NotYet | None = None
-    unlimited: NotYet | None = None
-    rollover: NotYet | None = None
+    unlimited: bool = False
+    rollover: GrantRolloverRequest | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,8 +206,11 @@ class GrantRequest(CustomerRequest, frozen=True):
             check_caller_id(self.balance_id, field="balance_id")
 
     def included_nanos(self) -> int:
-        if not bytes(self.included_grant):
-            raise InvalidInputs("input: Must provide included_grant")
+        is_said = bytes(self.included_grant) not in (b"", b"null")
+        if is_said == self.unlimited:
+            raise InvalidInputs("input: Must provide either included_grant or unlimited")
+        if self.unlimited:
+            return 0
         return kept(self.included_grant, field="included_grant")
 
     def expires_ms(self) -> int | None:
@@ -223,6 +256,18 @@ def metadata(token: Raw) -> dict[str, Any]:
     """Return the metadata of a customer or plan; InvalidInputs above 16 KiB."""
     text = own_object(token, field="metadata", bytes_max=METADATA_BYTES_MAX)
     return msgspec.json.decode(text, type=dict[str, Any])
+
+
+def time_zone(name: str | None) -> str | None:
+    """Return the name of a time zone as it was said; InvalidInputs if it is none of the IANA database."""
+    if name is not None and name not in _zones():
+        raise InvalidInputs("time_zone: must be an IANA time zone such as Europe/Berlin")
+    return name
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 def _bound(value: float | None, name: str) -> int | None:
