@@ -16,6 +16,7 @@ from creditgate.api.docs import docs_routes
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body
 from creditgate.api.openapi import document
 from creditgate.api.problems import TurnedAway, answer_to, problem
+from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
@@ -106,6 +107,7 @@ def rpc_verbs(
     return {
         **MeterRoutes(meter, history, keys, settings).by_verb,
         **CustomerRoutes(customers, catalogs, keys, settings).by_verb,
+        **BalanceRoutes(customers, keys).by_verb,
         **BillingRoutes(billing, keys, settings).by_verb,
         **StatementRoutes(statements).by_verb,
         **CatalogRoutes(catalogs, customers, keys, settings).by_verb,

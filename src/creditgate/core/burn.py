@@ -32,7 +32,7 @@ def order_fields(terms: Terms) -> dict[str, str]:
         orders.setdefault(gate.feature_id, []).append(f"@{gate.id}:{gate.filter}")
     for position, row in enumerate(terms.rows):
         ceiling = 0 if row.rolled_from is not None else row.granted_nanos
-        period = "-" if row.resets_at is None else row.period
+        period = "-" if row.resets_at is None else row.period + row.period_offset
         order = f"{position}:{row.id}:{_floor(row, terms)}:{ceiling}:{period}"
         orders.setdefault(row.feature_id, []).append(order)
     return {feature_id: " ".join(order) for feature_id, order in orders.items()}

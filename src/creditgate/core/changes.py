@@ -139,6 +139,18 @@ def in_period_at(row: Row, now: int) -> Row:
     return msgspec.structs.replace(row, period=period, resets_at=resets_at)
 
 
+def renewed(row: Row, now: int) -> Row:
+    """Return a row whose reset is due in the period after it, or the one that holds `now` if that is later.
+
+    At least the next, whatever the calendar says: the time zone can have become another one within the period.
+    """
+    assert row.reset is not None
+    assert row.anchor is not None
+    period = max(row.period + 1, period_at(row.anchor, row.reset, now, row.zone))
+    resets_at = boundary(row.anchor, row.reset, period + 1, row.zone)
+    return msgspec.structs.replace(row, period=period, resets_at=resets_at, adjustment_nanos=0)
+
+
 def on_its_own(row: Row) -> Row:
     """Return the row as one that belongs to the customer and to no plan."""
     return msgspec.structs.replace(row, owner_id=None, plan_id=None)

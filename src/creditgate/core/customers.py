@@ -18,6 +18,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     The row is in period number `period` of its anchor, which ends at `resets_at`.
     `plan_id` is None for a grant that stands alone. `owner_id` is the subscription or purchase that gave the row.
     What rolled over from a row is a row of its own, `rolled_from` that one; `included_nanos` is then what rolled over.
+    `adjustment_nanos` is what the grant was raised by in this period. `period_offset` keeps the number of the period
+    that scripts see from ever coming again, where the row was given another anchor.
     """
 
     id: str
@@ -25,6 +27,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: int
     included_nanos: int = 0
     prepaid_nanos: int = 0
+    adjustment_nanos: int = 0
     plan_id: str | None = None
     owner_id: str | None = None
     reset: Recurrence | None = None
@@ -40,6 +43,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     rolled_from: str | None = None
     external_id: str | None = None
     zone: str = "UTC"
+    period_offset: int = 0
 
     @property
     def public_id(self) -> str:
@@ -48,7 +52,12 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def granted_nanos(self) -> int:
-        """What the row starts with, what a reset restores, and the most that a refund fills it to."""
+        """What the customer was given in this period, and the most that a refund fills the row to."""
+        return self.included_nanos + self.adjustment_nanos + self.prepaid_nanos
+
+    @property
+    def start_nanos(self) -> int:
+        """What the row starts with, and what a reset restores."""
         return self.included_nanos + self.prepaid_nanos
 
     @property

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from creditgate.core.catalog import Catalog, Plan
-from creditgate.core.changes import Change, Step, in_period_at, is_drained, on_its_own, terms_change
+from creditgate.core.changes import Change, Step, in_period_at, is_drained, on_its_own, renewed, terms_change
 from creditgate.core.customers import Customer, Flag, Record, Row, Subscription
 from creditgate.core.plans import Mint, given_by, subscribed
 from creditgate.core.rollovers import renewal, rollover_row
@@ -39,8 +39,8 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
             steps.append(Step("close", row.id))
         elif row.resets_at is not None and row.resets_at <= now:
             survivors, moves = _survivors(row, rows, record, mint) if row.id in rolling else ([], [])
-            kept += [in_period_at(row, now), *survivors]
-            steps += [*moves, Step("reset", row.id, row.granted_nanos)]
+            kept += [renewed(row, now), *survivors]
+            steps += [*moves, Step("reset", row.id, row.start_nanos)]
         else:
             kept.append(row)
     for row in list(kept) if is_reset else ():

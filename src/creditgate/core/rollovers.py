@@ -11,9 +11,10 @@ from typing import NamedTuple
 import msgspec
 
 from creditgate.core.amounts import AMOUNT_MAX
+from creditgate.core.changes import renewed
 from creditgate.core.customers import Row
 from creditgate.core.intervals import Interval, Recurrence
-from creditgate.core.periods import boundary, period_at
+from creditgate.core.periods import boundary
 
 ROLLOVERS_MAX = 24
 """Of one row. Beyond it, the two that expire soonest become one that expires with the later: nothing is lost early."""
@@ -46,18 +47,18 @@ def renewal(row: Row, balance_nanos: int, rollovers: Iterable[tuple[Row, int]], 
     assert row.rollover is not None
     assert row.reset is not None
     assert row.anchor is not None
-    most = row.rollover.most(row.granted_nanos)
-    last = period_at(row.anchor, row.reset, now, row.zone)
+    most = row.rollover.most(row.start_nanos)
+    last = renewed(row, now).period
     held = [Rolled(left, kept.created_at, kept.expires_at, kept) for kept, left in rollovers]
     first = Rolled(max(0, balance_nanos), 0, None)
     for period in _periods_that_matter(row, most, last):
         at = boundary(row.anchor, row.reset, period, row.zone)
-        rolled = first if period == row.period + 1 else Rolled(row.granted_nanos, 0, None)
+        rolled = first if period == row.period + 1 else Rolled(row.start_nanos, 0, None)
         rolled.rolled_at, rolled.expires_at = at, _expiry(row, at)
         held = [each for each in held if not each.is_gone_by(at)]
         held = _capped([*held, rolled], most)
     if row.rollover.months is None and most is None and last > row.period + 1:
-        missed = (last - row.period - 1) * row.granted_nanos
+        missed = (last - row.period - 1) * row.start_nanos
         at = boundary(row.anchor, row.reset, last, row.zone)
         held = _capped([*held, Rolled(min(missed, AMOUNT_MAX - 1), at, None)], most)
     held = [each for each in held if not each.is_gone_by(now)]
@@ -72,6 +73,7 @@ def rollover_row(row: Row, amount_nanos: int, rolled_at: int, expires_at: int | 
         created_at=rolled_at,
         included_nanos=amount_nanos,
         prepaid_nanos=0,
+        adjustment_nanos=0,
         reset=None,
         anchor=None,
         period=0,
@@ -89,11 +91,11 @@ def _periods_that_matter(row: Row, most: int | None, last: int) -> list[int]:
     """Return the periods whose beginning can have left a rollover that is still there: the first, and the last."""
     assert row.rollover is not None
     first = row.period + 1
-    if row.granted_nanos <= 0 or (most is None and row.rollover.months is None):
+    if row.start_nanos <= 0 or (most is None and row.rollover.months is None):
         return [first]
     since = first + 1
     if most is not None:
-        since = max(since, last - most // row.granted_nanos - 1)
+        since = max(since, last - most // row.start_nanos - 1)
     if row.rollover.months is not None:
         since = max(since, _first_alive(row, since, last))
     return [first, *range(since, last + 1)]

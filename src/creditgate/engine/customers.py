@@ -10,6 +10,7 @@ from creditgate.core.changes import Change, in_period_at, next_due, profile_chan
 from creditgate.core.controls import NO_CONTROLS, BillingControls
 from creditgate.core.customers import Customer, Record, Row
 from creditgate.core.plans import new_customer
+from creditgate.core.updates import BalanceFilter, BalanceUpdate, balance_change, removal
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.ids import mint
 from creditgate.engine.keys import CallerKey
@@ -113,6 +114,27 @@ class Customers:
 
         outcome = await self._writer.change(
             grant.customer_id, work_out, verb=verb, catalog_version=catalog.version, key=key
+        )
+        return outcome.is_replay
+
+    async def update_balance(
+        self, wanted: BalanceFilter, update: BalanceUpdate, key: CallerKey | None = None
+    ) -> bool:
+        """Set a customer's balance; returns whether this was a replay. Raises what `core.updates` does."""
+        outcome = await self._writer.change(
+            wanted.customer_id,
+            lambda record: balance_change(record, wanted, update),
+            verb="balances.update",
+            key=key,
+        )
+        return outcome.is_replay
+
+    async def delete_balance(self, wanted: BalanceFilter, key: CallerKey | None = None) -> bool:
+        """Close balances that stand alone; returns whether this was a replay. Raises what `core.updates` does."""
+        if await self._writer.is_replay(wanted.customer_id, "balances.delete", key):
+            return True
+        outcome = await self._writer.change(
+            wanted.customer_id, lambda record: removal(record, wanted), verb="balances.delete", key=key
         )
         return outcome.is_replay
 

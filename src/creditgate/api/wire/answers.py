@@ -186,8 +186,8 @@ def balance_answer(balance: Balance, feature: FeatureAnswer | UnsetType = UNSET)
         overage_allowed=balance.overage_allowed,
         max_purchase=_max_purchase(balance),
         next_reset_at=balance.next_reset_at,
-        breakdown=tuple(_row_answer(row, raw_nanos) for row, raw_nanos in balance.rows),
-        rollovers=tuple(_rollover_answer(row, raw_nanos) for row, raw_nanos in balance.rollovers) or UNSET,
+        breakdown=tuple(row_answer(row, raw_nanos) for row, raw_nanos in balance.rows),
+        rollovers=tuple(rollover_answer(row, raw_nanos) for row, raw_nanos in balance.rollovers) or UNSET,
     )
 
 
@@ -238,11 +238,11 @@ def _flag(decision: Decision) -> FlagAnswer | None:
     return flag_answer(flag) if flag else None
 
 
-def _row_answer(row: Row, raw_nanos: int) -> RowAnswer:
+def row_answer(row: Row, raw_nanos: int) -> RowAnswer:
     return RowAnswer(
         id=row.public_id,
         plan_id=row.plan_id,
-        included_grant=number(row.included_nanos),
+        included_grant=number(row.included_nanos + row.adjustment_nanos),
         prepaid_grant=number(row.prepaid_nanos),
         remaining=number(max(0, raw_nanos)),
         usage=number(row.granted_nanos - raw_nanos),
@@ -253,7 +253,7 @@ def _row_answer(row: Row, raw_nanos: int) -> RowAnswer:
     )
 
 
-def _rollover_answer(row: Row, raw_nanos: int) -> RolloverAnswer:
+def rollover_answer(row: Row, raw_nanos: int) -> RolloverAnswer:
     return RolloverAnswer(
         granted=number(row.included_nanos), balance=number(raw_nanos), expires_at=row.expires_at
     )
