@@ -28,6 +28,7 @@
 --- @include "lib/burn"
 --- @include "lib/journal"
 --- @include "lib/keys"
+--- @include "lib/alerts"
 
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
 local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -64,6 +65,7 @@ local deltas = journal.moves(entry, list, kind, changes)
 local gates = deltas and journal.moves(entry, rows.gates(pools), kind, changes)
 if not gates then return { STATUS.OUT_OF_RANGE, record.time } end
 if entry.items == 0 then journal.add(entry, kind) end
+if not is_refund then alerts.add(entry, list, pools) end
 
 -- Write.
 local stream_id = journal.append(JOURNAL, entry) -- first: the one write that could still meet a key of another type

@@ -5,7 +5,9 @@
 --   clock    ms of the pinned test clock, or ''
 --   terms    the rows' immutable data, returned unread
 --   doc      the customer's document, returned unread
---   o:<feature>  words with blanks between. First its limits:
+--   o:<feature>  words with blanks between. First its alerts and limits:
+--                  '!<alert>:<total>:<nanos>'  told when a total falls to this: 'r' what remains, 's' the sum of its
+--                                      rows, those below zero with it
 --                  '$<nanos>'          a spend limit: how far below zero its rows may go together
 --                  '@<gate>:<filter>'  a usage limit: a row of its own that holds what may still be used; the filter is
 --                                      '-', or digests of properties that a call must have, with '.' between

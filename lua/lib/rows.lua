@@ -13,7 +13,7 @@ function rows.pools(first)
     if not cost or not need or amount.less(cost, 0) then return nil end
     local first_need = pools[1] and pools[1].need or need
     if need ~= 0 and amount.less(need, 0) ~= amount.less(first_need, 0) then return nil end
-    pools[#pools + 1] = { cost = cost, cost_text = ARGV[i + 1], need = need, gates = {} }
+    pools[#pools + 1] = { feature = ARGV[i], cost = cost, cost_text = ARGV[i + 1], need = need, gates = {} }
     fields[#fields + 1] = 'o:' .. ARGV[i]
   end
   if #pools == 0 then return nil end
@@ -71,7 +71,8 @@ function rows.read(key, pools, record, properties)
         pools[p].owned = true
       end
       local marked = string.byte(order)
-      if marked == 36 or marked == 64 then -- '$' or '@': limits stand before rows
+      if marked == 33 or marked == 36 or marked == 64 then -- '!', '$' or '@': limits stand before rows
+        pools[p].alerts = order
         pools[p].spend = amount.read(string.match(order, '%$(%d+)') or '')
         read_gates(pools[p], order, properties, fields, found)
       end

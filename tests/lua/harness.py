@@ -367,7 +367,7 @@ class Replay:
             for name, text in record.items()
             if name.startswith("o:")
             for part in text.split(" ")
-            if part[0] not in "$@"
+            if part[0] not in "!$@"
         ]
         assert [row_id for _, row_id, *_ in sorted(ordered, key=lambda part: int(part[0]))] == [
             row.id for row in terms.rows

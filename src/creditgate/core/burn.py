@@ -25,6 +25,10 @@ def order_fields(terms: Terms) -> dict[str, str]:
     """Return, per feature, the words that the record keeps of its limits and rows: see lua/lib/record.lua."""
     orders: dict[str, list[str]] = {}
     features = {row.feature_id for row in terms.rows} | {gate.feature_id for gate in terms.gates}
+    for alert in terms.alerts:
+        granted = sum(row.granted_nanos for row in terms.rows if row.feature_id == alert.feature_id)
+        if alert.feature_id in features:
+            orders.setdefault(alert.feature_id, []).append(alert.word(granted))
     for feature_id, nanos in terms.spend_limits.items():
         if feature_id in features:
             orders.setdefault(feature_id, []).append(f"${nanos}")

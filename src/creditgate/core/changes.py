@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from creditgate.core.burn import ROWS_MAX, in_burn_order, order_fields
-from creditgate.core.controls import Gate, gates, overages, spend_limits
+from creditgate.core.controls import Gate, gates, overages, spend_limits, usage_alerts
 from creditgate.core.customers import Customer, Flag, Record, Row, Terms
 from creditgate.core.periods import boundary, period_at
 from creditgate.errors import Conflict
@@ -104,6 +104,7 @@ def terms_change(
         rows=in_burn_order(rows),
         flags=tuple(flags),
         gates=held,
+        alerts=usage_alerts(controls.values()),
         spend_limits=spend_limits(controls.values()),
         overages=overages(controls.values()),
     )

@@ -6,10 +6,11 @@ with the next. Every gate holds, so of several the strictest wins; of spend limi
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from creditgate.core.amounts import NANOS
 from creditgate.core.intervals import Interval, Recurrence
 from creditgate.core.periods import boundary, period_at
 
@@ -40,14 +41,38 @@ class UsageLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     enabled: bool = True
 
 
-class UsageAlert(msgspec.Struct, frozen=True, omit_defaults=True):
-    """When to tell: `threshold_type` as on the wire. Amounts in nanos, percentages in nanos of a percent."""
+AlertType = Literal["usage", "usage_percentage", "remaining", "remaining_percentage"]
 
+
+class UsageAlert(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When to tell: once what was used reaches, or what remains falls to, the threshold.
+
+    That is in nanos; a percentage, of what was granted, in nanos of a percent.
+    """
+
+    feature_id: str
     threshold_nanos: int
-    threshold_type: str
-    feature_id: str | None = None
+    threshold_type: AlertType
     name: str | None = None
     enabled: bool = True
+
+    @property
+    def id(self) -> str:
+        """A name for it that a script can carry."""
+        named = f"{self.feature_id} {self.threshold_type} {self.threshold_nanos} {self.name or ''}"
+        return f"alr_{hashlib.blake2b(named.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
+
+    def word(self, granted_nanos: int) -> str:
+        """Return what the scripts compare: a total of the rows' balances, and what it falls to."""
+        is_share = self.threshold_type.endswith("_percentage")
+        threshold = (
+            granted_nanos * self.threshold_nanos // (100 * NANOS) if is_share else self.threshold_nanos
+        )
+        if self.threshold_type.startswith("remaining"):
+            return f"!{self.id}:r:{threshold}"
+        if is_share:  # what is used reaches the share exactly when what is left falls to the rest of it
+            threshold = -(-granted_nanos * self.threshold_nanos // (100 * NANOS))
+        return f"!{self.id}:s:{granted_nanos - threshold}"
 
 
 class BillingControls(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,7 +90,7 @@ class BillingControls(msgspec.Struct, frozen=True, omit_defaults=True):
             {limit.feature_id for limit in self.spend_limits}
             | {limit.feature_id for limit in self.usage_limits}
             | {each.feature_id for each in self.overage_allowed}
-            | {alert.feature_id for alert in self.usage_alerts if alert.feature_id is not None}
+            | {alert.feature_id for alert in self.usage_alerts}
         )
 
 
@@ -116,6 +141,12 @@ def overages(controls: Iterable[BillingControls]) -> dict[str, bool]:
     for said in (said for each in controls for said in each.overage_allowed):
         allowed[said.feature_id] = said.enabled and allowed.get(said.feature_id, True)
     return allowed
+
+
+def usage_alerts(controls: Iterable[BillingControls]) -> tuple[UsageAlert, ...]:
+    """Return every alert that is on, each once."""
+    found = {alert.id: alert for each in controls for alert in each.usage_alerts if alert.enabled}
+    return tuple(found.values())
 
 
 def gates(

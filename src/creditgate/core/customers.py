@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
-from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate
+from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate, UsageAlert
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,6 +92,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     rows: tuple[Row, ...] = ()
     flags: tuple[Flag, ...] = ()
     gates: tuple[Gate, ...] = ()
+    alerts: tuple[UsageAlert, ...] = ()
     spend_limits: dict[str, int] = {}
     overages: dict[str, bool] = {}
 

@@ -12,10 +12,12 @@ from creditgate.core.catalog import Interval
 from creditgate.core.controls import (
     CUSTOMER,
     NO_CONTROLS,
+    AlertType,
     BillingControls,
     Gate,
     OverageAllowed,
     SpendLimit,
+    UsageAlert,
     UsageLimit,
 )
 from creditgate.core.customers import Record
@@ -82,13 +84,35 @@ class OverageAllowedRequest(Request, frozen=True):
     enabled: bool
 
 
+class OnlyBalance(NotYet):
+    """An alert looks at the whole balance; another basis is not built."""
+
+    harmless = ("balance",)
+
+
+class UsageAlertRequest(Request, frozen=True):
+    """When to tell; a webhook of `balances.usage_alert_triggered` is told."""
+
+    feature_id: str
+    threshold: Raw
+    threshold_type: AlertType
+    name: str | None = None
+    enabled: bool = True
+    basis: OnlyBalance | None = None
+    filter: NotYet | None = None
+
+    def alert(self, place: str) -> UsageAlert:
+        threshold = kept(self.threshold, field=f"{place}.threshold")
+        return UsageAlert(self.feature_id, threshold, self.threshold_type, self.name, self.enabled)
+
+
 class ControlsRequest(Request, frozen=True):
     """`billing_controls`. What is not said is left as it is; an empty list removes all of its kind."""
 
     spend_limits: tuple[SpendLimitRequest, ...] | None = None
     usage_limits: tuple[UsageLimitRequest, ...] | None = None
     overage_allowed: tuple[OverageAllowedRequest, ...] | None = None
-    usage_alerts: NotYet | None = None
+    usage_alerts: tuple[UsageAlertRequest, ...] | None = None
     auto_topups: NotYet | None = None
 
     def controls(self, before: BillingControls = NO_CONTROLS) -> BillingControls:
@@ -106,6 +130,10 @@ class ControlsRequest(Request, frozen=True):
         if self.overage_allowed is not None:
             said["overage_allowed"] = tuple(
                 OverageAllowed(each.feature_id, each.enabled) for each in self.overage_allowed
+            )
+        if self.usage_alerts is not None:
+            said["usage_alerts"] = tuple(
+                alert.alert(_place("usage_alerts", number)) for number, alert in enumerate(self.usage_alerts)
             )
         for name, each in said.items():
             if len(each) > CONTROLS_MAX:
@@ -150,12 +178,24 @@ class OverageAllowedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
+class UsageAlertAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """When a webhook is told."""
+
+    feature_id: str
+    threshold: Raw
+    threshold_type: str
+    name: str | UnsetType = UNSET
+    enabled: bool
+    source: str
+
+
 class ControlsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`billing_controls`: only the kinds of which there are any."""
 
     spend_limits: tuple[SpendLimitAnswer, ...] | UnsetType = UNSET
     usage_limits: tuple[UsageLimitAnswer, ...] | UnsetType = UNSET
     overage_allowed: tuple[OverageAllowedAnswer, ...] | UnsetType = UNSET
+    usage_alerts: tuple[UsageAlertAnswer, ...] | UnsetType = UNSET
 
 
 def controls_answer(record: Record) -> ControlsAnswer:
@@ -168,6 +208,7 @@ def controls_answer(record: Record) -> ControlsAnswer:
         spend_limits=_together(answer.spend_limits for answer in answers),
         usage_limits=_together(answer.usage_limits for answer in answers),
         overage_allowed=_together(answer.overage_allowed for answer in answers),
+        usage_alerts=_together(answer.usage_alerts for answer in answers),
     )
 
 
@@ -194,6 +235,18 @@ def controls_of(
         overage_allowed=tuple(
             OverageAllowedAnswer(feature_id=each.feature_id, enabled=each.enabled, source=source)
             for each in controls.overage_allowed
+        )
+        or UNSET,
+        usage_alerts=tuple(
+            UsageAlertAnswer(
+                feature_id=alert.feature_id,
+                threshold=number(alert.threshold_nanos),
+                threshold_type=alert.threshold_type,
+                name=alert.name or UNSET,
+                enabled=alert.enabled,
+                source=source,
+            )
+            for alert in controls.usage_alerts
         )
         or UNSET,
     )
