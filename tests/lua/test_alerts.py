@@ -5,11 +5,12 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
+from creditgate.core.catalog import ItemPrice
 from creditgate.core.changes import Change, rows_change
 from creditgate.core.controls import BillingControls, SpendLimit, UsageAlert, UsageLimit
 from creditgate.core.customers import Customer, Row
 from creditgate.core.decisions import Mode, Status
-from creditgate.core.intervals import Interval
+from creditgate.core.intervals import Interval, Recurrence
 from tests.lua.harness import NEVER_TOO_LATE, T0, UID, World, nanos, row
 
 
@@ -85,6 +86,12 @@ CASES = (
         (("105", ("included.messages",)), ("5", ("spend_limit.messages",)), ("1", ())),
     ),
     Case(
+        "the last that may be used and paid later",
+        (HUNDRED,),
+        BillingControls(),
+        (("120", ("included.messages",)), ("30", ("max_purchase.messages",)), ("1", ())),
+    ),
+    Case(
         "of an unlimited balance nothing is told",
         (row("all", "messages", "0"),),
         BillingControls(usage_alerts=(LOW,)),
@@ -96,6 +103,11 @@ CASES = (
 def made(case: Case) -> Change:
     """What creates the customer of a case."""
     rows = [replace(r, unlimited=True) if r.id == "all" else r for r in case.rows]
+    if "paid later" in case.promise:
+        later = ItemPrice(
+            1, Recurrence(Interval.MONTH), billing_method="usage_based", max_purchase_nanos=nanos("50")
+        )
+        rows = [replace(r, may_go_negative=True, price=later) for r in rows]
     return rows_change(None, customer=Customer("ann", T0, controls=case.controls), opened=rows)
 
 
