@@ -114,6 +114,14 @@ class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.price is not None and self.price.billing_method == "usage_based"
 
 
+class FreeTrial(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How long a plan is free at first; then it goes on, unless it `reverts` to the free plan of its group."""
+
+    length: Recurrence
+    card_required: bool = False
+    reverts: bool = False
+
+
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """A set of items under one name. At most one plan of a group is active at a time, add-ons and one-offs apart.
 
@@ -132,6 +140,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     items: tuple[PlanItem, ...] = ()
     metadata: dict[str, object] = {}
     controls: BillingControls | None = None
+    free_trial: FreeTrial | None = None
     archived: bool = False
     given: bool = False
 

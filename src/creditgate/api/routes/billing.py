@@ -26,13 +26,23 @@ class BillingRoutes:
     async def attach(self, call: Call) -> Answer:
         request = read(AttachRequest, call.body)
         quantities = request.quantities_nanos()
+        version, options = request.wanted_version(), request.options()
         key = caller_key(
-            "attach", call, request.customer_id, request.plan_id, quantities, request.success_url
+            "attach",
+            call,
+            request.customer_id,
+            request.plan_id,
+            quantities,
+            request.success_url,
+            version,
+            options,
         )
         work = self._billing.attach(
             customer_id=request.customer_id,
             plan_id=request.plan_id,
             quantities=quantities,
+            version=version,
+            options=options,
             success_url=request.success_url,
             base_url=self._settings.public_url or call.base_url,
             key=key,

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.fields import ABSENT, NotYet, Request
-from creditgate.api.wire.numbers import kept
+from creditgate.api.wire.numbers import WHOLE_MAX, instant, kept, whole
 from creditgate.api.wire.requests import CustomerRequest
+from creditgate.core.customers import AttachOptions
 from creditgate.errors import InvalidInputs
 
 SUCCESS_URL_CHARACTERS_MAX = 2048
@@ -27,6 +29,20 @@ class FeatureQuantity(Request, frozen=True):
     adjustable: NotYet | None = None
 
 
+class NoTrial(NotYet):
+    """A trial is the plan's own; null does without it."""
+
+
+class CarryOver(Request, frozen=True):
+    """What goes over from the plan that is replaced: of all features, or of those that are named."""
+
+    enabled: bool
+    feature_ids: tuple[str, ...] = ()
+
+    def features(self) -> tuple[str, ...] | None:
+        return self.feature_ids if self.enabled else None
+
+
 class AttachRequest(CustomerRequest, frozen=True):
     """`billing.attach`."""
 
@@ -35,8 +51,8 @@ class AttachRequest(CustomerRequest, frozen=True):
     success_url: str | None = None
     redirect_mode: OnlyIfRequired | None = None
     entity_id: NotYet | None = None
-    version: NotYet | None = None
-    free_trial: NotYet | None = None
+    version: float | None = None
+    free_trial: NoTrial | UnsetType | None = UNSET
     customize: NotYet | None = None
     invoice_mode: NotYet | None = None
     proration_behavior: NotYet | None = None
@@ -45,17 +61,17 @@ class AttachRequest(CustomerRequest, frozen=True):
     remove_discounts: NotYet | None = None
     new_billing_subscription: NotYet | None = None
     billing_cycle_anchor: NotYet | None = None
-    plan_schedule: NotYet | None = None
-    starts_at: NotYet | None = None
-    ends_at: NotYet | None = None
+    plan_schedule: Literal["immediate", "end_of_cycle"] | None = None
+    starts_at: float | None = None
+    ends_at: float | None = None
     checkout_session_params: NotYet | None = None
     long_lived_checkout: NotYet | None = None
     custom_line_items: NotYet | None = None
     add_lines: NotYet | None = None
     remove_lines: NotYet | None = None
     processor_subscription_id: NotYet | None = None
-    carry_over_balances: NotYet | None = None
-    carry_over_usages: NotYet | None = None
+    carry_over_balances: CarryOver | None = None
+    carry_over_usages: CarryOver | None = None
     license_quantities: NotYet | None = None
     metadata: NotYet | None = None
     no_billing_changes: NotYet | None = None
@@ -72,6 +88,19 @@ class AttachRequest(CustomerRequest, frozen=True):
         super().__post_init__()
         if self.success_url is not None:
             check_success_url(self.success_url)
+
+    def wanted_version(self) -> int | None:
+        return None if self.version is None else whole(self.version, field="version", least=1, most=WHOLE_MAX)
+
+    def options(self) -> AttachOptions:
+        return AttachOptions(
+            schedule=self.plan_schedule,
+            starts_at=instant(self.starts_at, field="starts_at"),
+            ends_at=instant(self.ends_at, field="ends_at"),
+            carry_usages=self.carry_over_usages.features() if self.carry_over_usages else None,
+            carry_balances=self.carry_over_balances.features() if self.carry_over_balances else None,
+            no_trial=self.free_trial is None,
+        )
 
     def quantities_nanos(self) -> dict[str, int]:
         """Units by feature id."""
