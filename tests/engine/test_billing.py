@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from creditgate import server
@@ -111,7 +112,7 @@ async def test_tracks_in_flight_lose_nothing_to_what_is_carried_over(ann: server
         customer_id="ann",
         plan_id="max",
         quantities={},
-        options=AttachOptions(schedule="immediate", **{what: ()}),
+        options=msgspec.structs.replace(AttachOptions(schedule="immediate"), **{what: ()}),
         success_url=None,
         base_url="http://here",
         key=None,
