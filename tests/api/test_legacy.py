@@ -137,7 +137,7 @@ def test_a_version_gets_its_shape(api: ApiClient, customer: str, version: str | 
     assert not answer.get("balances")
 
 
-@pytest.mark.parametrize("path", ["check", "track", "attach", "customers", "customers/ann"])
+@pytest.mark.parametrize("path", ["check", "track", "usage", "attach", "customers", "customers/ann"])
 def test_what_is_no_version(api: ApiClient, path: str) -> None:
     """A version that nobody could have meant is refused, as everywhere."""
     answer = _call(api, path, None if "/" in path else {}, "latest")
@@ -230,7 +230,7 @@ def test_before_that_a_customer_is_made(api: ApiClient, path: str, version: str)
 def test_many_first_calls_at_once_make_one_customer(api: ApiClient, path: str) -> None:
     """Two tabs that open at once are one customer with one free plan, both are allowed, and every use counts once."""
     body = {"customer_id": f"two tabs {path}", "feature_id": "premium_messages"}
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(4) as pool:
         answers = list(
             pool.map(
                 lambda _: httpx.post(
@@ -239,7 +239,7 @@ def test_many_first_calls_at_once_make_one_customer(api: ApiClient, path: str) -
                     headers=api.sidecar.headers | {"x-api-version": "1.2"},
                     timeout=20,
                 ),
-                range(8),
+                range(4),
             )
         )
     assert {answer.status_code for answer in answers} == {200}
@@ -247,7 +247,7 @@ def test_many_first_calls_at_once_make_one_customer(api: ApiClient, path: str) -
     ann = api.ask("customers.get", {"customer_id": body["customer_id"]})
     assert [held["plan_id"] for held in ann["subscriptions"]] == ["free"]
     balance = ann["balances"]["usd_credits"]
-    assert (balance["granted"], balance["usage"]) == (5, 0.8 if path == "track" else 0)
+    assert (balance["granted"], balance["usage"]) == (5, 0.4 if path == "track" else 0)
 
 
 # Shapes
@@ -480,6 +480,18 @@ def test_a_key_is_one_key_under_all_names(api: ApiClient, customer: str, version
     assert _credits(api, customer)["usage"] == 0.02
 
 
+def test_a_usage_is_set(api: ApiClient, customer: str) -> None:
+    """An application that counts by itself says how much is used, and to say it twice changes nothing."""
+    body = {"customer_id": customer, "feature_id": "usd_credits", "value": 1.5}
+    for version in ("1.2", None):
+        assert _ask(api, "usage", body, version) == {"success": True}
+        assert _credits(api, customer)["remaining"] == 3.5
+    key = {"Idempotency_Key": customer}
+    for value, remaining in ((1.5, 3.5), (2, 3.5)):
+        _call(api, "usage", body | {"value": value}, **key)
+        assert _credits(api, customer)["remaining"] == remaining
+
+
 # Attach
 
 
@@ -560,6 +572,7 @@ VICTIM = "victim"
 USUAL: dict[str, dict[str, Any]] = {
     "check": {"customer_id": VICTIM, "feature_id": "basic_messages", "send_event": True},
     "track": {"customer_id": VICTIM, "feature_id": "basic_messages"},
+    "usage": {"customer_id": VICTIM, "feature_id": "usd_credits", "value": 1},
     "attach": {"customer_id": VICTIM, "product_id": "top_up"},
     "customers": {"id": VICTIM},
 }
@@ -599,6 +612,13 @@ CALLS = (
     Bad("track", NOBODY | {"feature_id": "nothing"}, "feature_not_found", 404),
     Bad("track", NOBODY | {"feature_id": None, "event_name": "nothing"}, "invalid_request", 404),
     Bad("track", {"value": 1000000, "overage_behavior": "reject"}, "insufficient_balance"),
+    Bad("usage", {"value": None}),
+    Bad("usage", {"value": "1"}),
+    Bad("usage", {"value": 1e99}, "amount_out_of_range"),
+    Bad("usage", {"customer_id": ""}),
+    Bad("usage", {"customer_id": "nobody"}, "customer_not_found", 404),
+    Bad("usage", {"feature_id": "images"}, "balance_not_found", 404),
+    Bad("usage", {"customer_data": {"name": "Ann"}}, NOT_YET),
     Bad("attach", {"product_id": None}),
     Bad("attach", {"product_id": "top_up", "plan_id": "pro"}),
     Bad("attach", {"product_ids": ["pro"]}),
@@ -680,7 +700,7 @@ def test_a_key_is_needed(api: ApiClient) -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    path=st.sampled_from(["check", "track", "attach", "customers"]),
+    path=st.sampled_from(["check", "track", "usage", "attach", "customers"]),
     version=st.sampled_from([None, *OLDER]),
     body=st.dictionaries(
         st.sampled_from(
@@ -714,6 +734,7 @@ def test_they_are_documented_as_older(api: ApiClient) -> None:
         "post /v1/entitled",
         "post /v1/events",
         "post /v1/track",
+        "post /v1/usage",
     }
     get = document["paths"]["/v1/customers/{customer_id}"]["get"]
     assert "requestBody" not in get

@@ -90,6 +90,12 @@ def test_javascript_has_its_customer(legacy_js: Answers) -> None:
     assert (feature["balance"], feature["usage"]) == (4.5, 0.5)
 
 
+def test_javascript_sets_a_usage(legacy_js: Answers) -> None:
+    """An application that counts by itself says how much is used in all."""
+    assert legacy_js["usage"] == {"success": True}
+    assert (legacy_js["check_after_usage"]["balance"], legacy_js["check_after_usage"]["usage"]) == (3, 2)
+
+
 def test_javascript_attaches(legacy_js: Answers) -> None:
     """A plan that costs money gives a place to pay, and a refusal comes as the error that the client returns."""
     assert legacy_js["attach_pro"]["checkout_url"].startswith("http")

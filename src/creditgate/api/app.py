@@ -128,7 +128,7 @@ def tables(
         **StatementRoutes(statements).by_verb,
         **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
     }
-    legacy = LegacyRoutes(meter_routes, customer_routes, billing_routes, customers, catalogs)
+    legacy = LegacyRoutes(meter_routes, customer_routes, balance_routes, billing_routes, customers, catalogs)
     return verbs, legacy.table
 
 

@@ -24,6 +24,8 @@ await keep("track_among_properties", client.track({ ...premium, properties: { va
 await keep("check_46_premium", client.check({ ...premium, required_balance: 46 }));
 await keep("made_again", client.customers.create({ id: "ann", name: "Anna", email: "ann@example.com" }));
 await keep("customer", client.customers.get("ann"));
+await keep("usage", client.usage({ ...ann, feature_id: "usd_credits", value: 2 }));
+await keep("check_after_usage", client.check(premium));
 await keep("attach_pro", client.attach({ ...ann, product_id: "pro" }));
 await keep("attach_free_again", client.attach({ ...ann, product_id: "free" }));
 await keep("check_unknown_feature", client.check({ customer_id: "new", feature_id: "images" }));

@@ -1,4 +1,4 @@
-"""The routes that came before the verbs: `/v1/check`, `/v1/track`, `/v1/customers`, `/v1/attach`.
+"""The routes that came before the verbs: `/v1/check`, `/v1/track`, `/v1/usage`, `/v1/customers`, `/v1/attach`.
 
 They ask the verbs' own routes in older words. Where `x-api-version` is below 2.1 they answer in the shape of that
 version, and a customer who is not there is made, with the plans that enable themselves.
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
+from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.customers import CustomerRoutes
 from creditgate.api.routes.meter import MeterRoutes
@@ -22,6 +23,7 @@ from creditgate.api.wire.legacy import (
     LegacyCheckRequest,
     LegacyCustomerRequest,
     LegacyTrackRequest,
+    SetUsageRequest,
 )
 from creditgate.api.wire.requests import GetCustomerRequest
 from creditgate.core.customers import Record
@@ -35,18 +37,20 @@ Named = LegacyCheckRequest | LegacyTrackRequest | LegacyAttachRequest
 
 
 class LegacyRoutes:
-    """The older names and shapes of the calls of three other rooms."""
+    """The older names and shapes of what the verbs do."""
 
     def __init__(
         self,
         meter_routes: MeterRoutes,
         customer_routes: CustomerRoutes,
+        balance_routes: BalanceRoutes,
         billing_routes: BillingRoutes,
         customers: Customers,
         catalogs: Catalogs,
     ) -> None:
         self._meter_routes = meter_routes
         self._customer_routes = customer_routes
+        self._balance_routes = balance_routes
         self._billing_routes = billing_routes
         self._customers = customers
         self._catalogs = catalogs
@@ -60,6 +64,7 @@ class LegacyRoutes:
             LegacyRoute("POST", "entitled", "entitled", check),
             LegacyRoute("POST", "track", "track", track),
             LegacyRoute("POST", "events", "events", track),
+            LegacyRoute("POST", "usage", "usage", Verb(self.set_usage, SetUsageRequest, Success)),
             LegacyRoute("POST", "attach", "attach", Verb(self.attach, LegacyAttachRequest, AttachAnswer)),
             LegacyRoute(
                 "POST",
@@ -88,6 +93,9 @@ class LegacyRoutes:
             request, call, lambda: self._meter_routes.tracked(request, call)
         )
         return Answer(encode(_track_answer(decision, request, call)), headers=headers)
+
+    async def set_usage(self, call: Call) -> Answer:
+        return await self._balance_routes.updated(read(SetUsageRequest, call.body).current(), call)
 
     async def attach(self, call: Call) -> Answer:
         request = read(LegacyAttachRequest, call.body)

@@ -9,11 +9,18 @@ import msgspec
 from msgspec import Raw
 
 from creditgate.api.versions import BETA, Version
+from creditgate.api.wire.balances import UpdateBalanceRequest
 from creditgate.api.wire.billing import AttachRequest, FeatureQuantity, quantities_nanos
 from creditgate.api.wire.controls import ControlsRequest
 from creditgate.api.wire.fields import ABSENT, NotYet, Request
 from creditgate.api.wire.numbers import amount
-from creditgate.api.wire.requests import CheckRequest, GetOrCreateRequest, TrackRequest, metadata
+from creditgate.api.wire.requests import (
+    CheckRequest,
+    CustomerRequest,
+    GetOrCreateRequest,
+    TrackRequest,
+    metadata,
+)
 from creditgate.core.amounts import parse_amount
 from creditgate.core.ids import check_caller_id
 from creditgate.engine.customers import Profile
@@ -100,6 +107,21 @@ class LegacyTrackRequest(TrackRequest, frozen=True):
             return self
         value = _number_in(properties.pop("value"))
         return msgspec.structs.replace(self, value=value, properties=Raw(msgspec.json.encode(properties)))
+
+
+class SetUsageRequest(CustomerRequest, frozen=True):
+    """`POST /v1/usage`: how much of a feature is used, not how much more."""
+
+    feature_id: str
+    value: Raw
+    customer_data: NotYet | None = None
+    entity_id: NotYet | None = None
+
+    def current(self) -> UpdateBalanceRequest:
+        parse_amount(bytes(self.value), field="value")
+        return UpdateBalanceRequest(
+            customer_id=self.customer_id, feature_id=self.feature_id, usage=self.value
+        )
 
 
 class LegacyAttachRequest(AttachRequest, frozen=True):
