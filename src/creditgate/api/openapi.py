@@ -1,17 +1,18 @@
-"""The OpenAPI 3.1 document of the RPC routes, made from their tables: what the code reads and answers.
+"""The OpenAPI 3.1 document of the routes, made from their tables: what the code reads and answers.
 
 The structs of `wire/` mean more than their types say. An amount is raw text there, and a number here; a count or an
 instant is a float there, since SDKs send `20.0`, and an integer here. A parameter that is not built is not here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw, inspect
 
 from creditgate import __version__
-from creditgate.api.calls import Verb
+from creditgate.api.calls import LegacyRoute, Verb
+from creditgate.api.problems import CHECKS, TRACKS
 from creditgate.api.wire.answers import ErrorAnswer
 from creditgate.api.wire.fields import NotYet, Request
 
@@ -20,7 +21,7 @@ Schema = dict[str, Any]
 _SCHEMAS = "#/components/schemas/"
 _AMOUNT: Schema = {"type": "number", "format": "decimal"}  # exact, never a double of ours
 _KEY = "secret_key"
-_CHECK, _TRACK = "balances.check", "balances.track"  # never answered 5xx, see problems.py
+_LEGACY = "legacy"
 
 _DESCRIPTION = """\
 Checks and takes credits. Amounts are exact decimal numbers with up to 9 decimals, instants are Unix ms.
@@ -42,8 +43,10 @@ _HEADERS: Schema = {
 }
 
 
-def document(verbs: Mapping[str, Verb]) -> Schema:
-    """Return the document for these routes."""
+def document(verbs: Mapping[str, Verb], legacy: Sequence[LegacyRoute]) -> Schema:
+    """Return the document for these routes; what answers a version before 2.1 is not in it."""
+    paths = {f"/v1/{name}": {"post": _operation(name, verb)} for name, verb in verbs.items()}
+    paths |= {_legacy_path(route): {route.method.lower(): _legacy_operation(route)} for route in legacy}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -54,10 +57,10 @@ def document(verbs: Mapping[str, Verb]) -> Schema:
         },
         "servers": [{"url": "/"}],
         "security": [{_KEY: []}],
-        "tags": [{"name": tag} for tag in sorted({_tag(name) for name in verbs})],
-        "paths": {f"/v1/{name}": {"post": _operation(name, verb)} for name, verb in verbs.items()},
+        "tags": [{"name": tag} for tag in (*sorted({_tag(name) for name in verbs}), _LEGACY)],
+        "paths": paths,
         "components": {
-            "schemas": _components(verbs),
+            "schemas": _components([*verbs.values(), *(route.verb for route in legacy)]),
             "parameters": _HEADERS,
             "securitySchemes": {_KEY: {"type": "http", "scheme": "bearer"}},
         },
@@ -65,8 +68,8 @@ def document(verbs: Mapping[str, Verb]) -> Schema:
 
 
 def _operation(name: str, verb: Verb) -> Schema:
-    answers = ["200", "202"] if name == _CHECK else ["200"]
-    errors = ["4XX"] if name in (_CHECK, _TRACK) else ["4XX", "5XX"]
+    answers = ["200", "202"] if name in CHECKS else ["200"]
+    errors = ["4XX"] if name in (*CHECKS, *TRACKS) else ["4XX", "5XX"]
     return {
         "operationId": name.replace(".", "_"),
         "summary": name,
@@ -86,6 +89,26 @@ def _operation(name: str, verb: Verb) -> Schema:
     }
 
 
+def _legacy_operation(route: LegacyRoute) -> Schema:
+    operation = _operation(route.name, route.verb)
+    if route.method == "GET":
+        del operation["requestBody"]
+        operation["parameters"] += [_in_url(field.encode_name) for field in _fields(route.verb.request)]
+    return operation | {"operationId": f"legacy_{route.name}", "tags": [_LEGACY], "deprecated": True}
+
+
+def _legacy_path(route: LegacyRoute) -> str:
+    """Return the path as OpenAPI spells it: Starlette's says that a parameter may hold slashes."""
+    return f"/v1/{route.path}".replace(":path}", "}")
+
+
+def _in_url(name: str) -> Schema:
+    if name == "customer_id":
+        return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    names = {"type": "array", "items": {"type": "string"}}
+    return {"name": name, "in": "query", "explode": False, "schema": names}
+
+
 def _response(description: str, answer: type[msgspec.Struct]) -> Schema:
     return {"description": description, "content": _json(answer)}
 
@@ -94,10 +117,10 @@ def _json(kind: type[msgspec.Struct]) -> Schema:
     return {"application/json": {"schema": {"$ref": _SCHEMAS + kind.__name__}}}
 
 
-def _components(verbs: Mapping[str, Verb]) -> Schema:
+def _components(verbs: Iterable[Verb]) -> Schema:
     """Return the schema of every struct that a route reads or answers, by name."""
     waiting: list[type] = [ErrorAnswer]
-    waiting += [kind for verb in verbs.values() for kind in (verb.request, verb.answer)]
+    waiting += [kind for verb in verbs for kind in (verb.request, verb.answer)]
     known: dict[str, type] = {}
     while waiting:
         kind = waiting.pop()

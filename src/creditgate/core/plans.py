@@ -51,6 +51,12 @@ def quote(plan: Plan, quantities: Mapping[str, int]) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def totals(plan: Plan, bought: Mapping[str, int]) -> dict[str, int]:
+    """Return as quantities, which count what the plan includes, those that are bought on top of it."""
+    included = {item.feature_id: item.included_nanos for item in plan.items if item.is_prepaid}
+    return {feature_id: included.get(feature_id, 0) + nanos for feature_id, nanos in bought.items()}
+
+
 def given_by(
     plan: Plan,
     catalog: Catalog,

@@ -13,7 +13,7 @@ from creditgate.core.attach import attach, switch_to
 from creditgate.core.catalog import Catalog, Plan
 from creditgate.core.changes import Change, profile_change
 from creditgate.core.customers import AS_USUAL, AttachOptions, Checkout, Customer, Record
-from creditgate.core.plans import Line, quote, trial_end
+from creditgate.core.plans import Line, quote, totals, trial_end
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.ids import mint
@@ -75,13 +75,17 @@ class Billing:
         success_url: str | None,
         base_url: str,
         key: CallerKey | None,
+        bought: Mapping[str, int] | None = None,
     ) -> Attached:
         """Give the customer a plan, or a place to pay for it; quantities in nanos by feature. Later is paid later.
+
+        What the plan includes is counted in `quantities`, and comes on top of what is in `bought`.
 
         Raises NotFound, InvalidInputs, InvalidRequest, Conflict `plan_already_attached` or `too_many_balances`.
         """
         catalog = await self._catalogs.giving(plan_ids=[plan_id])
         plan = catalog.plan(plan_id, version)
+        quantities = {**quantities, **totals(plan, bought or {})}
         total = sum(line.total_nanos for line in quote(plan, quantities))
         if await self._writer.is_replay(customer_id, _VERB, key):
             return await self._attached_before(customer_id, base_url, key)

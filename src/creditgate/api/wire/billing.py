@@ -1,7 +1,7 @@
 """Attaching plans on the wire."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -92,7 +92,7 @@ class AttachRequest(CustomerRequest, frozen=True):
     def wanted_version(self) -> int | None:
         return None if self.version is None else whole(self.version, field="version", least=1, most=WHOLE_MAX)
 
-    def options(self) -> AttachOptions:
+    def attach_options(self) -> AttachOptions:
         return AttachOptions(
             schedule=self.plan_schedule,
             starts_at=instant(self.starts_at, field="starts_at"),
@@ -104,10 +104,7 @@ class AttachRequest(CustomerRequest, frozen=True):
 
     def quantities_nanos(self) -> dict[str, int]:
         """Units by feature id."""
-        named = [quantity.feature_id for quantity in self.feature_quantities]
-        if len(set(named)) != len(named):
-            raise InvalidInputs("feature_quantities: a feature is listed twice")
-        return dict(_quantities(self.feature_quantities))
+        return quantities_nanos(self.feature_quantities, field="feature_quantities")
 
 
 class AttachAnswer(msgspec.Struct, frozen=True):
@@ -115,6 +112,14 @@ class AttachAnswer(msgspec.Struct, frozen=True):
 
     customer_id: str
     payment_url: str | None
+
+
+def quantities_nanos(quantities: Sequence[FeatureQuantity], *, field: str) -> dict[str, int]:
+    """Return units by feature id; InvalidInputs if a feature is listed twice in the field."""
+    named = [quantity.feature_id for quantity in quantities]
+    if len(set(named)) != len(named):
+        raise InvalidInputs(f"{field}: a feature is listed twice")
+    return dict(_quantities(quantities, field))
 
 
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -133,7 +138,7 @@ def check_success_url(url: str) -> None:
         raise InvalidInputs(f"success_url: must have at most {SUCCESS_URL_CHARACTERS_MAX} characters")
 
 
-def _quantities(quantities: Iterable[FeatureQuantity]) -> Iterable[tuple[str, int]]:
+def _quantities(quantities: Sequence[FeatureQuantity], field: str) -> Iterable[tuple[str, int]]:
     for number, quantity in enumerate(quantities):
         if bytes(quantity.quantity):
-            yield quantity.feature_id, kept(quantity.quantity, field=f"feature_quantities[{number}].quantity")
+            yield quantity.feature_id, kept(quantity.quantity, field=f"{field}[{number}].quantity")

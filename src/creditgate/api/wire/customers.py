@@ -23,7 +23,7 @@ from creditgate.api.wire.requests import BALANCE_FEATURES, FLAG_FEATURES
 from creditgate.core.attach import switch_to
 from creditgate.core.catalog import Catalog, Plan
 from creditgate.core.customers import Customer, Purchase, Record, Scheduled, Subscription
-from creditgate.core.decisions import balance_of
+from creditgate.core.decisions import balances_of
 from creditgate.core.periods import boundary, period_at
 from creditgate.engine.history import Event, EventPage
 from creditgate.errors import Conflict, InvalidRequest
@@ -203,11 +203,12 @@ def _balances(
     record: Record, catalog: Catalog, *, expand: AbstractSet[str], zero_member_rows: bool
 ) -> dict[str, BalanceAnswer]:
     is_expanded = BALANCE_FEATURES in expand
-    answers = {}
-    for feature_id in dict.fromkeys(row.feature_id for row in record.terms.rows):
-        balance = balance_of(feature_id, record.terms, record.balances)
-        assert balance is not None
-        answers[feature_id] = balance_answer(balance, _feature(feature_id, catalog) if is_expanded else UNSET)
+    answers = {
+        balance.feature_id: balance_answer(
+            balance, _feature(balance.feature_id, catalog) if is_expanded else UNSET
+        )
+        for balance in balances_of(record.terms, record.balances)
+    }
     if is_expanded and zero_member_rows:
         answers |= _zero_rows(answers, catalog)
     return answers
