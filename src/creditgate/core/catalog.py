@@ -297,7 +297,8 @@ class Catalog:
         self._check_plan(changed)
         past = self.document.past
         if self._terms(changed) == self._terms(plan):
-            changed = replace(changed, items=plan.items)
+            written = {item.feature_id: item for item in plan.items}
+            changed = replace(changed, items=tuple(written[item.feature_id] for item in changed.items))
         else:
             changed = replace(changed, version=plan.version + 1)
             past = (*past, PlanVersion(plan.id, plan.version, plan.price, plan.items))
@@ -346,8 +347,8 @@ class Catalog:
         return None
 
     def _terms(self, plan: Plan) -> object:
-        """What a customer pays and gets: an item is the same whether its reset is left out or written out."""
-        return plan.price, [replace(item, reset=self.reset_of(item)) for item in plan.items]
+        """What a customer pays and gets: the same in any order, and whether a reset is left out or written out."""
+        return plan.price, {item.feature_id: replace(item, reset=self.reset_of(item)) for item in plan.items}
 
     def _check_feature(self, feature: Feature) -> None:
         is_credit_system = feature.type is FeatureType.CREDIT_SYSTEM

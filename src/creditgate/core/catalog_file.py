@@ -35,9 +35,12 @@ from creditgate.core.catalog import (
     Recurrence,
 )
 from creditgate.core.ids import check_caller_id, check_catalog_id
+from creditgate.core.own import METADATA_BYTES_MAX, compact_object, depth_of
 from creditgate.core.shapes import explain
 from creditgate.core.toml_lines import Place, line_of
 from creditgate.errors import CreditgateError, InvalidInputs, StartupError
+
+FILE_DEPTH_MAX = 100  # what can be read again; metadata may be less deep
 
 T = TypeVar("T", bound="Table")
 
@@ -132,10 +135,7 @@ class CatalogTable(Table, frozen=True):
 
 def read_catalog_file(text: str, name: str) -> CatalogFile:
     """Return what the file says; raises CatalogFileError."""
-    try:
-        tables = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogFileError(_syntax_error(error, text, name)) from None
+    tables = _tables(text, name)
     with _blamed(name, text, ()):
         whole = _read(tables, CatalogTable)
     features, plans = [], []
@@ -146,6 +146,20 @@ def read_catalog_file(text: str, name: str) -> CatalogFile:
         with _blamed(name, text, ("plans", plan_id)):
             plans.append(_plan(plan_id, _read(table, PlanTable)))
     return CatalogFile(name, text, tuple(features), tuple(plans))
+
+
+def _tables(text: str, name: str) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(text, parse_float=Decimal)
+        if depth_of(tables) <= FILE_DEPTH_MAX:
+            return tables
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogFileError(_syntax_error(error, text, name)) from None
+    except (ValueError, ArithmeticError):  # int and Decimal have limits of their own, far above ours
+        raise CatalogFileError(f"{name}:{_line_of_long_number(text)}: a number is too long") from None
+    except RecursionError:
+        pass
+    raise CatalogFileError(f"{name}: tables or arrays are nested too deeply")
 
 
 def _feature(feature_id: str, table: FeatureTable) -> Feature:
@@ -212,7 +226,7 @@ def _recurrence(table: CountedInterval | PriceTable, place: str) -> Recurrence:
     return Recurrence(Interval(table.interval), table.interval_count)
 
 
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def _amount(value: object, field: str) -> int:
@@ -235,17 +249,17 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 
 def _as_json(metadata: Mapping[str, Any]) -> dict[str, object]:
     """Return metadata as the wire would have brought it: it is the caller's own, and no amount."""
-    try:
-        found: dict[str, object] = msgspec.json.decode(_JSON.encode(metadata))
-    except msgspec.DecodeError:
-        raise InvalidInputs("metadata: must be what JSON can hold") from None
+    text = compact_object(_JSON.encode(metadata), field="metadata", bytes_max=METADATA_BYTES_MAX)
+    found: dict[str, object] = msgspec.json.decode(text)
     return found
 
 
 # From here on: how a mistake becomes a sentence.
 
+_LONG_NUMBER = re.compile(r"[0-9_]{1000,}|[eE][+-]?[0-9_]{18,}")
 _AT_END = re.compile(r" \((?:at line (\d+), column \d+|at end of document)\)$")
 _PREFIX = re.compile(r"(?P<path>[\w-]+(?:\[\d+\]|\.[\w-]+)*): (?P<text>.*)", re.DOTALL)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _STEP = re.compile(r"\[(\d+)\]|([\w-]+)")
 
 _KEY_OF_FIELD = {"feature_id": "feature", "credit_schema": "costs"}
@@ -278,12 +292,21 @@ def _blamed(name: str, text: str, place: Place) -> Iterator[None]:
 
 
 def _path(place: Place) -> str:
-    parts = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
-    return "".join(parts).removeprefix(".")
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{_key(step)}" for step in place)[1:]
+
+
+def _key(key: str) -> str:
+    """Return a key as it stands in the file: bare, or in quotes."""
+    return key if _BARE_KEY.fullmatch(key) else msgspec.json.encode(key).decode()
 
 
 def _syntax_error(error: tomllib.TOMLDecodeError, text: str, name: str) -> str:
     message = str(error)
     match = _AT_END.search(message)
-    line = int(match[1]) if match and match[1] else text.count("\n") + 1
+    line = int(match[1]) if match and match[1] else text.rstrip().count("\n") + 1
     return f"{name}:{line}: {_AT_END.sub('', message)}"
+
+
+def _line_of_long_number(text: str) -> int:
+    found = _LONG_NUMBER.search(text)
+    return text.count("\n", 0, found.start()) + 1 if found else 1
