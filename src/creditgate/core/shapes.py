@@ -12,7 +12,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _MISMATCH = re.compile(r"Expected `.*`, got `(.*)`")
 _STEP = re.compile(r"\.([^.\[]+)|\[[^\]]*\]")
-_RECEIVED = {"str": "string", "int": "number", "float": "number", "bool": "boolean"}
+_RECEIVED = {"str": "string", "int": "number", "float": "number", "decimal": "number", "bool": "boolean"}
 
 
 def explain(error: msgspec.ValidationError, kind: Any) -> tuple[str, str]:
@@ -48,6 +48,8 @@ def _expectation(expected: inspect.Type, received: str) -> str:
             noun = "an object"
         case inspect.VarTupleType():
             noun = "an array"
+        case inspect.IntType():
+            noun = "a whole number"
         case _:
             noun = "a number"
     return f"must be {noun} (received {received})"
