@@ -143,6 +143,8 @@ class Customers:
         plans = catalog.auto_enabled()
         if profile.auto_enable_plan_id is not None:
             chosen = catalog.plan(profile.auto_enable_plan_id)
+            if chosen.archived:
+                raise InvalidRequest(f"auto_enable_plan_id: {chosen.id} is archived")
             if not chosen.is_free:
                 raise InvalidRequest(f"auto_enable_plan_id: {chosen.id} has a price")
             plans = (chosen, *(plan for plan in plans if plan.add_on or plan.group != chosen.group))
