@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from creditgate.core import catalog_file
+from creditgate.core import catalog_tables
 from tests.sidecar_process import MAIN, run
 
 PAGE = Path(__file__).parent.parent / "docs" / "catalog.md"
@@ -38,10 +38,13 @@ def test_the_page_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("heading", "table"),
     [
-        ("`[features.ID]`", catalog_file.FeatureTable),
-        ("`[plans.ID]`", catalog_file.PlanTable),
-        ("Each of `items`", catalog_file.ItemTable),
-        ("`price` of a plan or an item", catalog_file.PriceTable),
+        ("`[features.ID]`", catalog_tables.FeatureTable),
+        ("`[plans.ID]`", catalog_tables.PlanTable),
+        ("Each of `items`", catalog_tables.ItemTable),
+        ("`price` of a plan or an item", catalog_tables.ItemPriceTable),
+        ("`rollover`", catalog_tables.RolloverTable),
+        ("`billing_controls`", catalog_tables.ControlsTable),
+        ("Each of `usage_limits`", catalog_tables.UsageLimitTable),
     ],
 )
 def test_the_tables_are_complete(heading: str, table: type[msgspec.Struct]) -> None:

@@ -151,7 +151,13 @@ def test_a_feature_in_use_is_not_erased(api: ApiClient, feature_id: str) -> None
     assert f"version 1 of plan {plan}" in answer.json()["message"]
     api.ask("plans.delete", {"plan_id": plan})
 
-    api.ask("customers.get_or_create", {"customer_id": customer})
+    controls = {"spend_limits": [{"feature_id": feature_id, "overage_limit": 1}]}
+    api.ask("plans.create", {"plan_id": plan, "name": "Plan", "billing_controls": controls})
+    assert _refused(api.call("features.delete", erase)) == (409, "feature_in_use")
+    api.ask("plans.delete", {"plan_id": plan})
+
+    api.ask("customers.get_or_create", {"customer_id": customer, "billing_controls": controls})
+    assert _refused(api.call("features.delete", erase)) == (409, "feature_in_use")
     api.ask("balances.create", {"customer_id": customer, "feature_id": feature_id, "included_grant": 1})
     assert _refused(api.call("features.delete", erase)) == (409, "feature_in_use")
     assert api.ask("features.update", erase | {"archived": True})["archived"] is True

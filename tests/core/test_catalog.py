@@ -16,6 +16,7 @@ from creditgate.core.catalog import (
     Pool,
     Recurrence,
 )
+from creditgate.core.controls import BillingControls, SpendLimit
 from creditgate.errors import Conflict, CreditgateError, InvalidInputs, InvalidRequest, NotFound
 from tests.core.words import DAY, MONTH, NOW, ONE_OFF, boolean, catalog, feature, item, nanos, plan, system
 
@@ -293,7 +294,10 @@ def test_what_is_in_use_cannot_be_erased() -> None:
     made = catalog(*FEATURES, *PLANS)
     made = Catalog(9, made.with_plan_changed("p", {"items": (item("a", "5", reset=MONTH),)}))
     made = Catalog(10, made.with_given([], ["seats"]))
+    controls = BillingControls(spend_limits=(SpendLimit("two", NANOS),))
+    made = Catalog(11, made.with_plan_changed("q", {"controls": controls}))
     for feature_id, user in (
+        ("two", "the billing controls of plan q"),
         ("a", "credit system one"),
         ("sso", "version 1 of plan p"),
         ("b", "credit system one"),

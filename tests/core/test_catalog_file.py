@@ -1,13 +1,19 @@
 """The catalog file: what it means, and the sentence for each mistake, with the line that has to be changed."""
 
+from collections.abc import Iterator
 from textwrap import dedent
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import (
+    Catalog,
+    CatalogDocument,
     CreditCost,
     Feature,
     FeatureType,
@@ -17,10 +23,14 @@ from creditgate.core.catalog import (
     PlanItem,
     PlanPrice,
     Recurrence,
+    Rollover,
 )
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
+from creditgate.core.catalog_words import differences, feature_words, plan_words
+from creditgate.core.controls import BillingControls, OverageAllowed, SpendLimit, UsageLimit
+from creditgate.core.toml_lines import Place
 from creditgate.errors import InvalidInputs
-from tests.core.words import MONTH, ONE_OFF, nanos
+from tests.core.words import MONTH, ONE_OFF, YEAR, nanos
 
 EVERYTHING = """
 [features.messages]
@@ -46,19 +56,41 @@ add_on = true
 price = { amount = "9.99", interval = "month", interval_count = 3 }
 metadata = { color = "red", rank = 2, share = 0.5, since = 2026-01-01 }
 
+[plans.pro.billing_controls]
+spend_limits = { usd_credits = 20 }
+overage_allowed = { usd_credits = true, messages = false }
+usage_limits = [
+  { feature = "messages", limit = "1.5", interval = "day" },
+  { feature = "messages", limit = 9, interval = "week", anchor = "utc", properties = { a = "x", b = 0.50, c = true } },
+]
+
 [[plans.pro.items]]
 feature = "usd_credits"
 included = 1_000
 reset = { interval = "week", interval_count = 2 }
+rollover = { max = 50, months = 3 }
 
 [[plans.pro.items]]
 feature = "messages"
 included = 1e3
-reset = "month"
+reset = "one_off"
 price = { amount = 2, interval = "month", billing_units = 100 }
 
 [[plans.pro.items]]
 feature = "sso"
+
+[[plans.pro.items]]
+feature = "images"
+unlimited = true
+
+[[plans.pro.items]]
+feature = "seats"
+price = { amount = 5, interval = "year", billing_method = "usage_based", max_purchase = 10 }
+
+[[plans.pro.items]]
+feature = "calls"
+reset = "month"
+rollover = { max_percentage = "12.5" }
 
 [plans.free]
 auto_enable = true
@@ -101,9 +133,39 @@ def test_everything_that_can_be_said() -> None:
             add_on=True,
             price=PlanPrice(nanos("9.99"), Recurrence(Interval.MONTH, 3)),
             items=(
-                PlanItem("usd_credits", nanos("1000"), Recurrence(Interval.WEEK, 2)),
-                PlanItem("messages", nanos("1000"), MONTH, ItemPrice(2 * NANOS, MONTH, 100 * NANOS)),
+                PlanItem(
+                    "usd_credits",
+                    nanos("1000"),
+                    Recurrence(Interval.WEEK, 2),
+                    rollover=Rollover(3, max_nanos=nanos("50")),
+                ),
+                PlanItem("messages", nanos("1000"), ONE_OFF, ItemPrice(2 * NANOS, MONTH, 100 * NANOS)),
                 PlanItem("sso"),
+                PlanItem("images", unlimited=True),
+                PlanItem(
+                    "seats",
+                    price=ItemPrice(
+                        5 * NANOS,
+                        YEAR,
+                        billing_method="usage_based",
+                        max_purchase_nanos=10 * NANOS,
+                    ),
+                ),
+                PlanItem("calls", reset=MONTH, rollover=Rollover(max_percentage_nanos=nanos("12.5"))),
+            ),
+            controls=BillingControls(
+                (SpendLimit("usd_credits", 20 * NANOS),),
+                (
+                    UsageLimit("messages", nanos("1.5"), Interval.DAY),
+                    UsageLimit(
+                        "messages",
+                        9 * NANOS,
+                        Interval.WEEK,
+                        in_utc=True,
+                        properties={"a": "x", "b": "0.5", "c": "true"},
+                    ),
+                ),
+                (OverageAllowed("usd_credits", enabled=True), OverageAllowed("messages", enabled=False)),
             ),
             metadata={"color": "red", "rank": 2, "share": 0.5, "since": "2026-01-01"},
         ),
@@ -186,7 +248,7 @@ def item(text: str) -> str:
             "[features.a]\nevent_names = ['a',\n1]",
             "3: features.a.event_names[1]: must be a string (received number)",
         ),
-        ("[features.a]\nevent_names = ['a', '']", "2: features.a.event_names: cannot be empty"),
+        ("[features.a]\nevent_names = ['a', '']", "2: features.a.event_names[1]: cannot be empty"),
         (
             "[features.a.display]\nsingular = 'a'",
             "1: features.a.display.plural: must be a string, and is missing",
@@ -231,7 +293,7 @@ def item(text: str) -> str:
         ),
         (
             "[plans.p]\nprice = { amount = 1, interval = 'year', billing_units = 10 }",
-            "2: plans.p.price.billing_units: only an item is sold in packs",
+            "2: plans.p.price.billing_units: is no key here; the keys are amount, interval, interval_count",
         ),
         (
             "[plans.p.price]\namount = 1\ninterval = 'year'\ninterval_count = 121",
@@ -273,6 +335,47 @@ def item(text: str) -> str:
             item("price = { amount = '1 dollar', interval = 'month' }"),
             '5: plans.p.items[0].price.amount: must be a number, such as 5 or "0.01"',
         ),
+        (
+            item("price = { amount = 1, interval = 'month', max_purchase = 5 }"),
+            "5: plans.p.items[0].price.max_purchase: is not supported yet for what is prepaid",
+        ),
+        (
+            item("price = { amount = 1, interval = 'month', billing_method = 'later' }"),
+            "5: plans.p.items[0].price.billing_method: must be one of: prepaid, usage_based",
+        ),
+        (
+            item("rollover = { max = 1, max_percentage = 50 }"),
+            "5: plans.p.items[0].rollover: max and max_percentage exclude each other",
+        ),
+        (item("rollover.months = 0"), "5: plans.p.items[0].rollover.months: must be between 1 and 120"),
+        (item("rollover.max = -1"), "5: plans.p.items[0].rollover.max: must be >= 0"),
+        # controls
+        (
+            "[plans.p.billing_controls]\nspend_limits = { a = 1, b = 'x' }",
+            '2: plans.p.billing_controls.spend_limits.b: must be a number, such as 5 or "0.01"',
+        ),
+        (
+            "[plans.p.billing_controls.overage_allowed]\na = 1",
+            "1: plans.p.billing_controls.overage_allowed: must be a boolean (received number)",
+        ),
+        (
+            "[[plans.p.billing_controls.usage_limits]]\nfeature = 'a'\nlimit = 1\ninterval = 'hour'",
+            "4: plans.p.billing_controls.usage_limits[0].interval: must be one of: day, month, week, year",
+        ),
+        (
+            "[[plans.p.billing_controls.usage_limits]]\nfeature = 'a'\nlimit = -1\ninterval = 'day'",
+            "3: plans.p.billing_controls.usage_limits[0].limit: must be >= 0",
+        ),
+        (
+            "[[plans.p.billing_controls.usage_limits]]\nfeature = 'a'\nlimit = 1\ninterval = 'day'\n"
+            "properties = { a = 1, b = 2, c = 3, d = 4, e = 5 }",
+            "5: plans.p.billing_controls.usage_limits[0].properties: must have at most 4 keys",
+        ),
+        (
+            "[plans.p.billing_controls]\n[plans.p.billing_controls.spend_limits]\n"
+            + "".join(f"f{number} = 1\n" for number in range(33)),
+            "2: plans.p.billing_controls.spend_limits: must have at most 32 entries",
+        ),
         # metadata
         ("[plans.p]\nmetadata = 1", "2: plans.p.metadata: must be a table (received number)"),
         ("[plans.p]\nmetadata.x = inf", "2: plans.p.metadata: must be an object of JSON values"),
@@ -300,26 +403,101 @@ def test_a_bottomless_file(text: str) -> None:
         read_catalog_file(text, "catalog.toml")
 
 
-def test_the_line_of_what_the_catalog_refuses() -> None:
-    """What is wrong only beside the rest of the catalog is blamed on its own line, under its name in the file."""
-    file = read(EVERYTHING)
-    places: list[tuple[tuple[str | int, ...], str, str]] = [
+@pytest.mark.parametrize(
+    ("place", "message", "line", "where"),
+    [
         (
             ("features", "usd_credits"),
             "credit_schema: images is not consumable",
-            "14: features.usd_credits.costs",
+            'costs = { messages = "0.01", images = 0.5 }',
+            "features.usd_credits.costs: images is not consumable",
         ),
         (
             ("plans", "pro"),
             "items[1].feature_id: Feature messages not found",
-            "30: plans.pro.items[1].feature",
+            'feature = "messages"',
+            "plans.pro.items[1].feature: Feature messages not found",
         ),
-        (("plans", "pro"), "a sentence: without a place", "16: plans.pro"),
-    ]
-    for place, message, where in places:
-        with pytest.raises(CatalogFileError) as refusal, file.blamed(*place):
-            raise InvalidInputs(message)
-        assert refusal.value.message.startswith(f"catalog.toml:{where}: ")
+        (
+            ("plans", "pro"),
+            "a sentence: without a place",
+            "[plans.pro]",
+            "plans.pro: a sentence: without a place",
+        ),
+    ],
+)
+def test_the_line_of_what_the_catalog_refuses(place: Place, message: str, line: str, where: str) -> None:
+    """What is wrong only beside the rest of the catalog is blamed on its own line, under its name in the file."""
+    file = read(EVERYTHING)
+    with pytest.raises(CatalogFileError) as refusal, file.blamed(*place):
+        raise InvalidInputs(message)
+    number = file.text.split("\n").index(line) + 1
+    assert refusal.value.message == f"catalog.toml:{number}: {where}"
+
+
+SAID_ELSEWHERE = {"archived", "given", "version", "created_at", "enabled", "usage_alerts"}
+"""Fields that are the catalog's own, or that a file says by leaving something out, or that nothing can say yet."""
+
+
+def test_nothing_is_out_of_reach() -> None:
+    """Whatever a feature or plan can be on the wire, a file can say: what it cannot say, it would take away."""
+    file = read(EVERYTHING)
+    said = list(_structs((file.features, file.plans)))
+    assert {type(part).__name__ for part in said} >= {
+        "Feature",
+        "Plan",
+        "PlanItem",
+        "ItemPrice",
+        "UsageLimit",
+    }
+    for kind in {type(part) for part in said}:
+        for field in msgspec.structs.fields(kind):
+            values = [getattr(part, field.name) for part in said if type(part) is kind]
+            assert field.name in SAID_ELSEWHERE or any(value != _default(field) for value in values), field
+
+
+def test_every_difference_has_words() -> None:
+    """Whatever is different about a plan is told before it is applied."""
+    file = read(EVERYTHING)
+    metered = {"images", "calls"}
+    others = tuple(Feature(name, name, FeatureType.METERED, consumable=True) for name in metered)
+    catalog = Catalog(1, CatalogDocument((*file.features, *others)))
+    for plan in file.plans:
+        for changed in _with_defaults(plan):
+            before, after = plan_words(plan, catalog), plan_words(changed, catalog)
+            assert list(differences(before, after)), changed
+    for feature in file.features:
+        for other in _with_defaults(feature):
+            assert list(differences(feature_words(feature), feature_words(other))), other
+
+
+def _structs(value: Any) -> Iterator[msgspec.Struct]:
+    """Every struct in a value, the value itself first."""
+    if isinstance(value, msgspec.Struct):
+        yield value
+        value = tuple(getattr(value, field) for field in value.__struct_fields__)
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _structs(part)
+
+
+def _with_defaults(value: Any) -> Iterator[Any]:
+    """Copies of a struct in which one field, however deep, is as if it had not been said."""
+    for field in msgspec.structs.fields(value):
+        said = getattr(value, field.name)
+        if said != _default(field) and field.default is not msgspec.NODEFAULT:
+            yield replace(value, **{field.name: field.default})
+        if isinstance(said, msgspec.Struct):
+            yield from (replace(value, **{field.name: other}) for other in _with_defaults(said))
+        if isinstance(said, tuple):
+            for number, part in enumerate(said):
+                if isinstance(part, msgspec.Struct):
+                    for other in _with_defaults(part):
+                        yield replace(value, **{field.name: (*said[:number], other, *said[number + 1 :])})
+
+
+def _default(field: Any) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 FRAGMENTS = st.sampled_from(

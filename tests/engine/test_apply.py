@@ -154,7 +154,9 @@ async def test_the_demo_leaves_what_is_there(cases: server.UseCases, stores: ser
     assert await _written(stores) == before
 
 
-async def test_a_worker_that_hangs_is_not_waited_for_long(cases: server.UseCases, stores: server.Stores) -> None:
+async def test_a_worker_that_hangs_is_not_waited_for_long(
+    cases: server.UseCases, stores: server.Stores
+) -> None:
     """A change is answered within a second of a worker that does not follow; one long gone is not waited for."""
     workers = stores.keys.workers()
     now = cases.clock.now_ms()

@@ -22,6 +22,8 @@ from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, NotFound
 BillingMethod = Literal["prepaid", "usage_based"]
 """Whether a quantity is paid before it is used, or after."""
 
+ROLLOVER_MONTHS_MAX = 120
+
 
 class FeatureType(StrEnum):
     BOOLEAN = "boolean"
@@ -43,7 +45,7 @@ class CreditCost(msgspec.Struct, frozen=True):
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """A thing that can be used, with a unit; or a credit system, whose unit is the credit. Id and type never change.
 
-    `given`: a customer was given a balance of it, so it is never erased.
+    `given`: a customer was given a balance or a limit of it, so it is never erased.
     """
 
     id: str
@@ -336,11 +338,13 @@ class Catalog:
         return replace(self.document, plans=plans, past=past)
 
     def _user_of(self, feature_id: str) -> str | None:
-        """Say who needs the feature: a credit system that prices it, or a plan that has it in any of its versions."""
+        """Say who needs the feature: a credit system that prices it, or a plan that names it in any of its versions."""
         for system in self.document.features:
             if any(cost.feature_id == feature_id for cost in system.credit_schema):
                 return f"credit system {system.id}"
-        for plan_id in self.plans:
+        for plan_id, newest in self.plans.items():
+            if newest.controls and feature_id in newest.controls.feature_ids:
+                return f"the billing controls of plan {plan_id}"
             for plan in self.versions(plan_id):
                 if any(item.feature_id == feature_id for item in plan.items):
                     return f"version {plan.version} of plan {plan_id}"

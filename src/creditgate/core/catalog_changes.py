@@ -3,7 +3,7 @@
 Applying a file a second time changes nothing. What a file does not name stays as it is, unless it is pruned.
 """
 
-from collections.abc import Set
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from creditgate.core.catalog import Catalog, CatalogDocument, Feature, FeatureType, Plan
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.catalog_words import Words, differences, feature_words, plan_words
+from creditgate.core.controls import NO_CONTROLS
+from creditgate.core.toml_lines import Place
 from creditgate.errors import NotFound
 
 _KEPT_FIELDS = {"id", "created_at", "version", "given"}
@@ -78,19 +80,27 @@ def _check_references(file: CatalogFile, catalog: Catalog | None) -> None:
     """Refuse a name that is nowhere: on the wire a member may be made later, in a file it is a misspelling."""
     known = {feature.id for feature in file.features} | (catalog.features.keys() if catalog else set())
     nowhere = "is not in this file" + (" and not in the catalog" if catalog else "")
+    for feature_id, place in _references(file):
+        if feature_id not in known:
+            with file.blamed(*place):
+                raise NotFound(f"feature {feature_id} {nowhere}")
+
+
+def _references(file: CatalogFile) -> Iterator[tuple[str, Place]]:
+    """Yield each feature that is named, and where in the file."""
     for feature in file.features:
         for cost in feature.credit_schema:
-            with file.blamed("features", feature.id, "costs", cost.feature_id):
-                _check_known(cost.feature_id, known, nowhere)
+            yield cost.feature_id, ("features", feature.id, "costs", cost.feature_id)
     for plan in file.plans:
         for number, item in enumerate(plan.items):
-            with file.blamed("plans", plan.id, "items", number, "feature"):
-                _check_known(item.feature_id, known, nowhere)
-
-
-def _check_known(feature_id: str, known: Set[str], nowhere: str) -> None:
-    if feature_id not in known:
-        raise NotFound(f"feature {feature_id} {nowhere}")
+            yield item.feature_id, ("plans", plan.id, "items", number, "feature")
+        controls, place = plan.controls or NO_CONTROLS, ("plans", plan.id, "billing_controls")
+        for limit in controls.spend_limits:
+            yield limit.feature_id, (*place, "spend_limits", limit.feature_id)
+        for number, usage in enumerate(controls.usage_limits):
+            yield usage.feature_id, (*place, "usage_limits", number, "feature")
+        for allowed in controls.overage_allowed:
+            yield allowed.feature_id, (*place, "overage_allowed", allowed.feature_id)
 
 
 def _with(catalog: Catalog, word: Feature | Plan, now: int) -> CatalogDocument:

@@ -7,7 +7,18 @@ import json
 from collections.abc import Iterator
 
 from creditgate.core.amounts import format_amount
-from creditgate.core.catalog import Catalog, Feature, FeatureType, Interval, Plan, PlanItem, Recurrence
+from creditgate.core.catalog import (
+    Catalog,
+    Feature,
+    FeatureType,
+    Interval,
+    ItemPrice,
+    Plan,
+    PlanItem,
+    Recurrence,
+    Rollover,
+)
+from creditgate.core.controls import NO_CONTROLS, BillingControls
 
 Words = dict[str, str]
 
@@ -34,6 +45,7 @@ def plan_words(plan: Plan, catalog: Catalog) -> Words:
     if plan.price:
         words["price"] = f"{format_amount(plan.price.amount_nanos)} {every(plan.price.recurrence)}"
     words |= {f"items.{item.feature_id}": item_words(item, catalog) for item in plan.items}
+    words |= {f"billing_controls.{key}": said for key, said in _control_words(plan.controls or NO_CONTROLS)}
     return words | {f"metadata.{key}": _text(value) for key, value in plan.metadata.items()}
 
 
@@ -42,13 +54,52 @@ def item_words(item: PlanItem, catalog: Catalog) -> str:
     if catalog.feature(item.feature_id).type is FeatureType.BOOLEAN:
         return "on"
     parts = []
-    if item.included_nanos or not item.price:
+    if item.unlimited or item.included_nanos or not item.price:
+        included = "unlimited" if item.unlimited else format_amount(item.included_nanos)
         reset = catalog.reset_of(item)
-        parts.append(format_amount(item.included_nanos) + (f" {every(reset)}" if reset else ""))
-    if price := item.price:
-        amount, units = format_amount(price.amount_nanos), format_amount(price.billing_units_nanos)
-        parts.append(f"sold at {amount} for {units}, {every(price.recurrence)}")
+        parts.append(f"{included} {every(reset)}" if reset else included)
+    if item.rollover:
+        parts.append(_rollover_words(item.rollover))
+    if item.price:
+        parts.append(_price_words(item.price))
     return ", ".join(parts)
+
+
+def _rollover_words(rollover: Rollover) -> str:
+    most = ""
+    if rollover.max_nanos is not None:
+        most = f" up to {format_amount(rollover.max_nanos)}"
+    elif rollover.max_percentage_nanos is not None:
+        most = f" up to {format_amount(rollover.max_percentage_nanos)} %"
+    months = rollover.months
+    return f"rolling over{most} " + (f"for {months} month{'s'[: months > 1]}" if months else "for good")
+
+
+def _price_words(price: ItemPrice) -> str:
+    sold = "sold" if price.billing_method == "prepaid" else "charged after use"
+    amount, units = format_amount(price.amount_nanos), format_amount(price.billing_units_nanos)
+    words = f"{sold} at {amount} for {units}, {every(price.recurrence)}"
+    if price.max_purchase_nanos is None:
+        return words
+    return f"{words}, at most {format_amount(price.max_purchase_nanos)}"
+
+
+def _control_words(controls: BillingControls) -> Iterator[tuple[str, str]]:
+    for spend in controls.spend_limits:
+        yield f"spend_limits.{spend.feature_id}", format_amount(spend.limit_nanos) + _off(spend.enabled)
+    for limit in controls.usage_limits:
+        window = every(Recurrence(limit.interval)) + (" in UTC" if limit.in_utc else "")
+        window += "".join(f" where {name} is {value}" for name, value in limit.properties.items())
+        yield (
+            f"usage_limits.{limit.feature_id} {window}",
+            format_amount(limit.limit_nanos) + _off(limit.enabled),
+        )
+    for allowed in controls.overage_allowed:
+        yield f"overage_allowed.{allowed.feature_id}", _text(allowed.enabled)
+
+
+def _off(enabled: bool) -> str:
+    return "" if enabled else " (off)"
 
 
 def every(recurrence: Recurrence) -> str:

@@ -10,7 +10,9 @@ from creditgate.api.wire.fields import NotYet, Request
 from creditgate.api.wire.numbers import kept, number
 from creditgate.core.catalog import Interval
 from creditgate.core.controls import (
+    CONTROLS_MAX,
     CUSTOMER,
+    FILTER_KEYS_MAX,
     NO_CONTROLS,
     AlertType,
     BillingControls,
@@ -22,9 +24,6 @@ from creditgate.core.controls import (
 )
 from creditgate.core.customers import Record
 from creditgate.errors import InvalidInputs
-
-CONTROLS_MAX = 32  # of one kind; each usage limit is one more number that a track reads
-FILTER_KEYS_MAX = 4
 
 
 class OnlyAbsolute(NotYet):
