@@ -212,6 +212,20 @@ def test_versions(api: ApiClient, plan_id: str, feature_id: str) -> None:
     assert _refused(api.call("plans.get", {"plan_id": plan_id, "version": 4})) == (404, "product_not_found")
 
 
+def test_controls_are_changed_kind_by_kind(api: ApiClient, plan_id: str, feature_id: str) -> None:
+    """Who changes a plan's spend limit keeps its usage limits; an empty list takes all of a kind away."""
+    spend = {"spend_limits": [{"feature_id": feature_id, "overage_limit": 5}]}
+    usage = {"usage_limits": [{"feature_id": feature_id, "limit": 3, "interval": "day"}]}
+    none: dict[str, Any] = {"spend_limits": [], "usage_limits": []}
+    steps: list[dict[str, Any]] = [spend | usage, {"spend_limits": []}, spend, {}, none]
+    kinds = []
+    for said in steps:
+        answer = api.ask("plans.update", {"plan_id": plan_id, "billing_controls": said})
+        kinds.append(sorted(answer["billing_controls"]))
+    both = ["spend_limits", "usage_limits"]
+    assert kinds == [both, ["usage_limits"], both, both, []]
+
+
 def test_the_same_items_again_are_no_version(api: ApiClient, plan_id: str) -> None:
     """Somebody who sends the whole plan back with another name does not make a version of it."""
     before = api.ask("plans.get", {"plan_id": plan_id})

@@ -263,6 +263,18 @@ def test_a_reset_written_out_is_no_other_version() -> None:
     assert (changed.plan("t").version, changed.plan("t").items) == (1, (item("b", "2"), item("a", price="1")))
 
 
+def test_no_controls_are_written_in_one_way() -> None:
+    """A plan whose last limit was taken away is the same as one that never had any, so a file finds no difference."""
+    limits = (SpendLimit("two", NANOS),)
+    for empty in (BillingControls(), None, {"spend_limits": ()}, {}):
+        made = catalog(*FEATURES, *PLANS, plan("r", controls=BillingControls()))
+        assert made.plan("r").controls is None
+        limited = Catalog(9, made.with_plan_changed("r", {"controls": {"spend_limits": limits}}))
+        assert limited.plan("r").controls == BillingControls(limits)
+        changed = Catalog(10, limited.with_plan_changed("r", {"controls": empty}))
+        assert changed.plan("r").controls == (BillingControls(limits) if empty == {} else None)
+
+
 def test_refused_changes_of_a_plan() -> None:
     """A change is checked as a new plan is."""
     made = catalog(*FEATURES, *PLANS)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
-from creditgate.core.controls import BillingControls
+from creditgate.core.controls import NO_CONTROLS, BillingControls
 from creditgate.core.intervals import INTERVAL_COUNT_MAX as INTERVAL_COUNT_MAX
 from creditgate.core.intervals import Interval as Interval
 from creditgate.core.intervals import Recurrence as Recurrence
@@ -272,7 +272,7 @@ class Catalog:
         if plan.id in self.plans:
             raise InvalidRequest(f"Product {plan.id} already exists", code="product_already_exists")
         self._check_plan(plan)
-        return replace(self.document, plans=(*self.document.plans, plan))
+        return replace(self.document, plans=(*self.document.plans, _tidy(plan)))
 
     def with_feature_changed(self, feature_id: str, changes: Mapping[str, Any]) -> CatalogDocument:
         """Return the document with some fields of a feature changed; a cost applies to calls from then on.
@@ -292,10 +292,13 @@ class Catalog:
     def with_plan_changed(self, plan_id: str, changes: Mapping[str, Any]) -> CatalogDocument:
         """Return the document with some fields of a plan changed; another price or other items are its next version.
 
-        Raises NotFound, and what `with_plan` does.
+        `controls` may be a mapping, of the kinds that change. Raises NotFound, and what `with_plan` does.
         """
         plan = self.plan(plan_id)
-        changed = replace(plan, **changes)
+        controls = changes.get("controls")
+        if isinstance(controls, Mapping):
+            changes = {**changes, "controls": replace(plan.controls or NO_CONTROLS, **controls)}
+        changed = _tidy(replace(plan, **changes))
         self._check_plan(changed)
         past = self.document.past
         if self._terms(changed) == self._terms(plan):
@@ -440,6 +443,11 @@ Named = TypeVar("Named", Feature, Plan)
 def _with(named: tuple[Named, ...], changed: Named) -> tuple[Named, ...]:
     """Return all of them with one in the place of that of its id."""
     return tuple(changed if one.id == changed.id else one for one in named)
+
+
+def _tidy(plan: Plan) -> Plan:
+    """Return the plan with nothing in the place of controls that say nothing."""
+    return replace(plan, controls=None) if plan.controls == NO_CONTROLS else plan
 
 
 def _as_it_was(plan: Plan, past: PlanVersion) -> Plan:

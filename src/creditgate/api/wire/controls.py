@@ -116,6 +116,10 @@ class ControlsRequest(Request, frozen=True):
 
     def controls(self, before: BillingControls = NO_CONTROLS) -> BillingControls:
         """Return what was there before with what is said; InvalidInputs where it makes no sense."""
+        return msgspec.structs.replace(before, **self.said())
+
+    def said(self) -> dict[str, Any]:
+        """Return what is said, by the fields of `BillingControls`."""
         said: dict[str, Any] = {}
         if self.spend_limits is not None:
             said["spend_limits"] = tuple(
@@ -137,7 +141,7 @@ class ControlsRequest(Request, frozen=True):
         for name, each in said.items():
             if len(each) > CONTROLS_MAX:
                 raise InvalidInputs(f"billing_controls.{name}: must have at most {CONTROLS_MAX} entries")
-        return msgspec.structs.replace(before, **said)
+        return said
 
 
 class SpendLimitAnswer(msgspec.Struct, frozen=True, kw_only=True):
