@@ -45,6 +45,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
         ("`rollover`", catalog_tables.RolloverTable),
         ("`billing_controls`", catalog_tables.ControlsTable),
         ("Each of `usage_limits`", catalog_tables.UsageLimitTable),
+        ("Each of `usage_alerts`", catalog_tables.UsageAlertTable),
     ],
 )
 def test_the_tables_are_complete(heading: str, table: type[msgspec.Struct]) -> None:

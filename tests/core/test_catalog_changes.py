@@ -193,10 +193,12 @@ def test_a_second_apply_changes_nothing() -> None:
             "[plans.pro.billing_controls]\nspend_limits = { usd_credits = 20 }\n"
             "overage_allowed = { usd_credits = true }\nusage_limits = [\n"
             '{ feature = "images", limit = 2, interval = "day", anchor = "utc", properties = { a = "x" } }]\n'
+            'usage_alerts = [{ feature = "images", threshold = 1, threshold_type = "remaining", name = "x" }]\n'
             "[plans.pro]",
             "plan pro: billing_controls.spend_limits.usd_credits added, 20; "
             "billing_controls.usage_limits.images each day in UTC where a is x added, 2; "
-            "billing_controls.overage_allowed.usd_credits added, true",
+            "billing_controls.overage_allowed.usd_credits added, true; "
+            'billing_controls.usage_alerts.images at 1 remaining as "x" added, on',
         ),
     ],
 )
@@ -356,6 +358,12 @@ def test_what_was_given_stays_given() -> None:
         (
             "[[plans.new.billing_controls.usage_limits]]\nfeature = 'mesages'\nlimit = 1\ninterval = 'day'",
             "2: plans.new.billing_controls.usage_limits[0].feature: feature mesages is not in this file "
+            "and not in the catalog",
+        ),
+        (
+            "[[plans.new.billing_controls.usage_alerts]]\nfeature = 'mesages'\nthreshold = 1\n"
+            "threshold_type = 'usage'",
+            "2: plans.new.billing_controls.usage_alerts[0].feature: feature mesages is not in this file "
             "and not in the catalog",
         ),
     ],

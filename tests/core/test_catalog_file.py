@@ -27,7 +27,7 @@ from creditgate.core.catalog import (
 )
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
 from creditgate.core.catalog_words import differences, feature_words, plan_words
-from creditgate.core.controls import BillingControls, OverageAllowed, SpendLimit, UsageLimit
+from creditgate.core.controls import BillingControls, OverageAllowed, SpendLimit, UsageAlert, UsageLimit
 from creditgate.core.toml_lines import Place
 from creditgate.errors import InvalidInputs
 from tests.core.words import MONTH, ONE_OFF, YEAR, nanos
@@ -59,6 +59,7 @@ metadata = { color = "red", rank = 2, share = 0.5, since = 2026-01-01 }
 [plans.pro.billing_controls]
 spend_limits = { usd_credits = 20 }
 overage_allowed = { usd_credits = true, messages = false }
+usage_alerts = [{ feature = "messages", threshold = "80.5", threshold_type = "usage_percentage", name = "soon" }]
 usage_limits = [
   { feature = "messages", limit = "1.5", interval = "day" },
   { feature = "messages", limit = 9, interval = "week", anchor = "utc", properties = { a = "x", b = 0.50, c = true } },
@@ -166,6 +167,7 @@ def test_everything_that_can_be_said() -> None:
                     ),
                 ),
                 (OverageAllowed("usd_credits", enabled=True), OverageAllowed("messages", enabled=False)),
+                (UsageAlert("messages", nanos("80.5"), "usage_percentage", "soon"),),
             ),
             metadata={"color": "red", "rank": 2, "share": 0.5, "since": "2026-01-01"},
         ),
@@ -376,6 +378,15 @@ def item(text: str) -> str:
             + "".join(f"f{number} = 1\n" for number in range(33)),
             "2: plans.p.billing_controls.spend_limits: must have at most 32 entries",
         ),
+        (
+            "[[plans.p.billing_controls.usage_alerts]]\nfeature = 'a'\nthreshold = 1\nthreshold_type = 'percent'",
+            "4: plans.p.billing_controls.usage_alerts[0].threshold_type: must be one of: "
+            "remaining, remaining_percentage, usage, usage_percentage",
+        ),
+        (
+            "[[plans.p.billing_controls.usage_alerts]]\nfeature = 'a'\nthreshold = ''\nthreshold_type = 'usage'",
+            '3: plans.p.billing_controls.usage_alerts[0].threshold: must be a number, such as 5 or "0.01"',
+        ),
         # metadata
         ("[plans.p]\nmetadata = 1", "2: plans.p.metadata: must be a table (received number)"),
         ("[plans.p]\nmetadata.x = inf", "2: plans.p.metadata: must be an object of JSON values"),
@@ -435,8 +446,8 @@ def test_the_line_of_what_the_catalog_refuses(place: Place, message: str, line: 
     assert refusal.value.message == f"catalog.toml:{number}: {where}"
 
 
-SAID_ELSEWHERE = {"archived", "given", "version", "created_at", "enabled", "usage_alerts"}
-"""Fields that are the catalog's own, or that a file says by leaving something out, or that nothing can say yet."""
+SAID_ELSEWHERE = {"archived", "given", "version", "created_at", "enabled"}
+"""Fields that are the catalog's own, or that a file says by leaving something out."""
 
 
 def test_nothing_is_out_of_reach() -> None:

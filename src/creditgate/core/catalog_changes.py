@@ -101,6 +101,8 @@ def _references(file: CatalogFile) -> Iterator[tuple[str, Place]]:
             yield usage.feature_id, (*place, "usage_limits", number, "feature")
         for allowed in controls.overage_allowed:
             yield allowed.feature_id, (*place, "overage_allowed", allowed.feature_id)
+        for number, alert in enumerate(controls.usage_alerts):
+            yield alert.feature_id, (*place, "usage_alerts", number, "feature")
 
 
 def _with(catalog: Catalog, word: Feature | Plan, now: int) -> CatalogDocument:

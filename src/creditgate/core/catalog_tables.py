@@ -30,9 +30,11 @@ from creditgate.core.catalog import (
 from creditgate.core.controls import (
     CONTROLS_MAX,
     FILTER_KEYS_MAX,
+    AlertType,
     BillingControls,
     OverageAllowed,
     SpendLimit,
+    UsageAlert,
     UsageLimit,
 )
 from creditgate.core.ids import check_caller_id, check_catalog_id
@@ -145,15 +147,29 @@ class UsageLimitTable(Table, frozen=True):
         )
 
 
+class UsageAlertTable(Table, frozen=True):
+    """When to tell about a feature, in units or in percent of what was granted."""
+
+    feature: str
+    threshold: Any
+    threshold_type: AlertType
+    name: str | None = None
+
+    def alert(self, place: str) -> UsageAlert:
+        threshold = _amount(self.threshold, f"{place}.threshold")
+        return UsageAlert(self.feature, threshold, self.threshold_type, self.name)
+
+
 class ControlsTable(Table, frozen=True):
     """How far customers with the plan may go, feature by feature."""
 
     spend_limits: dict[str, Any] = {}
     usage_limits: tuple[UsageLimitTable, ...] = ()
     overage_allowed: dict[str, bool] = {}
+    usage_alerts: tuple[UsageAlertTable, ...] = ()
 
     def controls(self, place: str) -> BillingControls:
-        for kind in ("spend_limits", "usage_limits", "overage_allowed"):
+        for kind in self.__struct_fields__:
             if len(getattr(self, kind)) > CONTROLS_MAX:
                 raise InvalidInputs(f"{place}.{kind}: must have at most {CONTROLS_MAX} entries")
         return BillingControls(
@@ -166,6 +182,10 @@ class ControlsTable(Table, frozen=True):
                 for number, limit in enumerate(self.usage_limits)
             ),
             overage_allowed=tuple(OverageAllowed(*allowed) for allowed in self.overage_allowed.items()),
+            usage_alerts=tuple(
+                alert.alert(f"{place}.usage_alerts[{number}]")
+                for number, alert in enumerate(self.usage_alerts)
+            ),
         )
 
 

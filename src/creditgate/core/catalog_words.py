@@ -96,6 +96,10 @@ def _control_words(controls: BillingControls) -> Iterator[tuple[str, str]]:
         )
     for allowed in controls.overage_allowed:
         yield f"overage_allowed.{allowed.feature_id}", _text(allowed.enabled)
+    for alert in controls.usage_alerts:
+        threshold = f"{format_amount(alert.threshold_nanos)} {alert.threshold_type}"
+        named = f" as {_text(alert.name)}" if alert.name is not None else ""
+        yield f"usage_alerts.{alert.feature_id} at {threshold}{named}", "on" + _off(alert.enabled)
 
 
 def _off(enabled: bool) -> str:
