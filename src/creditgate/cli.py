@@ -272,6 +272,21 @@ def _serve_line(settings: Settings) -> str:
     return shlex.join(["creditgate", "serve", *words])
 
 
+def apply_lines(applied: "FileChanges", *, is_dry_run: bool) -> list[str]:
+    """Return what a catalog file changed, one line for each feature and plan, and the sum of it."""
+    lines = [str(change) for change in applied.changes]
+    if applied.unnamed:
+        lines.append(
+            f"not in the file, so left as they are (--prune archives them): {', '.join(applied.unnamed)}"
+        )
+    counts = Counter(change.kind for change in applied.changes)
+    if not applied.changes:
+        return [*lines, f"Nothing changes: {applied.unchanged} unchanged."]
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    end = "Nothing was written (--dry-run)" if is_dry_run else "Applied"
+    return [*lines, f"{end}: {told}, {applied.unchanged} unchanged."]
+
+
 def line_text(line: "Line") -> str:
     """Return one line of a statement: when, what, the change, and what was left of which feature."""
     at = datetime.fromtimestamp(line.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -299,21 +314,6 @@ async def _apply(settings: Settings, path: Path, prune: bool, dry_run: bool) -> 
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     return await operations.apply(settings, operations.read_catalog(path), prune=prune, dry_run=dry_run)
-
-
-def apply_lines(applied: "FileChanges", *, is_dry_run: bool) -> list[str]:
-    """Return what a catalog file changed, one line for each feature and plan, and the sum of it."""
-    lines = [str(change) for change in applied.changes]
-    if applied.unnamed:
-        lines.append(
-            f"not in the file, so left as they are (--prune archives them): {', '.join(applied.unnamed)}"
-        )
-    counts = Counter(change.kind for change in applied.changes)
-    if not applied.changes:
-        return [*lines, f"Nothing changes: {applied.unchanged} unchanged."]
-    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    end = "Nothing was written (--dry-run)" if is_dry_run else "Applied"
-    return [*lines, f"{end}: {told}, {applied.unchanged} unchanged."]
 
 
 @contextmanager
