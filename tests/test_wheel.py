@@ -23,10 +23,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 REPORT = """
 import json, pathlib, creditgate
 from creditgate.balances.scripts import load_source, script_names
+from creditgate.engine import demo
 package = pathlib.Path(creditgate.__file__).parent
 print(json.dumps({
     "package": str(package),
     "is_typed": (package / "py.typed").is_file(),
+    "demo": [plan.id for plan in demo.tutorial().plans],
     "sources": {name: load_source(name) for name in script_names()},
 }))
 """
@@ -77,6 +79,11 @@ def test_the_installed_package_is_the_one_imported(environment: Path, report: di
 def test_the_wheel_is_typed(report: dict[str, Any]) -> None:
     """A caller's type checker sees our annotations, which it ignores without `py.typed`."""
     assert report["is_typed"]
+
+
+def test_the_wheel_has_the_demo(report: dict[str, Any]) -> None:
+    """`serve --demo` finds its catalog file in the package."""
+    assert report["demo"] == ["free", "pro", "top_up"]
 
 
 def test_the_wheel_loads_every_script(report: dict[str, Any]) -> None:

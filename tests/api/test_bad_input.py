@@ -31,11 +31,15 @@ VERBS = (
     "customers.get_or_create",
     "events.list",
     "features.create",
+    "features.delete",
     "features.get",
     "features.list",
+    "features.update",
     "plans.create",
+    "plans.delete",
     "plans.get",
     "plans.list",
+    "plans.update",
 )
 
 # Numbers as they stand in the JSON text, and what is said of them.

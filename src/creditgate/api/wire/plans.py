@@ -215,6 +215,8 @@ class UpdatePlanRequest(PlanRequest, frozen=True):
         said: dict[str, Any] = {} if self.archived is None else {"archived": self.archived}
         if self.name is not None:
             said["name"] = named(self.name)
+        if self.billing_controls is not None:
+            said["controls"] = self.billing_controls.said()
         return self.fields() | said
 
 
