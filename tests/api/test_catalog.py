@@ -250,7 +250,7 @@ def test_the_same_items_again_are_no_version(api: ApiClient, plan_id: str) -> No
         ({"version": 1}, 400, "invalid_request"),
         ({"all_versions": True}, 400, "invalid_request"),
         ({"disable_version": True}, 400, "invalid_request"),
-        ({"free_trial": {"duration_length": 7}}, 400, "invalid_request"),
+        ({"free_trial": {"duration_length": 0}}, 400, "invalid_inputs"),
     ],
 )
 def test_refused_changes_of_a_plan(

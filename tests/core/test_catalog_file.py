@@ -17,6 +17,7 @@ from creditgate.core.catalog import (
     CreditCost,
     Feature,
     FeatureType,
+    FreeTrial,
     Interval,
     ItemPrice,
     Plan,
@@ -55,6 +56,8 @@ group = "main"
 add_on = true
 price = { amount = "9.99", interval = "month", interval_count = 3 }
 metadata = { color = "red", rank = 2, share = 0.5, since = 2026-01-01 }
+
+free_trial = { length = 7, unit = "day", card_required = true, on_end = "revert" }
 
 [plans.pro.billing_controls]
 spend_limits = { usd_credits = 20 }
@@ -154,6 +157,7 @@ def test_everything_that_can_be_said() -> None:
                 ),
                 PlanItem("calls", reset=MONTH, rollover=Rollover(max_percentage_nanos=nanos("12.5"))),
             ),
+            free_trial=FreeTrial(Recurrence(Interval.DAY, 7), card_required=True, reverts=True),
             controls=BillingControls(
                 (SpendLimit("usd_credits", 20 * NANOS),),
                 (

@@ -19,6 +19,7 @@ from creditgate.core.catalog import (
     CreditCost,
     Feature,
     FeatureType,
+    FreeTrial,
     Interval,
     ItemPrice,
     Plan,
@@ -189,6 +190,21 @@ class ControlsTable(Table, frozen=True):
         )
 
 
+class FreeTrialTable(Table, frozen=True):
+    """How long a plan is free at first, and whether it goes on after that."""
+
+    length: int
+    unit: Literal["day", "month", "year"] = "month"
+    card_required: bool = False
+    on_end: Literal["bill", "revert"] = "bill"
+
+    def trial(self, place: str) -> FreeTrial:
+        if not 1 <= self.length <= INTERVAL_COUNT_MAX:
+            raise InvalidInputs(f"{place}.length: must be between 1 and {INTERVAL_COUNT_MAX}")
+        length = Recurrence(Interval(self.unit), self.length)
+        return FreeTrial(length, self.card_required, reverts=self.on_end == "revert")
+
+
 class DisplayTable(Table, frozen=True):
     """What one and what several of a feature are called."""
 
@@ -233,6 +249,7 @@ class PlanTable(Table, frozen=True):
     auto_enable: bool = False
     price: PlanPriceTable | None = None
     items: tuple[ItemTable, ...] = ()
+    free_trial: FreeTrialTable | None = None
     billing_controls: ControlsTable | None = None
     metadata: dict[str, Any] = {}
 
@@ -248,6 +265,7 @@ class PlanTable(Table, frozen=True):
             auto_enable=self.auto_enable,
             price=self.price.price("price") if self.price else None,
             items=tuple(item.item(f"items[{number}]") for number, item in enumerate(self.items)),
+            free_trial=self.free_trial.trial("free_trial") if self.free_trial else None,
             controls=self.billing_controls.controls("billing_controls") if self.billing_controls else None,
             metadata=_as_json(self.metadata),
         )

@@ -11,6 +11,7 @@ from creditgate.core.catalog import (
     Catalog,
     Feature,
     FeatureType,
+    FreeTrial,
     Interval,
     ItemPrice,
     Plan,
@@ -44,6 +45,8 @@ def plan_words(plan: Plan, catalog: Catalog) -> Words:
     words["add_on"], words["auto_enable"] = _text(plan.add_on), _text(plan.auto_enable)
     if plan.price:
         words["price"] = f"{format_amount(plan.price.amount_nanos)} {every(plan.price.recurrence)}"
+    if plan.free_trial:
+        words["free_trial"] = _trial_words(plan.free_trial)
     words |= {f"items.{item.feature_id}": item_words(item, catalog) for item in plan.items}
     words |= {f"billing_controls.{key}": said for key, said in _control_words(plan.controls or NO_CONTROLS)}
     return words | {f"metadata.{key}": _text(value) for key, value in plan.metadata.items()}
@@ -63,6 +66,12 @@ def item_words(item: PlanItem, catalog: Catalog) -> str:
     if item.price:
         parts.append(_price_words(item.price))
     return ", ".join(parts)
+
+
+def _trial_words(trial: FreeTrial) -> str:
+    length = f"{trial.length.count} {trial.length.interval.value}{'s'[: trial.length.count > 1]}"
+    card = ", with a card" if trial.card_required else ""
+    return f"{length}{card}, then it " + ("reverts" if trial.reverts else "goes on")
 
 
 def _rollover_words(rollover: Rollover) -> str:
