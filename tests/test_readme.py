@@ -3,26 +3,13 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.sidecar_process import SidecarProcess
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[SidecarProcess]:
-    """What `make run` starts, on a port of its own."""
-    sidecar = SidecarProcess(arguments=["--demo"])
-    try:
-        yield sidecar.start()
-    finally:
-        sidecar.close()
 
 
 def test_the_first_block_starts_the_sidecar() -> None:
