@@ -13,7 +13,7 @@ import pytest
 from creditgate.telemetry.exposition import Readings, Waiting, exposed
 from creditgate.telemetry.metrics import Metrics
 from tests.sidecar_process import SidecarProcess, wait_until
-from tests.telemetry.scraping import OPENMETRICS, SCRAPE_SECONDS_MAX, Page, page_of, scrape
+from tests.telemetry.scraping import OPENMETRICS, Page, page_of, scrape
 
 FEATURES = {"basic_messages", "premium_messages", "usd_credits", "other"}
 LABELS = {"verb", "feature", "outcome", "operation", "kind", "part", "version", "python", "le"}
@@ -113,7 +113,7 @@ def test_both_formats_can_be_read(demo: SidecarProcess, accept: str) -> None:
 )
 def test_an_accept_header_that_is_none(demo: SidecarProcess, accept: str) -> None:
     """A scraper that writes its header in its own way is answered all the same."""
-    answer = httpx.get(f"{demo.url}/metrics", headers={"Accept": accept.encode("latin-1")})
+    answer = httpx.get(f"{demo.url}/metrics", headers={b"Accept": accept.encode("latin-1")})
     assert answer.status_code == 200
     assert "creditgate_up" in answer.text
 

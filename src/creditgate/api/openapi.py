@@ -1,21 +1,21 @@
-"""The OpenAPI 3.1 document of the RPC routes, made from their tables: what the code reads and answers.
+"""The OpenAPI 3.1 document, made from the routes' tables: what the code reads and answers.
 
 The structs of `wire/` mean more than their types say. An amount is raw text there, and a number here; a count or an
-instant is a float there, since SDKs send `20.0`, and an integer here. A parameter that is not built is not here.
+instant is a float there, since SDKs send `20.0`, and an integer here. A parameter that is not built is not here. What
+the words mean is in `glossary.py`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import msgspec
 from msgspec import Raw, inspect
 
 from creditgate import __version__
 from creditgate.api.calls import Verb
+from creditgate.api.examples import EXAMPLES
+from creditgate.api.glossary import OWN_OBJECTS, REQUIRED, WORDS, Schema
 from creditgate.api.wire.answers import ErrorAnswer
 from creditgate.api.wire.fields import NotYet, Request
-
-Schema = dict[str, Any]
 
 _SCHEMAS = "#/components/schemas/"
 _AMOUNT: Schema = {"type": "number", "format": "decimal"}  # exact, never a double of ours
@@ -26,12 +26,16 @@ _DESCRIPTION = """\
 Checks and takes credits. Amounts are exact decimal numbers with up to 9 decimals, instants are Unix ms.
 Parameters that are not listed are ignored, or refused with `invalid_request` if the Autumn API has them."""
 
+_IDEMPOTENCY = "Idempotency-Key"
+# Verbs that may be sent again as they are: they take no such key.
+_REPEATABLE = (".get", ".list", ".get_or_create", ".statement", ".advance_test_clock")
+
 _HEADERS: Schema = {
-    "Idempotency-Key": {
-        "name": "Idempotency-Key",
+    _IDEMPOTENCY: {
+        "name": _IDEMPOTENCY,
         "in": "header",
-        "description": "Makes a call that changes something happen once within 24 hours, however often it is sent.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+        "description": "Of your own, up to 256 bytes: the call happens once within 24 hours, however often it is sent.",
+        "schema": {"type": "string"},
     },
     "x-api-version": {
         "name": "x-api-version",
@@ -41,9 +45,21 @@ _HEADERS: Schema = {
     },
 }
 
+_OPERATIONS = "operations"
+_PARTS: Schema = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "string", "enum": ["ok", "unavailable"]},
+        "parts": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+    "required": ["status", "parts"],
+}
+_ALIVE: Schema = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
+
 
 def document(verbs: Mapping[str, Verb]) -> Schema:
-    """Return the document for these routes."""
+    """Return the document for these verbs, and what is there for operators."""
+    tags = sorted({_tag(name) for name in verbs})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -54,8 +70,9 @@ def document(verbs: Mapping[str, Verb]) -> Schema:
         },
         "servers": [{"url": "/"}],
         "security": [{_KEY: []}],
-        "tags": [{"name": tag} for tag in sorted({_tag(name) for name in verbs})],
-        "paths": {f"/v1/{name}": {"post": _operation(name, verb)} for name, verb in verbs.items()},
+        "tags": [{"name": tag} for tag in (*tags, _OPERATIONS)],
+        "paths": {f"/v1/{name}": {"post": _operation(name, verb)} for name, verb in verbs.items()}
+        | _for_operators(),
         "components": {
             "schemas": _components(verbs),
             "parameters": _HEADERS,
@@ -64,34 +81,60 @@ def document(verbs: Mapping[str, Verb]) -> Schema:
     }
 
 
+def _for_operators() -> Schema:
+    """Return the paths that need no key."""
+    ready, not_ready = ("Every part answers.", "A part is away; it is named.")
+    return {
+        "/healthz": _open("Says that the process lives.", {"200": _content("It does.", _ALIVE)}),
+        "/readyz": _open(
+            "Names each part: Redis and SQL.",
+            {"200": _content(ready, _PARTS), "503": _content(not_ready, _PARTS)},
+        ),
+        "/metrics": _open(
+            "Numbers for Prometheus.",
+            {"200": _content("Its text format, or OpenMetrics by Accept.", {"type": "string"}, "text/plain")},
+        ),
+    }
+
+
+def _open(summary: str, responses: Schema) -> Schema:
+    return {"get": {"summary": summary, "tags": [_OPERATIONS], "security": [], "responses": responses}}
+
+
 def _operation(name: str, verb: Verb) -> Schema:
-    answers = ["200", "202"] if name == _CHECK else ["200"]
-    errors = ["4XX"] if name in (_CHECK, _TRACK) else ["4XX", "5XX"]
+    answers = {"200": "Done, or the answer."} | ({"202": "Undecided: not allowed."} if name == _CHECK else {})
+    errors = {"4XX": "Refused; nothing was changed."}
+    if name not in (_CHECK, _TRACK):
+        errors["5XX"] = "Could not be done now; 503 says when to come again."
     return {
         "operationId": name.replace(".", "_"),
         "summary": name,
         "description": verb.request.__doc__,
         "tags": [_tag(name)],
-        "parameters": [{"$ref": f"#/components/parameters/{header}"} for header in _HEADERS],
-        "requestBody": {
-            "required": any(field.required for field in _fields(verb.request)),
-            "content": _json(verb.request),
-        },
-        "responses": {
-            **{
-                status: _response("Undecided" if status == "202" else "OK", verb.answer) for status in answers
-            },
-            **{status: _response("Error", ErrorAnswer) for status in errors},
-        },
+        "parameters": [{"$ref": f"#/components/parameters/{header}"} for header in _headers(name)],
+        "requestBody": _body(name, verb.request),
+        "responses": {status: _content(text, _reference(verb.answer)) for status, text in answers.items()}
+        | {status: _content(text, _reference(ErrorAnswer)) for status, text in errors.items()},
     }
 
 
-def _response(description: str, answer: type[msgspec.Struct]) -> Schema:
-    return {"description": description, "content": _json(answer)}
+def _headers(name: str) -> list[str]:
+    return [header for header in _HEADERS if header != _IDEMPOTENCY or not name.endswith(_REPEATABLE)]
 
 
-def _json(kind: type[msgspec.Struct]) -> Schema:
-    return {"application/json": {"schema": {"$ref": _SCHEMAS + kind.__name__}}}
+def _body(name: str, request: type[Request]) -> Schema:
+    content: Schema = {"schema": _reference(request)}
+    if name in EXAMPLES:
+        content["example"] = EXAMPLES[name]
+    return {"required": bool(_required(request)), "content": {"application/json": content}}
+
+
+def _content(description: str, schema: Schema, media_type: str = "application/json") -> Schema:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def _reference(kind: type[msgspec.Struct]) -> Schema:
+    return {"$ref": _SCHEMAS + kind.__name__}
 
 
 def _components(verbs: Mapping[str, Verb]) -> Schema:
@@ -119,29 +162,46 @@ def _structs_in(kind: type) -> Iterator[type]:
 
 
 def _struct_schema(kind: type) -> Schema:
-    fields = _fields(kind)
-    is_request = issubclass(kind, Request)
-    # An answer has every field but the unset ones, also where the struct has a default.
-    required = [f.encode_name for f in fields if f.required or not (is_request or _may_be_unset(f))]
-    schema: Schema = {
-        "type": "object",
-        "description": kind.__doc__,
-        "properties": {f.encode_name: _schema(f.type) | _default(f, is_request) for f in fields},
-    }
+    properties = {field.encode_name: _property(kind, field) for field in _fields(kind)}
+    schema: Schema = {"type": "object", "description": kind.__doc__, "properties": properties}
+    required = _required(kind)
     return schema | ({"required": required} if required else {})
+
+
+def _required(kind: type) -> list[str]:
+    """An answer has every field but the unset ones, also where the struct has a default."""
+    is_request = issubclass(kind, Request)
+    also = REQUIRED.get(kind.__name__, ())
+    return [
+        field.encode_name
+        for field in _fields(kind)
+        if field.required or field.encode_name in also or not (is_request or _may_be_unset(field))
+    ]
+
+
+def _property(kind: type, field: inspect.Field) -> Schema:
+    """Return the schema of one field: its type, what the word means, and the limits and default of a parameter."""
+    is_request, name = issubclass(kind, Request), field.encode_name
+    schema = _schema(field.type)
+    if name in OWN_OBJECTS and isinstance(field.type, inspect.RawType):
+        schema = {"type": ["object", "null"] if is_request else "object"}
+    word = WORDS.get(name)
+    if word is None:
+        return schema | _default(field, is_request)
+    limits = word.limits if is_request and "type" in schema else {}
+    return schema | {"description": word.meaning} | limits | _default(field, is_request)
 
 
 def _fields(kind: type) -> list[inspect.Field]:
     """Return the fields of a struct but for those that are not built."""
     found = inspect.type_info(kind)
     assert isinstance(found, inspect.StructType)
-    return [field for field in found.fields if not _is_not_built(field.type)]
+    return [field for field in found.fields if field.required or not _is_not_built(field.type)]
 
 
 def _is_not_built(found: inspect.Type) -> bool:
-    """Say whether no value of it asks for anything: one with a harmless value is worth knowing."""
     parts = found.types if isinstance(found, inspect.UnionType) else (found,)
-    return any(isinstance(part, inspect.CustomType) and not _harmless(part) for part in parts)
+    return any(isinstance(part, inspect.CustomType) for part in parts)
 
 
 def _may_be_unset(field: inspect.Field) -> bool:
