@@ -16,7 +16,7 @@ Schema = dict[str, Any]
 
 _ANY: Schema = {}
 _BEYOND = 10**INPUT_INTEGER_DIGITS_MAX
-_ID: Schema = {"minLength": 1, "maxLength": CUSTOMER_ID_BYTES_MAX, "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
+_ID: Schema = {"minLength": 1, "maxLength": CUSTOMER_ID_BYTES_MAX}
 _NAMED: Schema = {"minLength": 1}
 _SIGNED: Schema = {"exclusiveMinimum": -_BEYOND, "exclusiveMaximum": _BEYOND}
 _AMOUNT: Schema = {"minimum": 0, "exclusiveMaximum": _BEYOND}

@@ -6,6 +6,7 @@ the words mean is in `glossary.py`.
 """
 
 from collections.abc import Iterator, Mapping
+from inspect import cleandoc
 
 import msgspec
 from msgspec import Raw, inspect
@@ -109,7 +110,7 @@ def _operation(name: str, verb: Verb) -> Schema:
     return {
         "operationId": name.replace(".", "_"),
         "summary": name,
-        "description": verb.request.__doc__,
+        "description": cleandoc(verb.request.__doc__ or ""),
         "tags": [_tag(name)],
         "parameters": [{"$ref": f"#/components/parameters/{header}"} for header in _headers(name)],
         "requestBody": _body(name, verb.request),
@@ -163,7 +164,7 @@ def _structs_in(kind: type) -> Iterator[type]:
 
 def _struct_schema(kind: type) -> Schema:
     properties = {field.encode_name: _property(kind, field) for field in _fields(kind)}
-    schema: Schema = {"type": "object", "description": kind.__doc__, "properties": properties}
+    schema: Schema = {"type": "object", "description": cleandoc(kind.__doc__ or ""), "properties": properties}
     required = _required(kind)
     return schema | ({"required": required} if required else {})
 
