@@ -124,11 +124,8 @@ def test_head_and_post(demo: SidecarProcess) -> None:
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Type"].startswith("text/plain; version=")
     post = httpx.post(f"{demo.url}/metrics")
-    assert (post.status_code, post.json()["code"], post.headers["Allow"]) == (
-        405,
-        "method_not_allowed",
-        "GET, HEAD",
-    )
+    assert (post.status_code, post.json()["code"]) == (405, "method_not_allowed")
+    assert set(post.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
 def test_redis_is_away(demo: SidecarProcess) -> None:

@@ -17,7 +17,6 @@ Schema = dict[str, Any]
 _ANY: Schema = {}
 _BEYOND = 10**INPUT_INTEGER_DIGITS_MAX
 _ID: Schema = {"minLength": 1, "maxLength": CUSTOMER_ID_BYTES_MAX}
-_NAMED: Schema = {"minLength": 1}
 _SIGNED: Schema = {"exclusiveMinimum": -_BEYOND, "exclusiveMaximum": _BEYOND}
 _AMOUNT: Schema = {"minimum": 0, "exclusiveMaximum": _BEYOND}
 _INSTANT: Schema = {"minimum": 0, "maximum": INSTANT_MAX}
@@ -36,15 +35,14 @@ OWN_OBJECTS = frozenset({"properties", "metadata"})
 
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "CheckRequest": ("feature_id",),
-    "GrantRequest": ("included_grant",),
 }
 """Parameters that a struct lets be absent, to refuse that in Autumn's words."""
 
 WORDS: Mapping[str, Word] = {
     # who and what
     "customer_id": Word("Your own id of the customer.", _ID),
-    "feature_id": Word("The feature, as the catalog names it.", _NAMED),
-    "plan_id": Word("The plan, as the catalog names it.", _NAMED),
+    "feature_id": Word("The feature, as the catalog names it."),
+    "plan_id": Word("The plan, as the catalog names it."),
     "balance_id": Word("The balance; an id of your own, if you gave it one.", _ID),
     "name": Word("What people call it."),
     "email": Word("Where the customer is written to."),
@@ -83,12 +81,17 @@ WORDS: Mapping[str, Word] = {
     "next_reset_at": Word("When it starts again, Unix ms.", _INSTANT),
     "expires_at": Word("When it ends, Unix ms; null: never.", _INSTANT),
     "reset": Word("How often it starts again; null: never."),
+    "unlimited": Word("Always affordable; nothing is taken."),
+    "rollover": Word("What is left at a reset and stays, beside what the new period gives."),
+    "rollovers": Word("What is left of what earlier periods left over."),
+    "max": Word("How much of it at most.", _AMOUNT),
+    "max_percentage": Word("The same, in percent of what one period gives.", _AMOUNT),
     "interval_count": Word("Every so many intervals.", {"minimum": 1, "maximum": INTERVAL_COUNT_MAX}),
     # catalog
     "type": Word("What it is; it never changes."),
     "consumable": Word("Used up (messages), or taken and given back (seats)."),
     "credit_schema": Word("What one unit of each member costs in credits; for a credit system only."),
-    "metered_feature_id": Word("The member.", _NAMED),
+    "metered_feature_id": Word("The member."),
     "credit_cost": Word("Credits for one unit, with 9 decimals at most.", _AMOUNT),
     "event_names": Word("Names of events that count as its use."),
     "archived": Word("Out of lists; what customers have of it stays."),
@@ -96,6 +99,8 @@ WORDS: Mapping[str, Word] = {
     "included": Word("Units of this feature each period.", _AMOUNT),
     "amount": Word("In the currency's major unit: 10 is ten dollars.", _AMOUNT),
     "billing_units": Word("How many units one price buys.", _AMOUNT | {"exclusiveMinimum": 0}),
+    "billing_method": Word("Paid before it is used (`prepaid`), or after (`usage_based`)."),
+    "max_purchase": Word("How much may be used beyond what is included; null: no limit.", _AMOUNT),
     "group": Word("A customer has one plan of a group at most; add-ons aside."),
     "add_on": Word("Stacks on other plans."),
     "auto_enable": Word("Every new customer starts with it."),
@@ -114,6 +119,17 @@ WORDS: Mapping[str, Word] = {
     "frozen_time": Word(
         "What time it is for this customer from now on, Unix ms; it only moves forward.", _INSTANT
     ),
+    "time_zone": Word("Where the customer's days and months end, such as Europe/Berlin; UTC unless said."),
+    # billing controls
+    "billing_controls": Word("Limits beyond the balances."),
+    "spend_limits": Word("How far below zero the balances of a feature may go together."),
+    "overage_limit": Word("So far.", _AMOUNT),
+    "usage_limits": Word("How much of a feature may be used in each window."),
+    "UsageLimitRequest.limit": Word("So much.", _AMOUNT),
+    "anchor": Word("Where windows begin: with the customer (`billing_cycle`), or with the calendar in UTC."),
+    "filter": Word("Count only calls with these properties."),
+    "overage_allowed": Word("Whether balances may go below zero."),
+    "enabled": Word("Whether it holds."),
     # lists
     "limit": Word("How many at most.", {"minimum": 1, "maximum": LIMIT_MAX}),
     "start_cursor": Word("`next_cursor` of the page before."),

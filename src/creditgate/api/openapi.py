@@ -16,7 +16,7 @@ from creditgate.api.calls import Verb
 from creditgate.api.examples import EXAMPLES
 from creditgate.api.glossary import OWN_OBJECTS, REQUIRED, WORDS, Schema
 from creditgate.api.wire.answers import ErrorAnswer
-from creditgate.api.wire.fields import NotYet, Request
+from creditgate.api.wire.fields import Request
 
 _SCHEMAS = "#/components/schemas/"
 _AMOUNT: Schema = {"type": "number", "format": "decimal"}  # exact, never a double of ours
@@ -46,6 +46,7 @@ _HEADERS: Schema = {
     },
 }
 
+_PLAIN = (inspect.StrType, inspect.IntType, inspect.FloatType, inspect.BoolType)
 _OPERATIONS = "operations"
 _PARTS: Schema = {
     "type": "object",
@@ -186,7 +187,7 @@ def _property(kind: type, field: inspect.Field) -> Schema:
     schema = _schema(field.type)
     if name in OWN_OBJECTS and isinstance(field.type, inspect.RawType):
         schema = {"type": ["object", "null"] if is_request else "object"}
-    word = WORDS.get(name)
+    word = WORDS.get(f"{kind.__name__}.{name}") or WORDS.get(name)
     if word is None:
         return schema | _default(field, is_request)
     limits = word.limits if is_request and "type" in schema else {}
@@ -197,7 +198,7 @@ def _fields(kind: type) -> list[inspect.Field]:
     """Return the fields of a struct but for those that are not built."""
     found = inspect.type_info(kind)
     assert isinstance(found, inspect.StructType)
-    return [field for field in found.fields if field.required or not _is_not_built(field.type)]
+    return [field for field in found.fields if not _is_not_built(field.type)]
 
 
 def _is_not_built(found: inspect.Type) -> bool:
@@ -239,8 +240,6 @@ def _schema(found: inspect.Type) -> Schema:
             return {"type": "array", "items": _schema(found.item_type)}
         case inspect.DictType():
             return {"type": "object", "additionalProperties": _schema(found.value_type)}
-        case inspect.CustomType():
-            return {"enum": list(_harmless(found))}
         case inspect.UnionType():
             return _any_of(found)
         case inspect.AnyType():
@@ -253,17 +252,16 @@ def _any_of(found: inspect.UnionType) -> Schema:
     """Return one schema that may also be null, where it is that simple, else the list."""
     parts = [part for part in found.types if not isinstance(part, inspect.NoneType)]
     is_nullable = len(parts) < len(found.types)
+    if (
+        all(isinstance(part, _PLAIN) for part in parts) and len(parts) > 2
+    ):  # any value but a list or an object
+        return {"type": ["string", "number", "boolean"]}
     only = _schema(parts[0])
     if len(parts) == 1 and is_nullable and "$ref" not in only:
         kind = {"type": [only["type"], "null"]} if "type" in only else {}
         choices = {"enum": [*only["enum"], None]} if "enum" in only else {}
         return only | kind | choices
     return {"anyOf": [*map(_schema, parts), *([{"type": "null"}] if is_nullable else [])]}
-
-
-def _harmless(found: inspect.CustomType) -> tuple[object, ...]:
-    assert issubclass(found.cls, NotYet)
-    return found.cls.harmless
 
 
 def _tag(name: str) -> str:
