@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 _ANN = {"customer_id": "user_123"}
+_GIFT = {"feature_id": "usd_credits", "balance_id": "gift"}
 
 EXAMPLES: Mapping[str, dict[str, Any]] = {
     "customers.get_or_create": _ANN | {"name": "Ann", "email": "ann@example.com"},
     "customers.get": _ANN | {"expand": ["balances.feature"]},
     "balances.check": _ANN | {"feature_id": "basic_messages", "required_balance": 5},
     "balances.track": _ANN | {"feature_id": "basic_messages", "value": 2, "properties": {"model": "small"}},
-    "balances.create": _ANN
-    | {"feature_id": "usd_credits", "included_grant": 2.5, "reset": {"interval": "month"}},
+    "balances.create": _ANN | _GIFT | {"included_grant": 2.5, "reset": {"interval": "month"}},
+    "balances.update": _ANN | _GIFT | {"remaining": 2},
+    "balances.list": _ANN,
+    "balances.delete": _ANN | _GIFT,
     "events.list": _ANN | {"limit": 10},
     "customers.statement": _ANN | {"limit": 10},
     "billing.attach": _ANN
