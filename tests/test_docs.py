@@ -57,6 +57,14 @@ def test_named_tests_exist(page: Path) -> None:
         assert not name or re.search(rf"def {name}\b", there.read_text()), f"{file}::{name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_named_files_exist(page: Path) -> None:
+    """Whoever follows a page into the code finds every file that it names."""
+    rooms = "api|balances|core|docs|engine|ledger|lib|lua|src|telemetry"
+    for name in re.findall(rf"`((?:{rooms})/[\w/.-]+)`", page.read_text()):
+        assert any((root / name).exists() for root in (CHECKOUT, SOURCES, CHECKOUT / "lua")), name
+
+
 def test_the_table_of_routes() -> None:
     """The HTTP API's page has a line for every verb."""
     assert {verb for verb, _ in _rows("docs/http-api.md", "Verb")} == set(verbs())
