@@ -23,10 +23,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 REPORT = """
 import json, pathlib, creditgate
 from creditgate.balances.scripts import load_source, script_names
+from creditgate.engine import demo
 package = pathlib.Path(creditgate.__file__).parent
 print(json.dumps({
     "package": str(package),
     "files": [str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()],
+    "demo": [plan.id for plan in demo.tutorial().plans],
     "sources": {name: load_source(name) for name in script_names()},
 }))
 """
@@ -81,6 +83,11 @@ def test_the_wheel_carries_everything(report: dict[str, Any]) -> None:
     wanted = {name for name in files if "__pycache__" not in name}
     assert {"py.typed", "api/templates/docs.html", "api/vendor/redoc.LICENSE"} <= wanted
     assert wanted - set(report["files"]) == set()
+
+
+def test_the_wheel_has_the_demo(report: dict[str, Any]) -> None:
+    """`serve --demo` finds its catalog file in the package."""
+    assert report["demo"] == ["free", "pro", "top_up"]
 
 
 def test_the_wheel_loads_every_script(report: dict[str, Any]) -> None:

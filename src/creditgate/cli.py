@@ -1,9 +1,11 @@
 """The command line. A setting is the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
 
 import asyncio
+import inspect
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import cyclopts
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 
 from creditgate import __version__
@@ -21,6 +23,7 @@ from creditgate.settings import Environment, Idempotency, Payments, Settings
 from creditgate.telemetry import configure_logging
 
 if TYPE_CHECKING:
+    from creditgate.core.catalog_changes import FileChanges
     from creditgate.engine.statement import Line
 
 CONFIG_FILE = Path("creditgate.toml")
@@ -66,6 +69,9 @@ def serve(
     public_url: Annotated[
         str | None, Parameter(help="Where customers' browsers reach us, for links to checkouts.")
     ] = None,
+    catalog: Annotated[
+        Path | None, Parameter(help="A catalog file to apply before the first call is answered.")
+    ] = None,
     demo: Annotated[bool, Parameter(help="Load the tutorial's catalog and print curl lines to try.")] = False,
 ) -> None:
     """Run the sidecar. The first start makes the data: environment test, 8 partitions, and a secret key."""
@@ -87,7 +93,7 @@ def serve(
         if demo:
             print(demo_text(base_url, key_file), flush=True)
 
-    _run(_serve(settings, demo, announce))
+    _run(_serve(settings, catalog, demo, announce))
 
 
 @app.command
@@ -106,6 +112,26 @@ def init(
 
     made = _run(server.init(settings, env, partitions))
     print(f"creditgate data ready: environment {made.environment}, {made.partitions} partitions")
+
+
+@app.command
+def apply(
+    file: Annotated[Path, Parameter(help="The catalog file, in TOML.")],
+    *,
+    dry_run: Annotated[bool, Parameter(help="Say what would change, and change nothing.")] = False,
+    prune: Annotated[
+        bool, Parameter(help="Archive the features and plans that the file does not name.")
+    ] = False,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Make the catalog what a file says, in one step or not at all; a running sidecar goes on meanwhile."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    applied = _run(_apply(settings, file, prune, dry_run))
+    for line in apply_lines(applied, is_dry_run=dry_run):
+        print(line)
 
 
 @app.command
@@ -246,6 +272,21 @@ def _serve_line(settings: Settings) -> str:
     return shlex.join(["creditgate", "serve", *words])
 
 
+def apply_lines(applied: "FileChanges", *, is_dry_run: bool) -> list[str]:
+    """Return what a catalog file changed, one line for each feature and plan, and the sum of it."""
+    lines = [str(change) for change in applied.changes]
+    if applied.unnamed:
+        lines.append(
+            f"not in the file, so left as they are (--prune archives them): {', '.join(applied.unnamed)}"
+        )
+    counts = Counter(change.kind for change in applied.changes)
+    if not applied.changes:
+        return [*lines, f"Nothing changes: {applied.unchanged} unchanged."]
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    end = "Nothing was written (--dry-run)" if is_dry_run else "Applied"
+    return [*lines, f"{end}: {told}, {applied.unchanged} unchanged."]
+
+
 def line_text(line: "Line") -> str:
     """Return one line of a statement: when, what, the change, and what was left of which feature."""
     at = datetime.fromtimestamp(line.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -262,10 +303,17 @@ def main() -> None:
     app(_without_config(sys.argv[1:]))
 
 
-async def _serve(settings: Settings, demo: bool, announce: Any) -> None:
-    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
+async def _serve(settings: Settings, catalog: Path | None, demo: bool, announce: Any) -> None:
+    from creditgate import operations, server  # here, since `creditgate --help` need not load SQLAlchemy
 
-    await server.serve(settings, load_demo=demo, announce=announce)
+    file = operations.read_catalog(catalog) if catalog else None
+    await server.serve(settings, catalog=file, load_demo=demo, announce=announce)
+
+
+async def _apply(settings: Settings, path: Path, prune: bool, dry_run: bool) -> "FileChanges":
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    return await operations.apply(settings, operations.read_catalog(path), prune=prune, dry_run=dry_run)
 
 
 @contextmanager
@@ -318,9 +366,24 @@ def _fail(sentence: str) -> NoReturn:
 
 def _config_file(arguments: list[str]) -> Toml | None:
     """Return the file named by --config, which must be there, or the one in this folder if it is there."""
-    if "--config" in arguments[:-1]:
-        return Toml(arguments[arguments.index("--config") + 1], use_commands_as_keys=False, must_exist=True)
-    return Toml(CONFIG_FILE, use_commands_as_keys=False) if CONFIG_FILE.exists() else None
+    is_named = "--config" in arguments[:-1]
+    path = Path(arguments[arguments.index("--config") + 1]) if is_named else CONFIG_FILE
+    if not is_named and not path.exists():
+        return None
+    # One file serves all commands: `verify` passes over the port. What no command has is misspelled.
+    file = Toml(path, use_commands_as_keys=False, must_exist=True, allow_unknown=True)
+    try:
+        unknown = [key for key in file.config if key.replace("-", "_") not in _setting_names()]
+    except (OSError, CycloptsError) as error:
+        _fail(f"{path}: {getattr(error, 'strerror', None) or error}")
+    if unknown:
+        _fail(f"{path}: there is no setting {unknown[0]}; `creditgate serve --help` names them all.")
+    return file
+
+
+def _setting_names() -> set[str]:
+    commands = (app[name].default_command for name in app if not name.startswith("-"))
+    return {setting for command in commands if command for setting in inspect.signature(command).parameters}
 
 
 def _without_config(arguments: list[str]) -> list[str]:

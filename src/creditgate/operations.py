@@ -1,4 +1,4 @@
-"""What an operator does with the data besides serving it: back it up, move it, take over what others have.
+"""What an operator does with the data besides serving it: apply a catalog file, back it up, move it.
 
 Each function opens what it needs, does one thing and closes it again.
 """
@@ -13,6 +13,8 @@ from redis.exceptions import RedisError
 from creditgate.balances.connection import plain_client
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
+from creditgate.core.catalog_changes import FileChanges, changes_by
+from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
 from creditgate.engine import backup as backups
 from creditgate.engine import move as moves
 from creditgate.engine.backup import Manifest
@@ -26,6 +28,31 @@ from creditgate.server import Stores, UseCases, embedded_redis, open_stores, ope
 from creditgate.settings import Settings
 
 KEY_FILE = "secret_key"
+
+
+def read_catalog(path: Path) -> CatalogFile:
+    """Return what a catalog file says; raises CatalogFileError, also where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CatalogFileError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CatalogFileError(f"{path}:{line}: must be UTF-8") from None
+    return read_catalog_file(text, str(path))
+
+
+async def apply(settings: Settings, file: CatalogFile, *, prune: bool, dry_run: bool) -> FileChanges:
+    """Make the catalog what the file says, and return what that changes; a dry run only returns it.
+
+    A running sidecar answers by the new catalog when this returns.
+    """
+    async with _open(settings, join=True) as (_, cases):
+        now_ms = cases.clock.now_ms()
+        if dry_run:
+            return changes_by(file, cases.catalogs.current, prune=prune, now=now_ms)
+        async with flushing(cases.flusher):
+            return await cases.catalogs.apply(file, prune=prune, now_ms=now_ms)
 
 
 async def backup(settings: Settings, target: Path) -> Manifest:
@@ -58,7 +85,9 @@ async def move(settings: Settings, to: Settings, counter: Counter) -> Proof:
 async def _open(settings: Settings, *, join: bool) -> AsyncIterator[tuple[Stores, UseCases]]:
     """Yield data that is there, with Redis brought up to SQL; `join`: a sidecar may run on it."""
     if settings.redis is None and not (settings.data_dir / "lock").exists():
-        raise StartupError(f"There is no data of creditgate in {settings.data_dir}.")
+        raise StartupError(
+            f"There is no data of creditgate in {settings.data_dir}; `creditgate init` makes it."
+        )
     async with AsyncExitStack() as opened:
         opened.enter_context(_in_one_sentence())
         redis_url = await opened.enter_async_context(embedded_redis(settings, join=join))

@@ -24,6 +24,7 @@ from creditgate.balances.embedded import EmbeddedValkey
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
+from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.journal import SYSTEM_PARTITION
 from creditgate.engine import demo
 from creditgate.engine.access import Access
@@ -124,7 +125,7 @@ async def open_stores(
         )
         if instance is None:
             if make is None:
-                raise StartupError("There is no data of creditgate here.")
+                raise StartupError("There is no data of creditgate here; `creditgate init` makes it.")
             instance = await make_instance(redis, settings.prefix, *make)
         yield Stores(redis, ledger, instance, Keys(instance.partitions, settings.prefix))
 
@@ -196,7 +197,13 @@ async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None
         await flushing
 
 
-async def serve(settings: Settings, *, load_demo: bool, announce: Callable[[str, Path], None]) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    catalog: CatalogFile | None = None,
+    load_demo: bool = False,
+    announce: Callable[[str, Path], None],
+) -> None:
     """Run the sidecar until SIGTERM or SIGINT. `announce` is told the base URL and the key file when it answers.
 
     Raises StartupError, in one sentence, where it cannot start.
@@ -212,6 +219,8 @@ async def serve(settings: Settings, *, load_demo: bool, announce: Callable[[str,
             await open_things.enter_async_context(cases.catalogs.following())
             await open_things.enter_async_context(background_work(cases, stores.redis))
             key_file = await _write_first_key(settings, stores.instance, cases)
+            if catalog is not None:
+                await _apply(catalog, cases)
             if load_demo:
                 await demo.load(cases.catalogs, cases.clock.now_ms())
             app = _app(settings, stores, cases)
@@ -334,6 +343,12 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
             public_url=settings.public_url,
         ),
     )
+
+
+async def _apply(file: CatalogFile, cases: UseCases) -> None:
+    applied = await cases.catalogs.apply(file, now_ms=cases.clock.now_ms())
+    for change in applied.changes:
+        log.info("catalog_changed", file=file.name, change=str(change))
 
 
 async def _write_first_key(settings: Settings, instance: Instance, cases: UseCases) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from creditgate.api.app import ApiSettings, create_app, rpc_verbs
+from creditgate.api.app import ApiSettings, create_app, tables
 from creditgate.api.calls import Verb
 
 _NOTHING: Any = None
@@ -14,7 +14,7 @@ _SETTINGS = ApiSettings(env="test")
 
 def verbs() -> Mapping[str, Verb]:
     """Return the table of every verb."""
-    return rpc_verbs(
+    table, _ = tables(
         meter=_NOTHING,
         customers=_NOTHING,
         catalogs=_NOTHING,
@@ -23,6 +23,7 @@ def verbs() -> Mapping[str, Verb]:
         statements=_NOTHING,
         settings=_SETTINGS,
     )
+    return table
 
 
 def app() -> Starlette:

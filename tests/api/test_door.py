@@ -3,7 +3,7 @@
 import pytest
 from starlette.datastructures import Headers
 
-from creditgate.api.door import HostCheck, check_origin, check_version
+from creditgate.api.door import HostCheck, check_origin, check_version, read_version
 from creditgate.api.problems import TurnedAway
 
 
@@ -36,11 +36,34 @@ def test_versions_with_other_answers(version: str) -> None:
     assert (refused.value.status, refused.value.code) == (400, "invalid_api_version")
 
 
+@pytest.mark.parametrize(
+    ("version", "read"),
+    [
+        ("2.5.0", (2, 5)),
+        ("2", (2, 0)),
+        ("beta", (1, 4)),
+        ("1.2", (1, 2)),
+        ("2026-05-13", (2, 3)),
+        ("2026-03-16", (2, 0)),
+        ("2026-03-15", (1, 2)),
+        ("2025-04-17.clover", (1, 1)),
+        ("2025-04-16", (0, 2)),
+        ("2025-02-01", (0, 1)),
+        ("1970-01-01", (0, 1)),
+    ],
+)
+def test_versions_that_the_older_routes_speak(version: str, read: tuple[int, int]) -> None:
+    """The older routes answer in the shape of a version, so a date must mean the version of that day."""
+    assert read_version(Headers({"x-api-version": version})) == read
+
+
 @pytest.mark.parametrize("version", ["", "v2.3", "2.x", "2.3.0.1", "٢.٣", "2026-02-30", "2.1\t", "latest"])
 def test_what_is_no_version(version: str) -> None:
     """A header that nobody could have meant is refused in Autumn's words."""
-    with pytest.raises(TurnedAway, match="is not a valid API version"):
-        check_version(Headers(raw=[(b"x-api-version", version.encode("utf-8"))]))
+    headers = Headers(raw=[(b"x-api-version", version.encode("utf-8"))])
+    for read in (check_version, read_version):
+        with pytest.raises(TurnedAway, match="is not a valid API version"):
+            read(headers)
 
 
 @pytest.mark.parametrize(

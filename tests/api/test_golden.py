@@ -1,8 +1,8 @@
 """Real request and response pairs, captured from a self-hosted Autumn (API 2.3.0), played against this sidecar.
 
-The pairs are in golden/, named by their order. Between them the balance is brought to where it was when a pair was
-captured. Every answer must have the same keys in the same order, the same types, and the same values but for ids and
-times that no two servers share.
+The pairs are in golden/, named by their order; the last two name no version. Between them the balance is brought to
+where it was when a pair was captured. Every answer must have the same keys in the same order, the same types, and the
+same values but for ids and times that no two servers share.
 """
 
 import json
@@ -66,6 +66,10 @@ STEPS: tuple[Step, ...] = (
     "14_attach_topup_paid_stripe_stub",
     ("balances.track", {"customer_id": "live_3", "feature_id": "usd_credits", "value": 6}),
     "14_customer_after_attach",
+    ("balances.track", {"customer_id": "live_2", "feature_id": "usd_credits", "value": 1.945}),
+    ("balances.create", {"customer_id": "live_2", "feature_id": "usd_credits", "included_grant": 7}),
+    "18_noversion_check",
+    "18_noversion_track",
 )
 PAIRS = tuple(step for step in STEPS if isinstance(step, str))
 
@@ -94,10 +98,9 @@ def played(sidecar: SidecarProcess) -> dict[str, tuple[int, Any]]:
     for step in STEPS:
         if isinstance(step, str):
             request = _pair(step)
-            route = request["path"].removeprefix("/v1/")
-            answer = sidecar.call(
-                route, request["body"], headers=request["headers"] | {"x-api-version": "2.3.0"}
-            )
+            route, version = request["path"].removeprefix("/v1/"), request.get("version", "2.3.0")
+            headers = request["headers"] | ({"x-api-version": version} if version else {})
+            answer = sidecar.call(route, request["body"], headers=headers)
             answers[step] = (answer.status_code, answer.json())
         else:
             sidecar.ask(*step)

@@ -31,6 +31,8 @@ OTHER_VERBS = {
     "events.list": {},
     "features.get": {"feature_id": "messages"},
     "plans.get": {"plan_id": "pro"},
+    "attach": {"customer_id": "ann", "product_id": "pro"},
+    "customers": {"id": "ann"},
 }
 
 
@@ -88,9 +90,10 @@ async def _call(outcome: Any, verb: str, body: Any, **more: Any) -> httpx.Respon
 
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)
 @pytest.mark.parametrize("send_event", [False, True])
-async def test_an_undecided_check_is_no_access(failure: Exception, send_event: bool) -> None:
+@pytest.mark.parametrize("verb", ["balances.check", "check", "entitled"])
+async def test_an_undecided_check_is_no_access(failure: Exception, verb: str, send_event: bool) -> None:
     """Whatever breaks behind a check, the SDK reads "not allowed" and never its own fail-open answer."""
-    answer = await _call(failure, "balances.check", CHECK | {"send_event": send_event})
+    answer = await _call(failure, verb, CHECK | {"send_event": send_event})
     assert answer.status_code == 202
     assert answer.headers["X-Creditgate-Decision"] == "fallback"
     assert answer.json() == {
@@ -103,12 +106,24 @@ async def test_an_undecided_check_is_no_access(failure: Exception, send_event: b
     }
 
 
+@pytest.mark.parametrize("version", ["2.0", "1.2", "0.2"])
+async def test_an_undecided_check_of_a_customer_described_beside_it(version: str) -> None:
+    """An older application, too, reads "not allowed" for the customer that it asked about."""
+    body = CHECK | {"customer_data": {"name": "Ann"}}
+    failure = Undecided("Redis did not answer")
+    answer = await _call(failure, "check", body, headers={"x-api-version": version})
+    assert (answer.status_code, answer.json()["allowed"]) == (202, False)
+    assert (answer.json()["customer_id"], answer.json()["code"]) == ("ann", "undecided")
+
+
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)
-async def test_an_undecided_track_is_told_to_come_again(failure: Exception) -> None:
+@pytest.mark.parametrize("verb", ["balances.track", "track", "events"])
+async def test_an_undecided_track_is_told_to_come_again(failure: Exception, verb: str) -> None:
     """An SDK would drop the usage of a track that got a 5xx; a 429 it raises, with the time to wait."""
-    answer = await _call(failure, "balances.track", {"customer_id": "ann", "feature_id": "messages"})
+    answer = await _call(failure, verb, {"customer_id": "ann", "feature_id": "messages"})
     assert (answer.status_code, answer.json()["code"]) == (429, "undecided")
     assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["X-Should-Retry"] == "false"  # by a client itself, which has no key to do it with
     assert "SECRET" not in answer.text
 
 

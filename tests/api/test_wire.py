@@ -443,11 +443,16 @@ def test_what_attaching_would_do() -> None:
     """A pricing page can tell the current plan, an upgrade, a downgrade and a purchase apart."""
 
     def on(*plans: Plan) -> Customer:
-        held = tuple(Subscription(f"sub_{plan.id}", plan.id, 1, 1, 1) for plan in plans)
+        held = tuple(
+            Subscription(
+                f"sub_{plan.id}", plan.id, 1, 1, 1, recurrence=plan.price.recurrence if plan.price else None
+            )
+            for plan in plans
+        )
         return Customer("ann", created_at=1, subscriptions=held)
 
     def action(customer: Customer, plan: Plan) -> str:
-        return eligibility(customer, CATALOG, plan).attach_action
+        return eligibility(customer, CATALOG, plan, now=2).attach_action
 
     assert action(on(), FREE) == "activate"
     assert action(on(FREE), PRO) == "upgrade"

@@ -1,10 +1,22 @@
 """The catalog: what follows from it for a call, and what it refuses to hold."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from creditgate.core.amounts import NANOS
-from creditgate.core.catalog import Catalog, CatalogDocument, Feature, Interval, Plan, Pool, Recurrence
+from creditgate.core.catalog import (
+    Catalog,
+    CatalogDocument,
+    Feature,
+    FeatureType,
+    Interval,
+    Plan,
+    Pool,
+    Recurrence,
+)
+from creditgate.core.controls import BillingControls, SpendLimit
 from creditgate.errors import Conflict, CreditgateError, InvalidInputs, InvalidRequest, NotFound
 from tests.core.words import DAY, MONTH, NOW, ONE_OFF, boolean, catalog, feature, item, nanos, plan, system
 
@@ -157,3 +169,172 @@ def test_kinds_of_plans(word: Plan, *, is_one_off: bool, is_free: bool) -> None:
     """A plan is bought once if nothing of it is ever paid again; it is free if nothing of it is paid at all."""
     assert (word.is_one_off, word.is_free) == (is_one_off, is_free)
     assert word.created_at == NOW
+
+
+def test_changing_a_feature() -> None:
+    """Only what is said changes, in its place in the order; the version before is as it was."""
+    made = catalog(*FEATURES)
+    document = made.with_feature_changed("a", {"name": "Letters", "archived": True})
+    changed = msgspec.structs.replace(FEATURES[0], name="Letters", archived=True)
+    assert document.features == (changed, *FEATURES[1:])
+    assert made.feature("a") == FEATURES[0]
+    assert made.with_feature_changed("a", {}) == made.document
+
+
+@pytest.mark.parametrize(
+    ("feature_id", "changes", "error", "code"),
+    [
+        ("x", {"name": "X"}, NotFound, "feature_not_found"),
+        ("a", {"type": FeatureType.BOOLEAN, "consumable": False}, InvalidRequest, "invalid_request"),
+        ("a", {"consumable": False}, InvalidRequest, "invalid_request"),
+        ("seats", {"consumable": True}, InvalidRequest, "invalid_request"),
+        ("one", {"credit_schema": ()}, InvalidRequest, "invalid_feature"),
+        ("one", {"credit_schema": system("s", sso="1").credit_schema}, InvalidRequest, "invalid_feature"),
+        ("one", {"credit_schema": system("s", two="1").credit_schema}, InvalidRequest, "invalid_feature"),
+        ("a", {"credit_schema": system("s", b="1").credit_schema}, InvalidInputs, "invalid_inputs"),
+    ],
+)
+def test_refused_changes_of_a_feature(
+    feature_id: str, changes: dict[str, Any], error: type[CreditgateError], code: str
+) -> None:
+    """What a feature is never changes, since customers hold balances of it; nor may a change break a credit system."""
+    with pytest.raises(error) as refusal:
+        catalog(*FEATURES).with_feature_changed(feature_id, changes)
+    assert refusal.value.code == code
+
+
+def test_a_new_cost_is_in_the_pools() -> None:
+    """A changed credit cost applies to calls from then on."""
+    made = catalog(*FEATURES)
+    schema = system("s", b="0.7").credit_schema
+    changed = Catalog(9, made.with_feature_changed("one", {"credit_schema": schema}))
+    assert changed.pools("a") == (Pool("a", NANOS), Pool("two", nanos("2")))
+    assert changed.pools("b") == (Pool("b", NANOS), Pool("one", nanos("0.7")))
+
+
+PLANS = (
+    plan("p", item("a", "5", reset=MONTH), item("sso"), price="10"),
+    plan("q", item("b", "1")),
+)
+
+
+def test_other_terms_are_another_version() -> None:
+    """Another price or other items make version 2, and version 1 is still there for those who have it."""
+    made = catalog(*FEATURES, *PLANS)
+    document = made.with_plan_changed("p", {"items": (item("a", "6", reset=MONTH),), "name": "Pro"})
+    changed = Catalog(9, document)
+    assert (changed.plan("p").version, changed.plan("p").items) == (2, (item("a", "6", reset=MONTH),))
+    assert changed.plan("p", 1) == msgspec.structs.replace(PLANS[0], name="Pro")
+    third = Catalog(10, changed.with_plan_changed("p", {"price": None}))
+    assert [(p.version, p.price, p.items) for p in third.versions("p")] == [
+        (1, PLANS[0].price, PLANS[0].items),
+        (2, PLANS[0].price, (item("a", "6", reset=MONTH),)),
+        (3, None, (item("a", "6", reset=MONTH),)),
+    ]
+    assert third.versions("q") == (PLANS[1],)
+    with pytest.raises(NotFound) as refusal:
+        third.plan("p", 4)
+    assert refusal.value.code == "product_not_found"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "Pro"},
+        {"archived": True},
+        {"description": "x", "group": "g", "add_on": True, "metadata": {"a": 1}},
+        {"items": PLANS[0].items},
+        {"items": PLANS[0].items[::-1]},
+        {"price": PLANS[0].price},
+    ],
+)
+def test_other_words_are_no_other_version(changes: dict[str, Any]) -> None:
+    """A new name, group or order does not part the customers who have a plan from those who get it next."""
+    changed = Catalog(9, catalog(*FEATURES, *PLANS).with_plan_changed("p", changes))
+    assert (changed.plan("p").version, changed.document.past) == (1, ())
+    assert {field: getattr(changed.plan("p"), field) for field in changes} == changes
+
+
+def test_a_reset_written_out_is_no_other_version() -> None:
+    """An item that now says what it meant all along is kept as it was written first."""
+    made = catalog(*FEATURES, plan("t", item("a", price="1"), item("b", "2")))
+    written = (item("b", "2", reset=ONE_OFF), item("a", price="1", reset=ONE_OFF))
+    changed = Catalog(9, made.with_plan_changed("t", {"items": written}))
+    assert (changed.plan("t").version, changed.plan("t").items) == (1, (item("b", "2"), item("a", price="1")))
+
+
+def test_no_controls_are_written_in_one_way() -> None:
+    """A plan whose last limit was taken away is the same as one that never had any, so a file finds no difference."""
+    limits = (SpendLimit("two", NANOS),)
+    for empty in (BillingControls(), None, {"spend_limits": ()}, {}):
+        made = catalog(*FEATURES, *PLANS, plan("r", controls=BillingControls()))
+        assert made.plan("r").controls is None
+        limited = Catalog(9, made.with_plan_changed("r", {"controls": {"spend_limits": limits}}))
+        assert limited.plan("r").controls == BillingControls(limits)
+        changed = Catalog(10, limited.with_plan_changed("r", {"controls": empty}))
+        assert changed.plan("r").controls == (BillingControls(limits) if empty == {} else None)
+
+
+def test_refused_changes_of_a_plan() -> None:
+    """A change is checked as a new plan is."""
+    made = catalog(*FEATURES, *PLANS)
+    for changes, error in (
+        ({"auto_enable": True}, InvalidInputs),
+        ({"items": (item("x"),)}, NotFound),
+        ({"items": (item("a"), item("a"))}, InvalidInputs),
+    ):
+        with pytest.raises(error):
+            made.with_plan_changed("p", changes)
+    with pytest.raises(NotFound):
+        made.with_plan_changed("x", {})
+
+
+def test_erasing_what_nothing_uses() -> None:
+    """A feature or plan that nobody ever had goes without a trace, with all its versions."""
+    made = catalog(*FEATURES, *PLANS)
+    assert "two" not in Catalog(9, made.without_feature("two")).features
+    changed = Catalog(9, made.with_plan_changed("p", {"price": None}))
+    erased = changed.without_plan("p")
+    assert (erased.plans, erased.past) == (PLANS[1:], ())
+    for erase in (made.without_feature, made.without_plan):
+        with pytest.raises(NotFound):
+            erase("x")
+
+
+def test_what_is_in_use_cannot_be_erased() -> None:
+    """A price, a plan in any version or a balance would be left without the feature that it names."""
+    made = catalog(*FEATURES, *PLANS)
+    made = Catalog(9, made.with_plan_changed("p", {"items": (item("a", "5", reset=MONTH),)}))
+    made = Catalog(10, made.with_given([], ["seats"]))
+    controls = BillingControls(spend_limits=(SpendLimit("two", NANOS),))
+    made = Catalog(11, made.with_plan_changed("q", {"controls": controls}))
+    for feature_id, user in (
+        ("two", "the billing controls of plan q"),
+        ("a", "credit system one"),
+        ("sso", "version 1 of plan p"),
+        ("b", "credit system one"),
+        ("seats", "customers"),
+    ):
+        with pytest.raises(Conflict) as refusal:
+            made.without_feature(feature_id)
+        assert refusal.value.code == "feature_in_use"
+        assert f"is used by {user};" in refusal.value.message
+
+
+def test_erasing_a_plan_that_was_given() -> None:
+    """A plan that somebody has or had is archived instead: their subscription still names it."""
+    made = Catalog(9, catalog(*FEATURES, *PLANS).with_given(["p"], []))
+    erased = Catalog(10, made.without_plan("p"))
+    assert (erased.plan("p").archived, erased.plan("p").given, erased.plan("p").version) == (True, True, 1)
+
+
+def test_giving_is_remembered() -> None:
+    """What was given once is marked, in its place; a second time changes nothing."""
+    made = catalog(*FEATURES, *PLANS)
+    given = Catalog(9, made.with_given(["q"], ["b", "one"]))
+    assert [f.id for f in given.document.features if f.given] == ["b", "one"]
+    assert [p.id for p in given.document.plans if p.given] == ["q"]
+    assert list(given.features) == list(made.features)
+    assert given.with_given(["q"], ["b"]) == given.document
+    with pytest.raises(NotFound):
+        made.with_given([], ["x"])

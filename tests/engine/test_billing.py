@@ -2,16 +2,19 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from creditgate import server
 from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Interval, Plan, PlanItem, Recurrence
+from creditgate.core.customers import AttachOptions
 from creditgate.core.decisions import Mode
 from creditgate.engine.billing import Attached
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
-from creditgate.errors import Conflict, InvalidRequest, KeyReused, NotFound
+from creditgate.errors import Conflict, KeyReused, NotFound
 
 KEY = CallerKey("billing.attach:header", "k", "aa")
 
@@ -84,13 +87,41 @@ async def test_nothing_to_pay_needs_no_checkout(ann: server.UseCases) -> None:
     assert attached.payment_url is None
 
 
-async def test_a_downgrade_is_refused_until_it_is_built(ann: server.UseCases) -> None:
-    """What we do not do yet changes nothing and says so."""
+async def test_a_downgrade_waits_for_the_end_of_what_was_paid(ann: server.UseCases) -> None:
+    """Pro stays until its month is over, then free is there with its own credits; and nothing is to be paid for it."""
     await ann.billing.pay(await _token(ann, "pro"))
-    with pytest.raises(InvalidRequest, match="not supported yet"):
-        await _attach(ann, "free", None)
+    assert (await _attach(ann, "free", None)).payment_url is None
     record = await ann.customers.get("ann")
     assert [s.plan_id for s in record.customer.subscriptions] == ["pro"]
+    (coming,) = record.customer.scheduled
+    assert list(record.balances.values()) == [10 * NANOS]
+    record = await ann.customers.advance_test_clock("ann", coming.starts_at + 1)
+    assert [s.plan_id for s in record.customer.subscriptions] == ["free"]
+    assert list(record.balances.values()) == [5 * NANOS]
+
+
+@pytest.mark.parametrize("what", ["carry_usages", "carry_balances"])
+async def test_tracks_in_flight_lose_nothing_to_what_is_carried_over(ann: server.UseCases, what: str) -> None:
+    """Usage or what is left goes over to the nano, however many tracks land around the change."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    await ann.catalogs.create_plan(
+        Plan("max", "Max", 1, items=(PlanItem("usd_credits", 20 * NANOS, reset=Recurrence(Interval.MONTH)),))
+    )
+    tracks = asyncio.gather(*(ann.meter.track(_one_message()) for _ in range(60)))
+    await ann.billing.attach(
+        customer_id="ann",
+        plan_id="max",
+        quantities={},
+        options=msgspec.structs.replace(AttachOptions(schedule="immediate"), **{what: ()}),
+        success_url=None,
+        base_url="http://here",
+        key=None,
+    )
+    decisions = await tracks
+    assert sum(-moved.delta_nanos for decision in decisions for moved in decision.moved) == 60 * NANOS // 100
+    record = await ann.customers.get("ann")
+    given = 20 * NANOS if what == "carry_usages" else 30 * NANOS
+    assert sum(record.balances.values()) == given - 60 * NANOS // 100
 
 
 async def test_a_link_that_is_not_ours_is_not_found(ann: server.UseCases) -> None:

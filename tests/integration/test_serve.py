@@ -136,11 +136,26 @@ def test_settings_come_from_flag_environment_file_default(
     assert "environment test, 3 partitions" in made.stdout, made.stderr
 
 
+def test_one_file_serves_all_commands(directory: Path) -> None:
+    """What only `serve` can be set to is no hindrance to `init`; what no command can be set to is a misspelling."""
+    directory.mkdir()
+    file = directory / "settings.toml"
+    file.write_text(f'data_dir = "{directory}/d"\nport = 9000\nallowed-hosts = ["a.example"]\n')
+    assert run("init", "--config", str(file)).returncode == 0
+    for text, said in (("prot = 9000", "there is no setting prot"), ("port = ", "Invalid value")):
+        file.write_text(text)
+        ended = run("verify", "--config", str(file))
+        assert ended.returncode == 1
+        assert _is_one_sentence(ended.stderr, said), ended.stderr
+    ended = run("verify", "--config", str(directory / "nothing"))
+    assert _is_one_sentence(ended.stderr, f"{directory}/nothing: No such file"), ended.stderr
+
+
 def test_help_is_quick_and_needs_no_server() -> None:
     """`creditgate --help` names the commands."""
     shown = run("--help")
     assert shown.returncode == 0
-    assert all(command in shown.stdout for command in ("serve", "init", "verify"))
+    assert all(command in shown.stdout for command in ("serve", "init", "apply", "verify"))
 
 
 def _is_one_sentence(stderr: str, said: str) -> bool:

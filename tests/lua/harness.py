@@ -31,7 +31,7 @@ from creditgate.core.changes import Change, in_period_at, rows_change
 from creditgate.core.controls import property_digests
 from creditgate.core.customers import Customer, Record, Row, Terms
 from creditgate.core.decisions import Mode
-from creditgate.core.forward import forward_change
+from creditgate.core.forward import forward_change, up_to_next_plan
 from creditgate.core.journal import ORIGIN, Call, Entry, Kind
 from creditgate.engine.ids import OpIds, mint
 
@@ -250,7 +250,7 @@ class World:
 
     def forward_change(self, record: Record) -> Change:
         """What falls due for this record at its time."""
-        return forward_change(record, self.catalog, mint)
+        return forward_change(up_to_next_plan(record), self.catalog, mint)
 
     # Looking
 

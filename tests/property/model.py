@@ -124,6 +124,25 @@ class Subscription:
     plan: Plan
     owner: int
     anchor: int
+    ends_at: int | None = None
+
+    def cycle_end(self, now: int) -> int:
+        """When what was paid is over; now where nothing is paid by time."""
+        if self.plan.paid_every is None:
+            return now
+        k = 1
+        while (end := boundary(self.anchor, self.plan.paid_every, k)) <= now:
+            k += 1
+        return end
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A plan that starts by itself."""
+
+    plan: Plan
+    starts_at: int
+    quantities: Mapping[str, Decimal]
 
 
 @dataclass(frozen=True)
@@ -161,6 +180,7 @@ class Customer:
     costs: Mapping[str, Mapping[str, Decimal]]
     rows: list[Row] = field(default_factory=list)
     subscriptions: list[Subscription] = field(default_factory=list)
+    coming: list[Coming] = field(default_factory=list)
     flags: list[tuple[str, str, int]] = field(default_factory=list)
     sequence: int = 1
     shape: int = 1
@@ -174,6 +194,7 @@ class Customer:
     @property
     def due(self) -> int | None:
         instants = [row.resets_at for row in self.rows] + [row.expires_at for row in self.rows]
+        instants += [held.ends_at for held in self.subscriptions] + [plan.starts_at for plan in self.coming]
         return min((instant for instant in instants if instant is not None), default=None)
 
     @property
@@ -284,16 +305,16 @@ class Customer:
                 closed=None,
                 flags=self._flags_of(plan, owner),
             )
-        if any(held.plan.name == plan.name for held in self.subscriptions):
+        if any(held.plan.name == plan.name and held.ends_at is None for held in self.subscriptions):
             return "plan_already_attached"
         replaced = None
         if not plan.add_on:
             same = [s for s in self.subscriptions if s.plan.group == plan.group and not s.plan.add_on]
             replaced = same[0] if same else None
-        if replaced is not None:
-            seats = any(item.feature == "seats" for item in replaced.plan.items)
-            if plan.rank < replaced.plan.rank or seats:
-                return "invalid_request"
+        if replaced is not None and replaced.plan.name == plan.name:  # it was to end, and now goes on
+            return self._goes_on(replaced)
+        if replaced is not None and plan.rank < replaced.plan.rank and replaced.plan.paid_every is not None:
+            return self._comes_after(replaced, plan, quantities)
         anchor = self.now
         if (
             replaced is not None
@@ -303,18 +324,30 @@ class Customer:
             anchor = replaced.anchor
         rows = self._rows_of(plan, quantities, owner, anchor)
         said = self._open(
-            rows, closed=replaced.owner if replaced else None, flags=self._flags_of(plan, owner)
+            rows,
+            closed=replaced.owner if replaced else None,
+            flags=self._flags_of(plan, owner),
+            in_use=self._seats_of(replaced),
         )
         if said == "OK":
+            self._forget_what_comes(plan)
             self.subscriptions = [s for s in self.subscriptions if s is not replaced]
             self.subscriptions.append(Subscription(plan, owner, anchor))
         return said
 
     def forward(self) -> str:
-        """D7, by stepping at every boundary: what expired goes, then what fell due starts anew, and drained rows go."""
+        """D7, by stepping at every boundary: what expired goes, then what fell due starts anew, and drained rows go.
+
+        Up to the first end or start of a plan: the next call goes on from there.
+        """
         if not self.is_due:
             return "MOVED_ON"
-        while (instant := self.due) is not None and instant <= self.now:
+        now = self.now
+        plans = [held.ends_at for held in self.subscriptions] + [plan.starts_at for plan in self.coming]
+        until = min([at for at in plans if at is not None and at < now], default=now)
+        while (instant := self.due) is not None and instant <= until:
+            self.now = instant
+            self._change_plans()
             self.rows = [row for row in self.rows if row.expires_at is None or row.expires_at > instant]
             due = [row for row in self.rows if row.resets_at is not None and row.resets_at <= instant]
             for row in due:
@@ -322,8 +355,71 @@ class Customer:
                 row.period += 1
             if due:
                 self.rows = [row for row in self.rows if not row.is_drained]
+        self.now = now
         self.changed()
         return "OK"
+
+    def _goes_on(self, held: Subscription) -> str:
+        self._forget_what_comes(held.plan)
+        self._hold(held, ends_at=None)
+        self.changed()
+        return "OK"
+
+    def _comes_after(self, held: Subscription, plan: Plan, quantities: Mapping[str, Decimal]) -> str:
+        """A cheaper plan waits until what was paid is over."""
+        self._forget_what_comes(plan)
+        starts_at = held.cycle_end(self.now)
+        self._hold(held, ends_at=starts_at)
+        self.coming.append(Coming(plan, starts_at, quantities))
+        self.changed()
+        return "OK"
+
+    def _forget_what_comes(self, plan: Plan) -> None:
+        if not plan.add_on:
+            self.coming = [coming for coming in self.coming if coming.plan.group != plan.group]
+
+    def _hold(self, held: Subscription, *, ends_at: int | None) -> None:
+        changed = replace(held, ends_at=ends_at)
+        self.subscriptions = [changed if s.owner == held.owner else s for s in self.subscriptions]
+
+    def _change_plans(self) -> None:
+        """Plans whose end has come go, with their rows; what was to come in their place starts."""
+        over = [held for held in self.subscriptions if held.ends_at is not None and held.ends_at <= self.now]
+        starting = [plan for plan in self.coming if plan.starts_at <= self.now]
+        self.coming = [plan for plan in self.coming if plan.starts_at > self.now]
+        for held in over:
+            self.subscriptions = [s for s in self.subscriptions if s.owner != held.owner]
+            seats = self._seats_of(held)
+            self.rows = [row for row in self.rows if row.owner != held.owner or row.bought_for_good]
+            for row in self.rows:
+                if row.owner == held.owner:
+                    row.owner, row.plan = None, None
+            self.flags = [flag for flag in self.flags if flag[2] != held.owner]
+            for coming in starting:
+                if coming.plan.group == held.plan.group:
+                    self._begin(coming, seats)
+
+    def _begin(self, coming: Coming, seats: list[Row]) -> None:
+        owner = self.count
+        rows = self._rows_of(coming.plan, coming.quantities, owner, self.now)
+        for row in rows:
+            self.count += 1
+            row.number = self.count
+            if row.feature == "seats":
+                row.balance -= sum((old.granted - old.balance for old in seats), Decimal(0))
+        self.count += 1
+        self.rows += rows
+        self.flags += self._flags_of(coming.plan, owner)
+        self.subscriptions.append(Subscription(coming.plan, owner, self.now))
+
+    def _seats_of(self, held: Subscription | None) -> list[Row]:
+        """The rows of a plan whose units are not used up but taken."""
+        owner = held.owner if held else None
+        return [
+            row
+            for row in self.rows
+            if held and row.owner == owner and row.feature == "seats" and not row.bought_for_good
+        ]
 
     def changed(self) -> None:
         """Count a change of what the customer is or holds."""
@@ -363,10 +459,19 @@ class Customer:
         return [(item.feature, plan.name, owner) for item in plan.items if item.feature == "vip"]
 
     def _open(
-        self, opened: list[Row], *, closed: int | None, flags: Iterable[tuple[str, str, int]] = ()
+        self,
+        opened: list[Row],
+        *,
+        closed: int | None,
+        flags: Iterable[tuple[str, str, int]] = (),
+        in_use: Iterable[Row] = (),
     ) -> str:
+        going_on = {id(old): new for old in in_use for new in opened if new.feature == old.feature}
+        opened = [row for row in opened if not any(row is new for new in going_on.values())]
         kept = [
-            row for row in self.in_order() if closed is None or row.owner != closed or row.bought_for_good
+            row
+            for row in self.in_order()
+            if closed is None or row.owner != closed or row.bought_for_good or id(row) in going_on
         ]
         missing = len(kept) + len(opened) - ROWS_MAX
         drained = [row for row in kept if row.is_drained]
@@ -374,7 +479,14 @@ class Customer:
             return "too_many_balances"
         gone = {id(row) for row in drained[: max(0, missing)]}
         for row in kept:
-            if closed is not None and row.owner == closed:
+            if id(row) in going_on:  # the same balance, of another plan now
+                new = going_on[id(row)]
+                row.balance += new.granted - row.granted
+                row.granted, row.owner, row.plan = new.granted, new.owner, new.plan
+                row.add_on, row.may_go_below = new.add_on, new.may_go_below
+                self.count += 1
+                row.number = self.count
+            elif closed is not None and row.owner == closed:
                 row.owner, row.plan = None, None
         for row in opened:
             self.count += 1
@@ -401,6 +513,7 @@ def copied(customer: Customer) -> Customer:
         customer,
         rows=[replace(row) for row in customer.rows],
         subscriptions=list(customer.subscriptions),
+        coming=list(customer.coming),
         flags=list(customer.flags),
     )
 

@@ -30,6 +30,7 @@ from redis.exceptions import RedisError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.store import Reply, Unknown
 from creditgate.balances.stream import READ_COUNT
+from creditgate.core import attach as attaching
 from creditgate.core import catalog as words
 from creditgate.core import plans as core_plans
 from creditgate.core.changes import Change, profile_change, rows_change
@@ -329,7 +330,7 @@ class Life(RuleBasedStateMachine):
         record = self.run(self.world.record(name))
         said = there.attach(PLANS[plan], quantities)
         try:
-            change = core_plans.attach(
+            change = attaching.attach(
                 record,
                 record.customer,
                 self.world.catalog,
@@ -584,7 +585,7 @@ class Life(RuleBasedStateMachine):
         """The customer, stepped over what is due; None if there is none yet."""
         if name not in self.models:
             return None
-        if self.models[name].is_due:
+        while self.models[name].is_due:
             assert self.ask(name, "a", D(1), "cap").status is Status.DUE
             assert self.run(self.world.check(name, "a", "1")).status is Status.DUE
             self.step(name)
@@ -594,7 +595,9 @@ class Life(RuleBasedStateMachine):
     def step(self, name: str) -> None:
         record = self.run(self.world.record(name))
         assert record.is_due == self.models[name].is_due
-        written = self.run(self.world.forward(name, record=record))
+        change = self.world.forward_change(record)
+        self.documents[name] = change.customer or self.documents[name]
+        written = self.run(self.world.forward(name, record=record, change=change))
         assert written.status.name == self.models[name].forward()
         self.compare(name, f"forward {written.status.name}")
 
@@ -616,6 +619,10 @@ class Life(RuleBasedStateMachine):
         assert (record.now, record.sequence, record.shape) == (there.now, there.sequence, there.shape)
         assert record.is_due == there.is_due
         assert record.customer == self.documents[name]
+        held = [(held.plan_id, held.expires_at) for held in record.customer.subscriptions]
+        assert held == [(twin.plan.name, twin.ends_at) for twin in there.subscriptions]
+        coming = [(plan.plan_id, plan.starts_at) for plan in record.customer.scheduled]
+        assert coming == [(twin.plan.name, twin.starts_at) for twin in there.coming]
         self.read_journal(self.world.keys.partition_of(name))
         replay = self.replays[name]
         assert replay.sequence == record.sequence
@@ -631,7 +638,8 @@ class Life(RuleBasedStateMachine):
             assert entry.customer_id is not None
             assert entry.items[0].call is not None
             if entry.items[0].call.verb == "track":
-                assert all(item.kind in (Kind.USE, Kind.REFUND) for item in entry.items)
+                moved = [item for item in entry.items if item.document_type != "alert"]
+                assert all(item.kind in (Kind.USE, Kind.REFUND) for item in moved)
             self.replays[entry.customer_id].add(entry)
         self.positions[partition] = page.upto
 

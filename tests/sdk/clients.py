@@ -71,15 +71,16 @@ class PythonClient:
 
 
 class JavaScriptClient:
-    """autumn-js, with the React and the jsdom that it is tried with."""
+    """A version of autumn-js, with what the scripts of its folder try it with."""
 
-    def __init__(self) -> None:
-        self._scripts = HERE / "js"
-        self._folder = INSTALLED / "autumn-js"
+    def __init__(self, scripts: str) -> None:
+        self._scripts = HERE / scripts
+        version = json.loads((self._scripts / "package.json").read_text())["dependencies"]["autumn-js"]
+        self._name = f"autumn-js-{version}"
+        self._folder = INSTALLED / self._name
 
     def __str__(self) -> str:
-        version = json.loads((self._scripts / "package.json").read_text())["dependencies"]["autumn-js"]
-        return f"autumn-js-{version}"
+        return self._name
 
     def install(self) -> None:
         _need_node()
@@ -99,9 +100,13 @@ class JavaScriptClient:
         _run_installer(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], self._folder)
 
 
-AUTUMN_JS = JavaScriptClient()
+AUTUMN_JS = JavaScriptClient("js")
 OLDER_SDK = PythonClient("1.1.0")
 CLIENTS = (PythonClient("1.2.0"), OLDER_SDK, AUTUMN_JS)
+
+# What applications from before version 2.1 were built with.
+LEGACY_SDK = PythonClient("0.5.0")
+LEGACY_JS = JavaScriptClient("js_legacy")
 
 
 def answers_of(client: Client, script: str) -> Answers:
@@ -113,6 +118,13 @@ def answers_of(client: Client, script: str) -> Answers:
         # In the published 1.2.0, `client.features` raises NameError.
         OLDER_SDK.install()
         return {**OLDER_SDK.run("catalog", sidecar), **client.run(script, sidecar)}
+
+
+def answers_on_demo(client: Client, script: str) -> Answers:
+    """Run a script against a fresh sidecar that has the tutorial's catalog."""
+    client.install()
+    with _running("--demo") as sidecar:
+        return client.run(script, sidecar)
 
 
 def answers_without_redis(client: Client, script: str) -> Answers:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from tests.sdk.clients import AUTUMN_JS, CLIENTS, Answers, answers_of, answers_without_redis
+from tests.sdk.clients import (
+    AUTUMN_JS,
+    CLIENTS,
+    LEGACY_JS,
+    LEGACY_SDK,
+    Answers,
+    answers_of,
+    answers_on_demo,
+    answers_without_redis,
+)
 
 
 @pytest.fixture(scope="module", params=CLIENTS, ids=str)
@@ -33,3 +42,21 @@ def backend() -> Answers:
 def react() -> Answers:
     """A page with the React hook of autumn-js, and the backend it asks."""
     return answers_of(AUTUMN_JS, "react")
+
+
+@pytest.fixture(scope="module")
+def legacy_python() -> Answers:
+    """An application of API 2.0, in Python."""
+    return answers_on_demo(LEGACY_SDK, "legacy")
+
+
+@pytest.fixture(scope="module")
+def legacy_python_outage() -> Answers:
+    """An application of API 2.0 while Redis does not answer."""
+    return answers_without_redis(LEGACY_SDK, "legacy_outage")
+
+
+@pytest.fixture(scope="module")
+def legacy_js() -> Answers:
+    """An application of API 1.2, in JavaScript."""
+    return answers_on_demo(LEGACY_JS, "legacy")

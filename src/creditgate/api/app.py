@@ -4,16 +4,17 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from creditgate.api.calls import Answer, Call, Handler, Verb
+from creditgate.api.calls import Answer, Call, Handler, LegacyRoute, Verb
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.docs import docs_routes
-from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body
+from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body, read_version
 from creditgate.api.openapi import document
 from creditgate.api.problems import TurnedAway, answer_to, problem
 from creditgate.api.routes.balances import BalanceRoutes
@@ -21,9 +22,11 @@ from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
 from creditgate.api.routes.keys import RepeatedKeys
+from creditgate.api.routes.legacy import LegacyRoutes
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.routes.statement import StatementRoutes
 from creditgate.api.settings import ApiSettings
+from creditgate.api.versions import Version
 from creditgate.engine.access import Access
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
@@ -32,7 +35,7 @@ from creditgate.engine.history import History
 from creditgate.engine.meter import Meter
 from creditgate.engine.statement import Statements
 
-__all__ = ["ApiSettings", "create_app", "rpc_verbs"]
+__all__ = ["ApiSettings", "create_app"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Ready = Callable[[], Awaitable[dict[str, str]]]
@@ -59,7 +62,7 @@ def create_app(
 
     `numbers` is given an Accept header, and returns the page of /metrics and its content type.
     """
-    verbs = rpc_verbs(
+    verbs, legacy = tables(
         meter=meter,
         customers=customers,
         catalogs=catalogs,
@@ -70,7 +73,11 @@ def create_app(
     )
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
-    endpoints = {name: _rpc(name, verb.handler, access, env) for name, verb in verbs.items()}
+    endpoints = {name: _endpoint(name, verb.handler, access, env) for name, verb in verbs.items()}
+    older = [
+        (route, _endpoint(route.name, route.verb.handler, access, env, speaks=read_version))
+        for route in legacy
+    ]
     app = Starlette(
         routes=[
             *(
@@ -78,12 +85,17 @@ def create_app(
                 for prefix in PREFIXES
                 for verb, endpoint in endpoints.items()
             ),
+            *(
+                Route(f"{prefix}/{route.path}", endpoint, methods=[route.method], name=route.name)
+                for prefix in PREFIXES
+                for route, endpoint in older
+            ),
             Route(CHECKOUT_PATH, pages.show, methods=["GET"]),
             Route(CHECKOUT_PATH, pages.pay, methods=["POST"]),
             Route("/healthz", _alive, methods=["GET"]),
             Route("/readyz", _readiness(ready), methods=["GET"]),
             Route("/metrics", _metrics(numbers), methods=["GET"]),
-            *docs_routes(document(verbs)),
+            *docs_routes(document(verbs, legacy)),
         ],
         middleware=[Middleware(HostCheck, allowed_hosts=settings.allowed_hosts, env=env)],
         exception_handlers={HTTPException: _no_such_route(env)},
@@ -92,7 +104,7 @@ def create_app(
     return app
 
 
-def rpc_verbs(
+def tables(
     *,
     meter: Meter,
     customers: Customers,
@@ -101,37 +113,64 @@ def rpc_verbs(
     history: History,
     statements: Statements,
     settings: ApiSettings,
-) -> dict[str, Verb]:
-    """Return the table of every verb."""
+) -> tuple[dict[str, Verb], tuple[LegacyRoute, ...]]:
+    """Return the table of every verb, and that of the routes from before them."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    return {
-        **MeterRoutes(meter, history, keys, settings).by_verb,
-        **CustomerRoutes(customers, catalogs, keys, settings).by_verb,
-        **BalanceRoutes(customers, keys).by_verb,
-        **BillingRoutes(billing, keys, settings).by_verb,
+    meter_routes = MeterRoutes(meter, history, keys, settings)
+    customer_routes = CustomerRoutes(customers, catalogs, keys, settings)
+    balance_routes = BalanceRoutes(customers, keys)
+    billing_routes = BillingRoutes(billing, keys, settings)
+    verbs = {
+        **meter_routes.by_verb,
+        **customer_routes.by_verb,
+        **balance_routes.by_verb,
+        **billing_routes.by_verb,
         **StatementRoutes(statements).by_verb,
         **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
     }
+    legacy = LegacyRoutes(meter_routes, customer_routes, balance_routes, billing_routes, customers, catalogs)
+    return verbs, legacy.table
 
 
-def _rpc(verb: str, handler: Handler, access: Access, env: str) -> Endpoint:
-    """Return the endpoint of one verb: let the call in, hand it over, and answer whatever comes of it."""
+def _endpoint(
+    name: str,
+    handler: Handler,
+    access: Access,
+    env: str,
+    *,
+    speaks: Callable[[Headers], Version] = check_version,
+) -> Endpoint:
+    """Return the endpoint of one call: let it in, hand it over, and answer whatever comes of it.
+
+    `speaks` returns the version that a call is in, or turns it away.
+    """
 
     async def endpoint(request: Request) -> Response:
         body = b""
         try:
             check_origin(request.headers)
             await check_key(request.headers, access)
-            check_version(request.headers)
+            version = speaks(request.headers)
             body = await read_body(request)
-            keys = tuple(request.headers.getlist("idempotency-key"))
-            base_url = f"{request.scope['scheme']}://{request.headers['host']}"
-            answer = await handler(Call(body, keys, base_url))
+            call = Call(
+                body=body,
+                idempotency_keys=tuple(request.headers.getlist("idempotency-key")),
+                base_url=f"{request.scope['scheme']}://{request.headers['host']}",
+                version=version,
+                customer_id=request.path_params.get("customer_id", ""),
+                expand=_listed(request.query_params.getlist("expand")),
+            )
+            answer = await handler(call)
         except Exception as error:
-            answer = answer_to(error, verb=verb, body=body, env=env)
+            answer = answer_to(error, verb=name, body=body, env=env)
         return _json(answer)
 
     return endpoint
+
+
+def _listed(values: list[str]) -> tuple[str, ...]:
+    """Return the parts of a list in a query, which is spelled `?a=x,y` or `?a=x&a=y`."""
+    return tuple(part for value in values for part in value.split(",") if part)
 
 
 async def _alive(_request: Request) -> Response:

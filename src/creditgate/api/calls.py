@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from creditgate.api.versions import NEWEST, Version
 from creditgate.api.wire.fields import Request
 from creditgate.core.ids import check_caller_id
 from creditgate.engine.keys import CallerKey
@@ -15,11 +16,17 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class Call(NamedTuple):
-    """What came in. `base_url` is where the caller reached us, such as `http://127.0.0.1:8787`."""
+    """What came in. `base_url` is where the caller reached us, such as `http://127.0.0.1:8787`.
+
+    `customer_id` and `expand` are what the URL says; only those of the legacy routes say anything.
+    """
 
     body: bytes
     idempotency_keys: tuple[str, ...]
     base_url: str
+    version: Version = NEWEST
+    customer_id: str = ""
+    expand: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -39,6 +46,15 @@ class Verb(NamedTuple):
     handler: Handler
     request: type[Request]
     answer: type[msgspec.Struct]
+
+
+class LegacyRoute(NamedTuple):
+    """One row of the table of the routes that came before the verbs. The `name` is that of the call in logs."""
+
+    method: str
+    path: str
+    name: str
+    verb: Verb
 
 
 def caller_key(verb: str, call: Call, *params: object, in_body: str | None = None) -> CallerKey | None:

@@ -1,12 +1,10 @@
 """Who comes in: the right host, no foreign web page, a known key, a version we speak, JSON of a sensible size.
 
-Each check is a function of headers that returns nothing or raises `TurnedAway`.
+Each check is a function of headers that raises `TurnedAway` where something is wrong.
 """
 
 import asyncio
-import re
 from collections.abc import Collection
-from datetime import date
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from creditgate.api.problems import TurnedAway, problem
+from creditgate.api.versions import NEWEST, ONE_SHAPE_SINCE, Version, parse_version
 from creditgate.engine.access import Access
 
 BODY_BYTES_MAX = 64 * 1024
@@ -22,10 +21,6 @@ KEY_CHARACTERS_SHOWN = 15
 
 _SCHEME = "Bearer "
 _KNOWN_PREFIXES = ("cg_sk_", "am_sk_")
-_OLDEST_VERSION = (2, 1)
-_OLDEST_DATE = date(2026, 3, 17)  # 2.1 in Autumn's dated spelling
-_NUMBERED = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,4})?(?:\.clover)?")
-_DATED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\.clover)?")
 
 
 class HostCheck:
@@ -70,20 +65,27 @@ async def check_key(headers: Headers, access: Access) -> None:
     raise _unauthorized("invalid_secret_key", f"Invalid secret key: {secret[:KEY_CHARACTERS_SHOWN]}****")
 
 
-def check_version(headers: Headers) -> None:
-    """Refuse an `x-api-version` before 2.1: its answers had another shape. Without one, the newest is meant."""
-    version = headers.get("x-api-version")
-    if version is None:
-        return
-    is_spoken = _is_spoken(version)
-    if is_spoken is None:
-        raise TurnedAway(400, "invalid_api_version", f'"{version}" is not a valid API version')
-    if not is_spoken:
+def check_version(headers: Headers) -> Version:
+    """Return the `x-api-version`; without one, the newest is meant. One before 2.1 had other answers and is refused."""
+    version = read_version(headers)
+    if version < ONE_SHAPE_SINCE:
         raise TurnedAway(
             400,
             "invalid_api_version",
-            f"API version {version} is not supported; the oldest is 2.1, so please update the SDK",
+            f"API version {headers['x-api-version']} is not supported; the oldest is 2.1, so please update the SDK",
         )
+    return version
+
+
+def read_version(headers: Headers) -> Version:
+    """Return the `x-api-version`, however old; refuse what is none."""
+    text = headers.get("x-api-version")
+    if text is None:
+        return NEWEST
+    version = parse_version(text)
+    if version is None:
+        raise TurnedAway(400, "invalid_api_version", f'"{text}" is not a valid API version')
+    return version
 
 
 async def read_body(request: Request) -> bytes:
@@ -113,19 +115,6 @@ async def _bounded_body(request: Request) -> bytes:
             408, "request_timeout", f"The body must be sent within {BODY_SECONDS_MAX:.0f} seconds"
         ) from None
     return b"".join(parts)
-
-
-def _is_spoken(version: str) -> bool | None:
-    """Say whether we speak the version; None if it is none. Autumn spells them `2.3.0`, `2026-05-13` and `beta`."""
-    if version == "beta":
-        return False
-    if numbered := _NUMBERED.fullmatch(version):
-        return (int(numbered[1]), int(numbered[2] or 0)) >= _OLDEST_VERSION
-    dated = _DATED.fullmatch(version)
-    try:
-        return date.fromisoformat(dated[1]) >= _OLDEST_DATE if dated else None
-    except ValueError:
-        return None
 
 
 def _unauthorized(code: str, message: str) -> TurnedAway:

@@ -1,26 +1,34 @@
 """The OpenAPI 3.1 document, made from the routes' tables: which paths there are, what goes in and what comes out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import cleandoc
 
 from creditgate import __version__
-from creditgate.api.calls import Verb
+from creditgate.api.calls import LegacyRoute, Verb
 from creditgate.api.examples import EXAMPLES
 from creditgate.api.glossary import Schema
-from creditgate.api.schemas import reference, required, schemas_of
+from creditgate.api.problems import CHECKS, TRACKS
+from creditgate.api.schemas import fields, reference, required, schemas_of
 from creditgate.api.wire.answers import ErrorAnswer
 from creditgate.api.wire.fields import Request
 
 _KEY = "secret_key"
-_CHECK, _TRACK = "balances.check", "balances.track"  # never answered 5xx, see problems.py
 
 _DESCRIPTION = """\
 Checks and takes credits. Amounts are exact decimal numbers with up to 9 decimals, instants are Unix ms.
 Parameters that are not listed are ignored, or refused with `invalid_request` if the Autumn API has them."""
 
 _IDEMPOTENCY = "Idempotency-Key"
-# Verbs that may be sent again as they are: they take no such key.
-_REPEATABLE = (".get", ".list", ".get_or_create", ".statement", ".advance_test_clock")
+# Calls that may be sent again as they are: they take no such key.
+_REPEATABLE = (
+    ".get",
+    ".list",
+    ".get_or_create",
+    ".statement",
+    ".advance_test_clock",
+    "customer",
+    "customers",
+)
 
 _HEADERS: Schema = {
     _IDEMPOTENCY: {
@@ -37,7 +45,7 @@ _HEADERS: Schema = {
     },
 }
 
-_OPERATIONS = "operations"
+_LEGACY, _OPERATIONS = "legacy", "operations"
 _PARTS: Schema = {
     "type": "object",
     "properties": {
@@ -49,9 +57,11 @@ _PARTS: Schema = {
 _ALIVE: Schema = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
 
 
-def document(verbs: Mapping[str, Verb]) -> Schema:
-    """Return the document for these verbs, and what is there for operators."""
-    tags = sorted({_tag(name) for name in verbs})
+def document(verbs: Mapping[str, Verb], legacy: Sequence[LegacyRoute]) -> Schema:
+    """Return the document of all that is answered but pages; what answers a version before 2.1 is not in it."""
+    paths = {f"/v1/{name}": {"post": _operation(name, verb)} for name, verb in verbs.items()}
+    paths |= {_legacy_path(route): {route.method.lower(): _legacy_operation(route)} for route in legacy}
+    tables = (*verbs.values(), *(route.verb for route in legacy))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -62,12 +72,11 @@ def document(verbs: Mapping[str, Verb]) -> Schema:
         },
         "servers": [{"url": "/"}],
         "security": [{_KEY: []}],
-        "tags": [{"name": tag} for tag in (*tags, _OPERATIONS)],
-        "paths": {f"/v1/{name}": {"post": _operation(name, verb)} for name, verb in verbs.items()}
-        | _for_operators(),
+        "tags": [{"name": tag} for tag in (*sorted({_tag(name) for name in verbs}), _LEGACY, _OPERATIONS)],
+        "paths": paths | _for_operators(),
         "components": {
             "schemas": schemas_of(
-                ErrorAnswer, *(kind for verb in verbs.values() for kind in (verb.request, verb.answer))
+                ErrorAnswer, *(kind for verb in tables for kind in (verb.request, verb.answer))
             ),
             "parameters": _HEADERS,
             "securitySchemes": {_KEY: {"type": "http", "scheme": "bearer"}},
@@ -96,9 +105,9 @@ def _open(summary: str, responses: Schema) -> Schema:
 
 
 def _operation(name: str, verb: Verb) -> Schema:
-    answers = {"200": "Done, or the answer."} | ({"202": "Undecided: not allowed."} if name == _CHECK else {})
+    answers = {"200": "Done, or the answer."} | ({"202": "Undecided: not allowed."} if name in CHECKS else {})
     errors = {"4XX": "Refused; nothing was changed."}
-    if name not in (_CHECK, _TRACK):
+    if name not in (*CHECKS, *TRACKS):  # see problems.py
         errors["5XX"] = "Could not be done now; 503 says when to come again."
     return {
         "operationId": name.replace(".", "_"),
@@ -110,6 +119,26 @@ def _operation(name: str, verb: Verb) -> Schema:
         "responses": {status: _content(text, reference(verb.answer)) for status, text in answers.items()}
         | {status: _content(text, reference(ErrorAnswer)) for status, text in errors.items()},
     }
+
+
+def _legacy_operation(route: LegacyRoute) -> Schema:
+    operation = _operation(route.name, route.verb)
+    if route.method == "GET":
+        del operation["requestBody"]
+        operation["parameters"] += [_in_url(field.encode_name) for field in fields(route.verb.request)]
+    return operation | {"operationId": f"legacy_{route.name}", "tags": [_LEGACY], "deprecated": True}
+
+
+def _legacy_path(route: LegacyRoute) -> str:
+    """Return the path as OpenAPI spells it: Starlette's says that a parameter may hold slashes."""
+    return f"/v1/{route.path}".replace(":path}", "}")
+
+
+def _in_url(name: str) -> Schema:
+    if name == "customer_id":
+        return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    names = {"type": "array", "items": {"type": "string"}}
+    return {"name": name, "in": "query", "explode": False, "schema": names}
 
 
 def _headers(name: str) -> list[str]:

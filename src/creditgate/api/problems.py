@@ -6,6 +6,7 @@ from http import HTTPStatus
 from creditgate.api.calls import NO_HEADERS, Answer
 from creditgate.api.wire.answers import ErrorAnswer, encode, undecided_check
 from creditgate.api.wire.fields import read
+from creditgate.api.wire.legacy import LegacyCheckRequest
 from creditgate.api.wire.requests import CheckRequest
 from creditgate.errors import (
     Conflict,
@@ -19,7 +20,17 @@ from creditgate.errors import (
 )
 from creditgate.telemetry import logger
 
-RETRY_AFTER: Mapping[str, str] = {"Retry-After": "1"}
+# The Python client of before 2.1 repeats by itself whatever was answered so, though it may have taken effect, unless it
+# is told not to.
+RETRY_AFTER: Mapping[str, str] = {"Retry-After": "1", "X-Should-Retry": "false"}
+
+# The calls of which an SDK takes a 5xx for something else, under all their names: never answered one.
+CHECKS: Mapping[str, type[CheckRequest]] = {
+    "balances.check": CheckRequest,
+    "check": LegacyCheckRequest,
+    "entitled": LegacyCheckRequest,
+}
+TRACKS = ("balances.track", "track", "events")
 
 _STATUS: Mapping[type[CreditgateError], int] = {
     InvalidInputs: 400,
@@ -66,9 +77,9 @@ def answer_to(error: Exception, *, verb: str, body: bytes, env: str) -> Answer:
     status = status_of(failure)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request_failed", verb=verb, exc_info=error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb == "balances.check":
-        return undecided_answer(body)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb == "balances.track":
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb in CHECKS:
+        return undecided_answer(body, CHECKS[verb])
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb in TRACKS:
         failure, status = Undecided(failure.message), HTTPStatus.TOO_MANY_REQUESTS
     return problem(failure, status=status, env=env)
 
@@ -81,10 +92,10 @@ def problem(error: CreditgateError, *, status: int, env: str) -> Answer:
     return Answer(encode(ErrorAnswer(error.message, error.code, env)), status, headers)
 
 
-def undecided_answer(body: bytes) -> Answer:
+def undecided_answer(body: bytes, kind: type[CheckRequest] = CheckRequest) -> Answer:
     """Return the answer to a check that could not be decided; it names what it can read of the request."""
     try:
-        request = read(CheckRequest, body)
+        request = read(kind, body)
         asked = undecided_check(customer_id=request.customer_id, required_nanos=request.required_nanos())
     except CreditgateError:
         asked = undecided_check(customer_id="", required_nanos=0)

@@ -36,7 +36,7 @@ def schemas_of(*kinds: type[msgspec.Struct]) -> Schema:
 
 
 def _structs_in(kind: type) -> Iterator[type]:
-    parts = [field.type for field in _fields(kind)]
+    parts = [field.type for field in fields(kind)]
     while parts:
         match parts.pop():
             case inspect.StructType(cls=found):
@@ -48,7 +48,7 @@ def _structs_in(kind: type) -> Iterator[type]:
 
 
 def _struct_schema(kind: type) -> Schema:
-    properties = {field.encode_name: _property(kind, field) for field in _fields(kind)}
+    properties = {field.encode_name: _property(kind, field) for field in fields(kind)}
     schema: Schema = {"type": "object", "description": cleandoc(kind.__doc__ or ""), "properties": properties}
     names = required(kind)
     return schema | ({"required": names} if names else {})
@@ -60,7 +60,7 @@ def required(kind: type) -> list[str]:
     also = REQUIRED.get(kind.__name__, ())
     return [
         field.encode_name
-        for field in _fields(kind)
+        for field in fields(kind)
         if field.required or field.encode_name in also or not (is_request or _may_be_unset(field))
     ]
 
@@ -78,7 +78,7 @@ def _property(kind: type, field: inspect.Field) -> Schema:
     return schema | {"description": word.meaning} | limits | _default(field, is_request)
 
 
-def _fields(kind: type) -> list[inspect.Field]:
+def fields(kind: type) -> list[inspect.Field]:
     """Return the fields of a struct but for those that are not built."""
     found = inspect.type_info(kind)
     assert isinstance(found, inspect.StructType)

@@ -166,10 +166,14 @@ class BalanceStore:
         call: Call,
         uid: str,
         expected_shape: int,
+        expected_sequence: int | None = None,
         clock: int | None,
         change: Change,
     ) -> Written:
-        """Apply a change that was worked out from a read of this shape (0: the customer must be new)."""
+        """Apply a change that was worked out from a read of this shape (0: the customer must be new).
+
+        With a sequence number, nothing at all may have happened since.
+        """
         keys = [
             self._keys.record(customer_id),
             self._journal_of(customer_id),
@@ -177,7 +181,8 @@ class BalanceStore:
             *self._buckets(customer_id, call),
         ]
         head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
-        head += [uid, expected_shape, clock if clock is not None else ""]
+        head += [uid, expected_shape, "" if expected_sequence is None else expected_sequence]
+        head.append(clock if clock is not None else "")
         return _written(await self._run(self._change, keys, [*head, *_change_arguments(change)]))
 
     async def forward(

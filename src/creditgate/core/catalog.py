@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
-from creditgate.core.controls import BillingControls
+from creditgate.core.controls import NO_CONTROLS, BillingControls
 from creditgate.core.intervals import INTERVAL_COUNT_MAX as INTERVAL_COUNT_MAX
 from creditgate.core.intervals import Interval as Interval
 from creditgate.core.intervals import Recurrence as Recurrence
@@ -21,6 +21,8 @@ from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, NotFound
 
 BillingMethod = Literal["prepaid", "usage_based"]
 """Whether a quantity is paid before it is used, or after."""
+
+ROLLOVER_MONTHS_MAX = 120
 
 
 class FeatureType(StrEnum):
@@ -43,7 +45,7 @@ class CreditCost(msgspec.Struct, frozen=True):
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """A thing that can be used, with a unit; or a credit system, whose unit is the credit. Id and type never change.
 
-    `given`: a customer was given a balance of it, so it is never erased.
+    `given`: a customer was given a balance or a limit of it, so it is never erased.
     """
 
     id: str
@@ -114,6 +116,14 @@ class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.price is not None and self.price.billing_method == "usage_based"
 
 
+class FreeTrial(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How long a plan is free at first; then it goes on, unless it `reverts` to the free plan of its group."""
+
+    length: Recurrence
+    card_required: bool = False
+    reverts: bool = False
+
+
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """A set of items under one name. At most one plan of a group is active at a time, add-ons and one-offs apart.
 
@@ -132,6 +142,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     items: tuple[PlanItem, ...] = ()
     metadata: dict[str, object] = {}
     controls: BillingControls | None = None
+    free_trial: FreeTrial | None = None
     archived: bool = False
     given: bool = False
 
@@ -270,7 +281,7 @@ class Catalog:
         if plan.id in self.plans:
             raise InvalidRequest(f"Product {plan.id} already exists", code="product_already_exists")
         self._check_plan(plan)
-        return replace(self.document, plans=(*self.document.plans, plan))
+        return replace(self.document, plans=(*self.document.plans, _tidy(plan)))
 
     def with_feature_changed(self, feature_id: str, changes: Mapping[str, Any]) -> CatalogDocument:
         """Return the document with some fields of a feature changed; a cost applies to calls from then on.
@@ -290,14 +301,18 @@ class Catalog:
     def with_plan_changed(self, plan_id: str, changes: Mapping[str, Any]) -> CatalogDocument:
         """Return the document with some fields of a plan changed; another price or other items are its next version.
 
-        Raises NotFound, and what `with_plan` does.
+        `controls` may be a mapping, of the kinds that change. Raises NotFound, and what `with_plan` does.
         """
         plan = self.plan(plan_id)
-        changed = replace(plan, **changes)
+        controls = changes.get("controls")
+        if isinstance(controls, Mapping):
+            changes = {**changes, "controls": replace(plan.controls or NO_CONTROLS, **controls)}
+        changed = _tidy(replace(plan, **changes))
         self._check_plan(changed)
         past = self.document.past
         if self._terms(changed) == self._terms(plan):
-            changed = replace(changed, items=plan.items)
+            written = {item.feature_id: item for item in plan.items}
+            changed = replace(changed, items=tuple(written[item.feature_id] for item in changed.items))
         else:
             changed = replace(changed, version=plan.version + 1)
             past = (*past, PlanVersion(plan.id, plan.version, plan.price, plan.items))
@@ -335,19 +350,21 @@ class Catalog:
         return replace(self.document, plans=plans, past=past)
 
     def _user_of(self, feature_id: str) -> str | None:
-        """Say who needs the feature: a credit system that prices it, or a plan that has it in any of its versions."""
+        """Say who needs the feature: a credit system that prices it, or a plan that names it in any of its versions."""
         for system in self.document.features:
             if any(cost.feature_id == feature_id for cost in system.credit_schema):
                 return f"credit system {system.id}"
-        for plan_id in self.plans:
+        for plan_id, newest in self.plans.items():
+            if newest.controls and feature_id in newest.controls.feature_ids:
+                return f"the billing controls of plan {plan_id}"
             for plan in self.versions(plan_id):
                 if any(item.feature_id == feature_id for item in plan.items):
                     return f"version {plan.version} of plan {plan_id}"
         return None
 
     def _terms(self, plan: Plan) -> object:
-        """What a customer pays and gets: an item is the same whether its reset is left out or written out."""
-        return plan.price, [replace(item, reset=self.reset_of(item)) for item in plan.items]
+        """What a customer pays and gets: the same in any order, and whether a reset is left out or written out."""
+        return plan.price, {item.feature_id: replace(item, reset=self.reset_of(item)) for item in plan.items}
 
     def _check_feature(self, feature: Feature) -> None:
         is_credit_system = feature.type is FeatureType.CREDIT_SYSTEM
@@ -435,6 +452,11 @@ Named = TypeVar("Named", Feature, Plan)
 def _with(named: tuple[Named, ...], changed: Named) -> tuple[Named, ...]:
     """Return all of them with one in the place of that of its id."""
     return tuple(changed if one.id == changed.id else one for one in named)
+
+
+def _tidy(plan: Plan) -> Plan:
+    """Return the plan with nothing in the place of controls that say nothing."""
+    return replace(plan, controls=None) if plan.controls == NO_CONTROLS else plan
 
 
 def _as_it_was(plan: Plan, past: PlanVersion) -> Plan:

@@ -25,13 +25,17 @@ class Step(NamedTuple):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What one script call writes. None leaves the document or the terms; an order of '' removes the field."""
+    """What one script call writes. None leaves the document or the terms; an order of '' removes the field.
+
+    `is_exact`: it was worked out from balances, so it holds only if nothing was tracked since they were read.
+    """
 
     due: int | None
     customer: Customer | None = None
     terms: Terms | None = None
     orders: dict[str, str] = {}
     steps: tuple[Step, ...] = ()
+    is_exact: bool = False
 
 
 def next_due(customer: Customer, terms: Terms) -> int | None:
@@ -40,6 +44,7 @@ def next_due(customer: Customer, terms: Terms) -> int | None:
     instants += [flag.expires_at for flag in terms.flags]
     instants += [gate.resets_at for gate in terms.gates]
     instants += [subscription.expires_at for subscription in customer.subscriptions]
+    instants += [scheduled.starts_at for scheduled in customer.scheduled]
     return min((instant for instant in instants if instant is not None), default=None)
 
 
@@ -55,32 +60,39 @@ def rows_change(
     opened: Iterable[Row] = (),
     flags: Iterable[Flag] = (),
     closed: Iterable[str] = (),
+    kept: Iterable[Row] = (),
+    steps: Iterable[Step] = (),
 ) -> Change:
     """Return the change that opens rows and adds flags, and closes those that belong to the `closed` owners.
 
+    `kept` are rows of these that live on, as they then are; `steps` come after all others.
     Credits that were bought for good stay with the customer when their owner closes. Where more than 64 rows would
     live, drained rows that never reset give up their place; Conflict `too_many_balances` if that is not enough.
     """
     old = record.terms if record else Terms()
     closed, opened = set(closed), tuple(opened)
-    steps, kept = [], []
+    changed = {row.id: row for row in kept}
+    first_steps, rows = [], []
     for row in old.rows:
+        if row.id in changed:
+            continue
         if row.owner_id not in closed:
-            kept.append(row)
+            rows.append(row)
         elif row.is_bought_for_good:
-            kept.append(on_its_own(row))
+            rows.append(on_its_own(row))
         else:
-            steps.append(Step("close", row.id))
-    if record and len(kept) + len(opened) > ROWS_MAX:
-        drained = [row for row in kept if is_drained(row, record.balances[row.id])]
-        for row in drained[: len(kept) + len(opened) - ROWS_MAX]:
-            kept.remove(row)
-            steps.append(Step("drop", row.id))
-    if len(kept) + len(opened) > ROWS_MAX:
+            first_steps.append(Step("close", row.id))
+    rows += changed.values()
+    if record and len(rows) + len(opened) > ROWS_MAX:
+        drained = [row for row in rows if is_drained(row, record.balances[row.id])]
+        for row in drained[: len(rows) + len(opened) - ROWS_MAX]:
+            rows.remove(row)
+            first_steps.append(Step("drop", row.id))
+    if len(rows) + len(opened) > ROWS_MAX:
         raise Conflict(f"A customer can hold at most {ROWS_MAX} balances", code="too_many_balances")
-    steps += [Step("open", row.id, row.granted_nanos) for row in opened]
+    first_steps += [Step("open", row.id, row.granted_nanos) for row in opened]
     kept_flags = (flag for flag in old.flags if flag.owner_id not in closed)
-    return terms_change(record, (*kept, *opened), (*kept_flags, *flags), steps, customer)
+    return terms_change(record, (*rows, *opened), (*kept_flags, *flags), (*first_steps, *steps), customer)
 
 
 def terms_change(

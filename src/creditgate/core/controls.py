@@ -14,6 +14,9 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.intervals import Interval, Recurrence
 from creditgate.core.periods import boundary, period_at
 
+CONTROLS_MAX = 32  # of one kind; each usage limit is one more number that a track reads
+FILTER_KEYS_MAX = 4  # properties that one usage limit asks for
+
 
 class SpendLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far below zero all rows of a feature may go together. Stands above a row's own `max_purchase`."""

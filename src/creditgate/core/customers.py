@@ -4,7 +4,7 @@ A *row* is one balance. Its terms never change while it lives, but for the perio
 in the record and changes with every track.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -126,11 +126,25 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
     quantity: int = 1
     canceled_at: int | None = None
     expires_at: int | None = None
+    trial_ends_at: int | None = None
     controls: BillingControls | None = None
 
     def has_ended_by(self, now: int) -> bool:
         """Say whether it is over at this instant."""
         return self.expires_at is not None and self.expires_at <= now
+
+
+class Scheduled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A plan that starts by itself at `starts_at`, in place of the one of its group."""
+
+    id: str
+    plan_id: str
+    plan_version: int
+    created_at: int
+    starts_at: int
+    group: str = ""
+    add_on: bool = False
+    quantities: dict[str, int] = {}
 
 
 class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -141,6 +155,23 @@ class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
     plan_version: int
     started_at: int
     quantity: int = 1
+
+
+class AttachOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a plan is attached. Of what is carried over: None is nothing, () every feature, else those that are named.
+
+    Without a `schedule` a cheaper plan starts at the end of the cycle, any other at once.
+    """
+
+    schedule: Literal["immediate", "end_of_cycle"] | None = None
+    starts_at: int | None = None
+    ends_at: int | None = None
+    carry_usages: tuple[str, ...] | None = None
+    carry_balances: tuple[str, ...] | None = None
+    no_trial: bool = False
+
+
+AS_USUAL = AttachOptions()
 
 
 class Checkout(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -156,12 +187,13 @@ class Checkout(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: int
     quantities: dict[str, int] = {}
     success_url: str | None = None
+    options: AttachOptions | None = None
     paid_at: int | None = None
     key: str | None = None
 
 
 class Customer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The customer's document."""
+    """The customer's document. `trials` are the plans whose trial was used."""
 
     id: str
     created_at: int
@@ -172,7 +204,9 @@ class Customer(msgspec.Struct, frozen=True, omit_defaults=True):
     send_email_receipts: bool = False
     metadata: dict[str, Any] = {}
     subscriptions: tuple[Subscription, ...] = ()
+    scheduled: tuple[Scheduled, ...] = ()
     purchases: tuple[Purchase, ...] = ()
+    trials: tuple[str, ...] = ()
     checkouts: tuple[Checkout, ...] = ()
     controls: BillingControls = NO_CONTROLS
     time_zone: str = "UTC"

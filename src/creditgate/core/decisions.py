@@ -4,7 +4,7 @@ A refusal is a value. The integers of `Status` are those of lua/lib/status.lua; 
 answered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -102,3 +102,11 @@ def balance_of(feature_id: str, terms: Terms, balances: Mapping[str, int]) -> Ba
         rows=tuple((row, raw) for row, raw in held if row.rolled_from is None),
         rollovers=tuple((row, raw) for row, raw in held if row.rolled_from is not None),
     )
+
+
+def balances_of(terms: Terms, balances: Mapping[str, int]) -> Iterator[Balance]:
+    """Yield the balance of every feature that has a row."""
+    for feature_id in dict.fromkeys(row.feature_id for row in terms.rows):
+        balance = balance_of(feature_id, terms, balances)
+        assert balance is not None
+        yield balance

@@ -23,8 +23,8 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
     what rolls over, is given even beyond 64 rows: nobody is asking who could be refused.
     """
     now = record.now
-    ends = {s.id: s.expires_at or now for s in record.customer.subscriptions if s.has_ended_by(now)}
-    back = _plans_back(record, ends, catalog, mint)
+    ends = _ending(record)
+    back = _started(record, ends, catalog, mint)
     rows = _freed(record.terms.rows, ends)
     rolling = {row.id for row in rows if row.rollover and _is_renewed(row, ends, now)}
     steps, kept = [], list(back.rows)
@@ -49,8 +49,19 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
             steps.append(Step("drop", row.id))
     flags = [flag for flag in record.terms.flags if flag.expires_at is None or flag.expires_at > now]
     flags = [flag for flag in flags if flag.owner_id not in ends]
-    customer = back.customer if ends else None
+    customer = back.customer if back.customer != record.customer else None
     return terms_change(record, kept, (*flags, *back.flags), (*steps, *back.steps), customer)
+
+
+def up_to_next_plan(record: Record) -> Record:
+    """Return the record as of the first end or start of a plan that is overdue; unchanged if none is.
+
+    What happens after it depends on what that plan gives: it is another step.
+    """
+    customer = record.customer
+    instants = [s.expires_at for s in customer.subscriptions if s.expires_at is not None]
+    instants += [s.starts_at for s in customer.scheduled]
+    return replace(record, now=min((at for at in instants if at < record.now), default=record.now))
 
 
 def plan_in_place_of(ended: Subscription, customer: Customer, catalog: Catalog) -> Plan | None:
@@ -92,39 +103,72 @@ def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> tuple[l
     return survivors, [*steps, *(Step("close", row_id) for row_id in sorted(gone))]
 
 
-class _Back(NamedTuple):
-    """The customer's document once plans have ended, and what the plans in their place have given."""
+class _Started(NamedTuple):
+    """The customer's document once plans have ended and others started, and what those have given."""
 
     customer: Customer
-    rows: tuple[Row, ...]
-    flags: tuple[Flag, ...]
-    steps: tuple[Step, ...]
+    rows: tuple[Row, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
-def _plans_back(record: Record, ends: Mapping[str, int], catalog: Catalog, mint: Mint) -> _Back:
+def _ending(record: Record) -> dict[str, int]:
+    """Return when each subscription ends that is over by now: by itself, or because another one starts in its place."""
+    now, customer = record.now, record.customer
+    ends = {s.id: s.expires_at or now for s in customer.subscriptions if s.has_ended_by(now)}
+    starting = {s.group: s.starts_at for s in customer.scheduled if s.starts_at <= now and not s.add_on}
+    replaced = {
+        s.id: starting[s.group] for s in customer.subscriptions if s.group in starting and not s.add_on
+    }
+    return replaced | ends
+
+
+def _started(record: Record, ends: Mapping[str, int], catalog: Catalog, mint: Mint) -> _Started:
+    """Return what starts as others end: what was scheduled, else the free plan of the group."""
     customer = record.customer
-    rows: list[Row] = []
-    flags: list[Flag] = []
-    steps: list[Step] = []
-    over = [subscription for subscription in customer.subscriptions if subscription.id in ends]
+    over = [s for s in customer.subscriptions if s.id in ends]
+    coming = [s for s in customer.scheduled if s.starts_at <= record.now]
+    customer = replace(
+        customer,
+        subscriptions=tuple(s for s in customer.subscriptions if s.id not in ends),
+        scheduled=tuple(s for s in customer.scheduled if s not in coming),
+    )
+    started = _Started(customer)
+    for scheduled in coming:
+        plan = catalog.plan(scheduled.plan_id, scheduled.plan_version)
+        replaced = [s for s in over if s.group == plan.group and not s.add_on and not plan.add_on]
+        at = scheduled.starts_at
+        started = _with_plan(started, record, plan, scheduled.quantities, replaced, catalog, mint, at)
     for ended in sorted(over, key=lambda subscription: ends[subscription.id]):
-        others = tuple(s for s in customer.subscriptions if s.id != ended.id)
-        customer = replace(customer, subscriptions=others)
-        plan = plan_in_place_of(ended, customer, catalog)
-        if plan is None:
-            continue
-        since = ends[ended.id]
-        subscription = subscribed(plan, anchor=since, now=since, mint=mint)
-        zone = customer.time_zone
-        given = given_by(
-            plan, catalog, {}, owner_id=subscription.id, anchor=since, now=since, mint=mint, zone=zone
-        )
-        customer = replace(customer, subscriptions=(*others, subscription))
-        rows += [in_period_at(row, record.now) for row in given.rows]
-        flags += given.flags
-        steps += [Step("open", row.id, row.granted_nanos) for row in given.rows]
-        steps += _still_in_use(record, ended, given.rows)
-    return _Back(customer, tuple(rows), tuple(flags), tuple(steps))
+        free = plan_in_place_of(ended, started.customer, catalog)
+        if free is not None:
+            started = _with_plan(started, record, free, {}, [ended], catalog, mint, ends[ended.id])
+    return started
+
+
+def _with_plan(
+    started: _Started,
+    record: Record,
+    plan: Plan,
+    quantities: Mapping[str, int],
+    replaced: list[Subscription],
+    catalog: Catalog,
+    mint: Mint,
+    at: int,
+) -> _Started:
+    subscription = subscribed(plan, anchor=at, now=at, mint=mint)
+    zone = started.customer.time_zone
+    given = given_by(
+        plan, catalog, quantities, owner_id=subscription.id, anchor=at, now=at, mint=mint, zone=zone
+    )
+    subscriptions = (*started.customer.subscriptions, subscription)
+    in_use = [step for each in replaced for step in _still_in_use(record, each, given.rows)]
+    return _Started(
+        replace(started.customer, subscriptions=subscriptions),
+        (*started.rows, *(in_period_at(row, record.now) for row in given.rows)),
+        (*started.flags, *given.flags),
+        (*started.steps, *(Step("open", row.id, row.granted_nanos) for row in given.rows), *in_use),
+    )
 
 
 def _still_in_use(record: Record, ended: Subscription, opened: tuple[Row, ...]) -> list[Step]:

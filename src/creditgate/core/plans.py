@@ -1,7 +1,6 @@
 """What a plan gives and costs, and what attaching it does to a customer. Pure: time and new ids are passed in."""
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import NamedTuple
 
 import msgspec
@@ -9,9 +8,9 @@ import msgspec
 from creditgate.core.amounts import AMOUNT_MAX, AmountOutOfRange
 from creditgate.core.catalog import Catalog, FeatureType, Plan, PlanItem, Recurrence
 from creditgate.core.changes import Change, in_period_at, rows_change
-from creditgate.core.customers import Customer, Flag, Purchase, Record, Row, Subscription
-from creditgate.core.periods import MEAN_MS
-from creditgate.errors import Conflict, InvalidInputs, InvalidRequest
+from creditgate.core.customers import Customer, Flag, Row, Subscription
+from creditgate.core.periods import MEAN_MS, boundary
+from creditgate.errors import InvalidInputs
 
 Mint = Callable[[str], str]
 
@@ -50,6 +49,12 @@ def quote(plan: Plan, quantities: Mapping[str, int]) -> tuple[Line, ...]:
     if any(line.total_nanos > AMOUNT_MAX or line.quantity_nanos > AMOUNT_MAX for line in lines):
         raise AmountOutOfRange("feature_quantities: the quantity or its price is too large")
     return tuple(lines)
+
+
+def totals(plan: Plan, bought: Mapping[str, int]) -> dict[str, int]:
+    """Return as quantities, which count what the plan includes, those that are bought on top of it."""
+    included = {item.feature_id: item.included_nanos for item in plan.items if item.is_prepaid}
+    return {feature_id: included.get(feature_id, 0) + nanos for feature_id, nanos in bought.items()}
 
 
 def given_by(
@@ -98,8 +103,10 @@ def new_customer(
     rows: list[Row] = []
     flags: list[Flag] = []
     for plan in plans:
-        subscription = subscribed(plan, anchor=now, now=now, mint=mint)
-        zone = customer.time_zone
+        trial_ends_at, zone = trial_end(customer, plan, now), customer.time_zone
+        subscription = subscribed(plan, anchor=now, now=now, mint=mint, trial_ends_at=trial_ends_at)
+        if trial_ends_at is not None:
+            customer = msgspec.structs.replace(customer, trials=(*customer.trials, plan.id))
         given = given_by(
             plan, catalog, {}, owner_id=subscription.id, anchor=now, now=now, mint=mint, zone=zone
         )
@@ -107,75 +114,6 @@ def new_customer(
         flags.extend(given.flags)
         customer = msgspec.structs.replace(customer, subscriptions=(*customer.subscriptions, subscription))
     return rows_change(None, customer=customer, opened=rows, flags=flags)
-
-
-def check_attachable(customer: Customer, catalog: Catalog, plan: Plan) -> Subscription | None:
-    """Return the subscription that attaching the plan replaces, if any.
-
-    Raises Conflict `plan_already_attached` if the plan is active and can be held only once, InvalidRequest for a plan
-    change that is not supported.
-    """
-    if plan.archived:
-        raise InvalidRequest(f"Product {plan.id} is archived")
-    if plan.is_one_off:
-        return None
-    if any(subscription.plan_id == plan.id for subscription in customer.subscriptions):
-        message = (
-            f"Cannot attach because the customer's current product '{plan.name}' is the same as the product "
-            "being attached"
-        )
-        raise Conflict(message, code="plan_already_attached")
-    if plan.add_on:
-        return None
-    replaced = next((s for s in customer.subscriptions if s.group == plan.group and not s.add_on), None)
-    if replaced is None:
-        return None
-    current = catalog.plan(replaced.plan_id, replaced.plan_version)
-    if _price_per_time(plan) < _price_per_time(current):
-        raise InvalidRequest(f"Changing from {current.id} to the lower-priced {plan.id} is not supported yet")
-    if any(_gives_what_is_held(item, catalog) for item in current.items):
-        raise InvalidRequest(
-            f"Replacing {current.id}, which holds non-consumable features, is not supported yet"
-        )
-    return replaced
-
-
-def attach(
-    record: Record,
-    customer: Customer,
-    catalog: Catalog,
-    plan: Plan,
-    quantities: Mapping[str, int],
-    *,
-    mint: Mint,
-) -> Change:
-    """Return the change that gives the customer the plan at `record.now`, in place of the one that it replaces.
-
-    `customer` is the document to keep, with whatever else changes in the same step (a checkout that was paid).
-    """
-    replaced = check_attachable(customer, catalog, plan)
-    now, zone = record.now, customer.time_zone
-    if plan.is_one_off:
-        purchase = Purchase(mint("sub"), plan.id, plan.version, now)
-        given = given_by(
-            plan, catalog, quantities, owner_id=purchase.id, anchor=now, now=now, mint=mint, zone=zone
-        )
-        customer = msgspec.structs.replace(customer, purchases=(*customer.purchases, purchase))
-        return rows_change(record, customer=customer, opened=given.rows, flags=given.flags)
-    anchor = cycle_anchor(plan, replaced, now)
-    subscription = subscribed(plan, anchor=anchor, now=now, mint=mint)
-    given = given_by(
-        plan, catalog, quantities, owner_id=subscription.id, anchor=anchor, now=now, mint=mint, zone=zone
-    )
-    others = tuple(s for s in customer.subscriptions if s is not replaced)
-    customer = msgspec.structs.replace(customer, subscriptions=(*others, subscription))
-    return rows_change(
-        record,
-        customer=customer,
-        opened=given.rows,
-        flags=given.flags,
-        closed=[replaced.id] if replaced else [],
-    )
 
 
 def billing_cycle(plan: Plan) -> Recurrence | None:
@@ -194,25 +132,32 @@ def cycle_anchor(plan: Plan, replaced: Subscription | None, now: int) -> int:
     return now
 
 
-def subscribed(plan: Plan, *, anchor: int, now: int, mint: Mint) -> Subscription:
+def subscribed(
+    plan: Plan, *, anchor: int, now: int, mint: Mint, trial_ends_at: int | None = None
+) -> Subscription:
     """Return the subscription of a customer who gets the plan now; periods hang on `anchor`."""
+    reverts = trial_ends_at is not None and plan.free_trial is not None and plan.free_trial.reverts
     return Subscription(
         id=mint("sub"),
         plan_id=plan.id,
         plan_version=plan.version,
         started_at=now,
-        anchor=anchor,
+        anchor=anchor if trial_ends_at is None else trial_ends_at,
         group=plan.group,
         add_on=plan.add_on,
         auto_enable=plan.auto_enable,
         recurrence=billing_cycle(plan),
+        expires_at=trial_ends_at if reverts else None,
+        trial_ends_at=trial_ends_at,
         controls=plan.controls,
     )
 
 
-def _gives_what_is_held(item: PlanItem, catalog: Catalog) -> bool:
-    """Seats and the like are not used up: how many are in use would have to be carried over."""
-    return not catalog.feature(item.feature_id).consumable and bool(item.included_nanos or item.price)
+def trial_end(customer: Customer, plan: Plan, now: int) -> int | None:
+    """Return when a trial would end that starts now; None if the plan has none, or the customer has had it."""
+    if plan.free_trial is None or plan.id in customer.trials:
+        return None
+    return boundary(now, plan.free_trial.length, 1, customer.time_zone)
 
 
 def _packs(item: PlanItem, quantity_nanos: int) -> int:
@@ -223,11 +168,3 @@ def _packs(item: PlanItem, quantity_nanos: int) -> int:
 
 def _prepaid_nanos(item: PlanItem, quantity_nanos: int) -> int:
     return _packs(item, quantity_nanos) * item.price.billing_units_nanos if item.price else 0
-
-
-def _price_per_time(plan: Plan) -> Fraction:
-    """A measure to compare plans by, never an amount to charge."""
-    if plan.price is None or not plan.price.recurrence.repeats:
-        return Fraction(0)
-    recurrence = plan.price.recurrence
-    return Fraction(plan.price.amount_nanos, MEAN_MS[recurrence.interval] * recurrence.count)

@@ -56,11 +56,11 @@ def renewal(row: Row, balance_nanos: int, rollovers: Iterable[tuple[Row, int]], 
         rolled = first if period == row.period + 1 else Rolled(row.start_nanos, 0, None)
         rolled.rolled_at, rolled.expires_at = at, _expiry(row, at)
         held = [each for each in held if not each.is_gone_by(at)]
-        held = _capped([*held, rolled], most)
+        held = capped([*held, rolled], most)
     if row.rollover.months is None and most is None and last > row.period + 1:
         missed = (last - row.period - 1) * row.start_nanos
         at = boundary(row.anchor, row.reset, last, row.zone)
-        held = _capped([*held, Rolled(min(missed, AMOUNT_MAX - 1), at, None)], most)
+        held = capped([*held, Rolled(min(missed, AMOUNT_MAX - 1), at, None)], most)
     held = [each for each in held if not each.is_gone_by(now)]
     return Renewal(first.amount_nanos, _merged(held))
 
@@ -123,7 +123,7 @@ def _expiry(row: Row, at: int) -> int | None:
     return None if months is None else boundary(at, Recurrence(Interval.MONTH, months), 1, row.zone)
 
 
-def _capped(rollovers: list[Rolled], most: int | None) -> list[Rolled]:
+def capped(rollovers: list[Rolled], most: int | None) -> list[Rolled]:
     """Cut off what is above the cap, from those that expire soonest; and leave out what is empty."""
     rollovers.sort(key=lambda each: (_NEVER if each.expires_at is None else each.expires_at, each.rolled_at))
     above = sum(each.amount_nanos for each in rollovers) - most if most is not None else 0

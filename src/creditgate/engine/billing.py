@@ -9,10 +9,11 @@ from typing import NamedTuple
 import msgspec
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
+from creditgate.core.attach import attach, switch_to
 from creditgate.core.catalog import Catalog, Plan
 from creditgate.core.changes import Change, profile_change
-from creditgate.core.customers import Checkout, Customer, Record
-from creditgate.core.plans import Line, attach, check_attachable, quote
+from creditgate.core.customers import AS_USUAL, AttachOptions, Checkout, Customer, Record
+from creditgate.core.plans import Line, quote, totals, trial_end
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.ids import mint
@@ -69,25 +70,35 @@ class Billing:
         customer_id: str,
         plan_id: str,
         quantities: Mapping[str, int],
+        version: int | None = None,
+        options: AttachOptions = AS_USUAL,
         success_url: str | None,
         base_url: str,
         key: CallerKey | None,
+        bought: Mapping[str, int] | None = None,
     ) -> Attached:
-        """Give the customer a plan, or a place to pay for it; quantities in nanos by feature.
+        """Give the customer a plan, or a place to pay for it; quantities in nanos by feature. Later is paid later.
+
+        What the plan includes is counted in `quantities`, and comes on top of what is in `bought`.
 
         Raises NotFound, InvalidInputs, InvalidRequest, Conflict `plan_already_attached` or `too_many_balances`.
         """
         catalog = await self._catalogs.giving(plan_ids=[plan_id])
-        plan = catalog.plan(plan_id)
+        plan = catalog.plan(plan_id, version)
+        quantities = {**quantities, **totals(plan, bought or {})}
         total = sum(line.total_nanos for line in quote(plan, quantities))
         if await self._writer.is_replay(customer_id, _VERB, key):
             return await self._attached_before(customer_id, base_url, key)
+        if total and await self._is_free_now(customer_id, catalog, plan, options):
+            total = 0
         if total and self._environment is not Environment.TEST:
             raise InvalidRequest("No payment provider is configured", code="payments_not_configured")
         if total == 0 or self._payments is Payments.INSTANT:
             outcome = await self._writer.change(
                 customer_id,
-                lambda record: attach(record, record.customer, catalog, plan, quantities, mint=mint),
+                lambda record: attach(
+                    record, record.customer, catalog, plan, quantities, mint=mint, options=options
+                ),
                 verb=_VERB,
                 catalog_version=catalog.version,
                 key=key,
@@ -101,6 +112,7 @@ class Billing:
             created_at=0,
             quantities=dict(quantities),
             success_url=success_url,
+            options=options,
             key=key.digest if key else None,
         )
         outcome = await self._writer.change(
@@ -136,10 +148,22 @@ class Billing:
             paid = msgspec.structs.replace(checkout, paid_at=record.now)
             checkouts = tuple(paid if c.id == checkout_id else c for c in record.customer.checkouts)
             customer = msgspec.structs.replace(record.customer, checkouts=checkouts)
-            return attach(record, customer, catalog, offer.plan, checkout.quantities, mint=mint)
+            options = checkout.options or AS_USUAL
+            quantities = checkout.quantities
+            return attach(record, customer, catalog, offer.plan, quantities, mint=mint, options=options)
 
         await self._writer.change(customer_id, complete, verb="checkout.pay", catalog_version=catalog.version)
         return await self.offer(token)
+
+    async def _is_free_now(
+        self, customer_id: str, catalog: Catalog, plan: Plan, options: AttachOptions
+    ) -> bool:
+        """Say whether nothing is to be paid yet: the plan starts later, goes on, or begins with a trial."""
+        record = await self._customers.get(customer_id)
+        switch = switch_to(record.customer, catalog, plan, record.now, options)
+        goes_on = switch.replaced is not None and switch.replaced.plan_id == plan.id
+        has_trial = not options.no_trial and trial_end(record.customer, plan, record.now) is not None
+        return goes_on or has_trial or switch.starts_at > record.now
 
     async def _offer(self, record: Record, checkout_id: str) -> Offer:
         checkout = _find(record.customer, checkout_id)
@@ -166,7 +190,7 @@ class Billing:
 
 
 def _with_checkout(record: Record, checkout: Checkout, catalog: Catalog, plan: Plan) -> Change:
-    check_attachable(record.customer, catalog, plan)
+    switch_to(record.customer, catalog, plan, record.now, checkout.options or AS_USUAL)
     checkout = msgspec.structs.replace(checkout, created_at=record.now)
     checkouts = (*record.customer.checkouts, checkout)[-CHECKOUTS_MAX:]
     return profile_change(record, msgspec.structs.replace(record.customer, checkouts=checkouts))

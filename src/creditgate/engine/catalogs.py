@@ -15,6 +15,8 @@ from redis.exceptions import RedisError
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.core.catalog import Catalog, CatalogDocument, Feature, Plan
+from creditgate.core.catalog_changes import FileChanges, changes_by
+from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.decisions import Status
 from creditgate.core.journal import SYSTEM_PARTITION, Call
 from creditgate.engine.attempts import Applied, Attempts
@@ -111,6 +113,22 @@ class Catalogs:
         """Erase a plan, or archive it if it was given to a customer; returns whether this was a replay."""
         return await self._change("plans.delete", lambda catalog: catalog.without_plan(plan_id), key)
 
+    async def apply(self, file: CatalogFile, *, now_ms: int, prune: bool = False) -> FileChanges:
+        """Make the catalog what the file says, in one step or not at all; returns what that changed.
+
+        Where nothing changes, nothing is written. Raises CatalogFileError.
+        """
+        found = None
+
+        def work_out(catalog: Catalog) -> CatalogDocument:
+            nonlocal found
+            found = changes_by(file, catalog, prune=prune, now=now_ms)
+            return found.document
+
+        await self._change("catalog.apply", work_out, None)
+        assert found is not None
+        return found
+
     async def giving(self, *, plan_ids: Sequence[str] = (), feature_ids: Sequence[str] = ()) -> Catalog:
         """Return a catalog in which these are marked as given: to be called before a customer is given one.
 
@@ -170,7 +188,7 @@ class Catalogs:
             try:
                 document = work_out(catalog)
             except CreditgateError:
-                if await self._write(b"-", NEVER, verb, key) is Status.REPLAYED:
+                if key and await self._write(b"-", NEVER, verb, key) is Status.REPLAYED:
                     return True
                 raise
             if document == catalog.document and key is None:

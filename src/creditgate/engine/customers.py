@@ -143,11 +143,15 @@ class Customers:
         plans = catalog.auto_enabled()
         if profile.auto_enable_plan_id is not None:
             chosen = catalog.plan(profile.auto_enable_plan_id)
+            if chosen.archived:
+                raise InvalidRequest(f"auto_enable_plan_id: {chosen.id} is archived")
             if not chosen.is_free:
                 raise InvalidRequest(f"auto_enable_plan_id: {chosen.id} has a price")
             plans = (chosen, *(plan for plan in plans if plan.add_on or plan.group != chosen.group))
-        catalog = await self._catalogs.giving(plan_ids=[plan.id for plan in plans])
-        catalog.check_controls(profile.controls)
+        limited = profile.controls.feature_ids if profile.controls else ()
+        catalog = await self._catalogs.giving(
+            plan_ids=[plan.id for plan in plans], feature_ids=sorted(limited)
+        )
         now = self._clock.now_ms()
         customer = Customer(
             id=customer_id,

@@ -14,7 +14,7 @@ from creditgate.core.catalog import Catalog
 from creditgate.core.changes import Change
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Status
-from creditgate.core.forward import forward_change
+from creditgate.core.forward import forward_change, up_to_next_plan
 from creditgate.core.journal import Call
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.catalogs import Catalogs
@@ -24,8 +24,8 @@ from creditgate.errors import NotFound, Undecided
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 
-FORWARD_ROUNDS_MAX = 3
-CHANGE_ROUNDS_MAX = 8  # rounds lost to other writers of the same customer before we give up
+FORWARD_ROUNDS_MAX = 12  # each brings a customer up to the next end or start of a plan
+CHANGE_ROUNDS_MAX = 32  # rounds lost to other calls for the same customer before we give up
 CLOCK_SKEW_MAX_MS = 60_000  # between Redis's clock and ours, while customers are stepped forward
 
 log = logger(__name__)
@@ -95,8 +95,9 @@ class CustomerWriter:
             change = work_out(record)
             if change is None:
                 return Outcome(record, is_replay=False)
+            sequence = record.sequence if change.is_exact else None
             status = await self._apply(
-                customer_id, change, record.uid, record.shape, verb, catalog_version, key, clock
+                customer_id, change, record.uid, record.shape, sequence, verb, catalog_version, key, clock
             )
             if status in (Status.OK, Status.REPLAYED):
                 return Outcome(record, is_replay=status is Status.REPLAYED)
@@ -105,7 +106,9 @@ class CustomerWriter:
     async def create(self, customer_id: str, change: Change, *, catalog_version: int) -> bool:
         """Create the customer; False if somebody else was first."""
         return (
-            await self._apply(customer_id, change, mint("uid"), 0, "create", catalog_version, None, None)
+            await self._apply(
+                customer_id, change, mint("uid"), 0, None, "create", catalog_version, None, None
+            )
             is Status.OK
         )
 
@@ -116,7 +119,7 @@ class CustomerWriter:
         """
         if key is None:
             return False
-        status = await self._apply(customer_id, Change(due=None), "-", NEVER, verb, 0, key, None)
+        status = await self._apply(customer_id, Change(due=None), "-", NEVER, None, verb, 0, key, None)
         return status is Status.REPLAYED
 
     async def _apply(
@@ -125,6 +128,7 @@ class CustomerWriter:
         change: Change,
         uid: str,
         shape: int,
+        sequence: int | None,
         verb: str,
         catalog_version: int,
         key: CallerKey | None,
@@ -140,6 +144,7 @@ class CustomerWriter:
                 call=call,
                 uid=uid,
                 expected_shape=shape,
+                expected_sequence=sequence,
                 clock=clock,
                 change=change,
             ),
@@ -157,7 +162,7 @@ class CustomerWriter:
             await self._check_clocks()
         customer_id = record.customer.id
         catalog = await self._catalog_for(record)
-        change = forward_change(record, catalog, mint)
+        change = forward_change(up_to_next_plan(record), catalog, mint)
         call = self._call("forward", catalog.version, None)
         written = await self._attempts.write(
             self._keys.partition_of(customer_id),
@@ -176,11 +181,14 @@ class CustomerWriter:
     async def _catalog_for(self, record: Record) -> Catalog:
         """Return the catalog to step by; where a plan ends, what may come in its place is marked as given first."""
         ended = {s.group for s in record.customer.subscriptions if s.has_ended_by(record.now)}
+        starting = [s for s in record.customer.scheduled if s.starts_at <= record.now]
         catalog = self._catalogs.current
-        if not ended:
-            return catalog
+        if starting:
+            catalog = await self._catalogs.having(
+                lambda c: [c.plan(s.plan_id, s.plan_version) for s in starting]
+            )
         back = [plan.id for plan in catalog.auto_enabled() if plan.group in ended and not plan.add_on]
-        return await self._catalogs.giving(plan_ids=back)
+        return await self._catalogs.giving(plan_ids=back) if back else catalog
 
     async def _check_clocks(self) -> None:
         """A clock that jumped must not give everybody a month."""

@@ -32,7 +32,9 @@ class BalanceRoutes:
         }
 
     async def update(self, call: Call) -> Answer:
-        request = read(UpdateBalanceRequest, call.body)
+        return await self.updated(read(UpdateBalanceRequest, call.body), call)
+
+    async def updated(self, request: UpdateBalanceRequest, call: Call) -> Answer:
         wanted, update = request.wanted(), request.update()
         key = caller_key("update_balance", call, wanted, update)
         is_replay = await self._keys.once(key, self._customers.update_balance(wanted, update, key))

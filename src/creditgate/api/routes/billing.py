@@ -8,7 +8,7 @@ from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
 from creditgate.api.wire.billing import AttachAnswer, AttachRequest
 from creditgate.api.wire.fields import read
-from creditgate.engine.billing import Billing
+from creditgate.engine.billing import Attached, Billing
 
 
 class BillingRoutes:
@@ -25,20 +25,36 @@ class BillingRoutes:
 
     async def attach(self, call: Call) -> Answer:
         request = read(AttachRequest, call.body)
+        attached, headers = await self.attached(request, call)
+        return Answer(encode(AttachAnswer(request.customer_id, attached.payment_url)), headers=headers)
+
+    async def attached(
+        self, request: AttachRequest, call: Call, *, bought_nanos: Mapping[str, int] | None = None
+    ) -> tuple[Attached, Mapping[str, str]]:
+        """Return where to pay, and the headers of the answer. `bought_nanos`: see `Billing.attach`."""
         quantities = request.quantities_nanos()
+        version, options = request.wanted_version(), request.attach_options()
         key = caller_key(
-            "attach", call, request.customer_id, request.plan_id, quantities, request.success_url
+            "attach",
+            call,
+            request.customer_id,
+            request.plan_id,
+            quantities,
+            bought_nanos,
+            request.success_url,
+            version,
+            options,
         )
         work = self._billing.attach(
             customer_id=request.customer_id,
             plan_id=request.plan_id,
             quantities=quantities,
+            version=version,
+            options=options,
+            bought=bought_nanos,
             success_url=request.success_url,
             base_url=self._settings.public_url or call.base_url,
             key=key,
         )
         attached = await self._keys.once(key, work)
-        return Answer(
-            encode(AttachAnswer(request.customer_id, attached.payment_url)),
-            headers=self._keys.headers(key, attached.is_replay),
-        )
+        return attached, self._keys.headers(key, attached.is_replay)

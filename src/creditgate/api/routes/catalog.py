@@ -31,7 +31,7 @@ from creditgate.api.wire.plans import (
     UpdatePlanRequest,
     plan_answer,
 )
-from creditgate.core.customers import Customer
+from creditgate.core.customers import Record
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.keys import CallerKey
@@ -119,10 +119,15 @@ class CatalogRoutes:
 
     async def list_plans(self, call: Call) -> Answer:
         request = read(ListPlansRequest, call.body)
-        customer = await self._customer_if_any(request.customer_id)
+        record = await self._record_if_any(request.customer_id)
         catalog, env = self._catalogs.current, self._settings.env_on_wire
         answers = (
-            plan_answer(version, catalog, env, eligibility(customer, catalog, version) if customer else UNSET)
+            plan_answer(
+                version,
+                catalog,
+                env,
+                eligibility(record.customer, catalog, version, record.now) if record else UNSET,
+            )
             for plan in catalog.document.plans
             if request.include_archived or not plan.archived
             for version in (catalog.versions(plan.id) if request.all_versions else (plan,))
@@ -140,10 +145,10 @@ class CatalogRoutes:
         answer = plan_answer(plan, self._catalogs.current, self._settings.env_on_wire)
         return Answer(encode(answer), headers=self._keys.headers(key, is_replay))
 
-    async def _customer_if_any(self, customer_id: str | None) -> Customer | None:
+    async def _record_if_any(self, customer_id: str | None) -> Record | None:
         """A page may list plans before it has made its customer, so an unknown one is no error."""
         try:
-            return (await self._customers.get(customer_id)).customer if customer_id is not None else None
+            return await self._customers.get(customer_id) if customer_id is not None else None
         except NotFound:
             return None
 

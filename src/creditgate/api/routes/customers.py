@@ -43,6 +43,10 @@ class CustomerRoutes:
 
     async def get_or_create(self, call: Call) -> Answer:
         request = read(GetOrCreateRequest, call.body)
+        return self._customer(await self.made(request), request.expand)
+
+    async def made(self, request: GetOrCreateRequest) -> Record:
+        """Return the record of the customer, who is made if there is none."""
         profile = Profile(
             name=request.name,
             email=request.email,
@@ -54,8 +58,7 @@ class CustomerRoutes:
             controls=request.billing_controls.controls() if request.billing_controls else None,
             time_zone=request.zone(),
         )
-        record = await self._customers.get_or_create(request.customer_id, profile)
-        return self._customer(record, request.expand)
+        return await self._customers.get_or_create(request.customer_id, profile)
 
     async def get_customer(self, call: Call) -> Answer:
         request = read(GetCustomerRequest, call.body)
@@ -83,12 +86,15 @@ class CustomerRoutes:
         is_replay = await self._keys.once(key, self._customers.grant(grant, key))
         return Answer(encode(Success()), headers=self._keys.headers(key, is_replay))
 
-    def _customer(self, record: Record, expand: tuple[str, ...]) -> Answer:
-        answer = customer_answer(
+    def answer(self, record: Record, expand: tuple[str, ...]) -> CustomerAnswer:
+        """Return a customer in the newest shape."""
+        return customer_answer(
             record,
             self._catalogs.current,
             env=self._settings.env_on_wire,
             expand=frozenset(expand),
             zero_member_rows=self._settings.zero_member_rows,
         )
-        return Answer(encode(answer))
+
+    def _customer(self, record: Record, expand: tuple[str, ...]) -> Answer:
+        return Answer(encode(self.answer(record, expand)))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from creditgate.api.calls import Answer, Call, Verb, caller_key
+from creditgate.api.calls import NO_HEADERS, Answer, Call, Verb, caller_key
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import (
@@ -19,7 +19,7 @@ from creditgate.api.wire.answers import (
 from creditgate.api.wire.customers import EventsAnswer, events_answer
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest
-from creditgate.core.decisions import Mode
+from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.history import History
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, Usage
@@ -47,6 +47,12 @@ class MeterRoutes:
 
     async def check(self, call: Call) -> Answer:
         request = read(CheckRequest, call.body)
+        decision, headers = await self.checked(request, call)
+        answer = check_answer(decision, customer_id=request.customer_id, takes=request.send_event)
+        return Answer(encode(answer), headers=headers)
+
+    async def checked(self, request: CheckRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
+        """Return the decision and the headers of its answer."""
         usage = Usage(
             verb="check",
             customer_id=request.customer_id,
@@ -64,16 +70,28 @@ class MeterRoutes:
             required_nanos=usage.value_nanos,
             properties=usage.properties,
         )
-        return Answer(encode(check_answer(decision, customer_id=usage.customer_id, takes=False)))
+        return decision, NO_HEADERS
 
-    async def _check_and_take(self, usage: Usage, key: CallerKey | None) -> Answer:
+    async def _check_and_take(
+        self, usage: Usage, key: CallerKey | None
+    ) -> tuple[Decision, Mapping[str, str]]:
         """A check with `send_event` is a track that takes all or nothing, answered as a check."""
         decision = await self._keys.once(key, self._meter.track(msgspec.structs.replace(usage, key=key)))
-        answer = check_answer(decision, customer_id=usage.customer_id, takes=True)
-        return Answer(encode(answer), headers=self._keys.headers(key, decision.is_replay))
+        return decision, self._keys.headers(key, decision.is_replay)
 
     async def track(self, call: Call) -> Answer:
         request = read(TrackRequest, call.body)
+        decision, headers = await self.tracked(request, call)
+        answer = track_answer(
+            decision,
+            customer_id=request.customer_id,
+            value_nanos=request.value_nanos(),
+            event_name=request.event_name,
+        )
+        return Answer(encode(answer), headers=headers)
+
+    async def tracked(self, request: TrackRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
+        """Return the decision and the headers of its answer; raises InvalidRequest if it was refused."""
         occurred_at = request.occurred_at()
         self._check_past(occurred_at)
         usage = Usage(
@@ -92,13 +110,7 @@ class MeterRoutes:
             raise InvalidRequest(
                 refusal_of(decision, value_nanos=usage.value_nanos), code="insufficient_balance"
             )
-        answer = track_answer(
-            decision,
-            customer_id=usage.customer_id,
-            value_nanos=usage.value_nanos,
-            event_name=usage.event_name,
-        )
-        return Answer(encode(answer), headers=self._keys.headers(key, decision.is_replay))
+        return decision, self._keys.headers(key, decision.is_replay)
 
     async def list_events(self, call: Call) -> Answer:
         request = read(ListEventsRequest, call.body)

@@ -176,6 +176,7 @@ def undecided_check(*, customer_id: str, required_nanos: int) -> CheckAnswer:
 
 
 def balance_answer(balance: Balance, feature: FeatureAnswer | UnsetType = UNSET) -> BalanceAnswer:
+    most = max_purchase_nanos(balance)
     return BalanceAnswer(
         feature_id=balance.feature_id,
         feature=feature,
@@ -184,7 +185,7 @@ def balance_answer(balance: Balance, feature: FeatureAnswer | UnsetType = UNSET)
         usage=number(balance.usage_nanos),
         unlimited=balance.unlimited,
         overage_allowed=balance.overage_allowed,
-        max_purchase=_max_purchase(balance),
+        max_purchase=None if most is None else number(most),
         next_reset_at=balance.next_reset_at,
         breakdown=tuple(row_answer(row, raw_nanos) for row, raw_nanos in balance.rows),
         rollovers=tuple(rollover_answer(row, raw_nanos) for row, raw_nanos in balance.rollovers) or UNSET,
@@ -212,9 +213,32 @@ def deduction_answer(row: Row, taken_nanos: int) -> DeductionAnswer:
         balance_id=row.public_id,
         feature_id=row.feature_id,
         plan_id=row.plan_id,
-        reset=_reset_answer(row),
+        reset=reset_answer(row),
         value=number(taken_nanos),
     )
+
+
+def reset_answer(row: Row) -> ResetAnswer | None:
+    """Return how often a row starts again; None for what is never used up."""
+    if row.reset is None:
+        return None
+    return ResetAnswer(
+        interval=row.reset.interval, interval_count=interval_count(row.reset), resets_at=row.resets_at
+    )
+
+
+def rollover_answer(row: Row, raw_nanos: int) -> RolloverAnswer:
+    """Return what is left of what one reset rolled over."""
+    return RolloverAnswer(
+        granted=number(row.included_nanos), balance=number(raw_nanos), expires_at=row.expires_at
+    )
+
+
+def max_purchase_nanos(balance: Balance) -> int | None:
+    """Return the sum over the rows; None as soon as one row has no limit."""
+    limits = [row.price.max_purchase_nanos if row.price else None for row, _ in balance.rows]
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if known and len(known) == len(limits) else None
 
 
 def _answering_balance(decision: Decision) -> BalanceAnswer | None:
@@ -247,23 +271,9 @@ def row_answer(row: Row, raw_nanos: int) -> RowAnswer:
         remaining=number(max(0, raw_nanos)),
         usage=number(row.granted_nanos - raw_nanos),
         unlimited=row.unlimited,
-        reset=_reset_answer(row),
+        reset=reset_answer(row),
         price=_row_price_answer(row.price) if row.price else None,
         expires_at=row.expires_at,
-    )
-
-
-def rollover_answer(row: Row, raw_nanos: int) -> RolloverAnswer:
-    return RolloverAnswer(
-        granted=number(row.included_nanos), balance=number(raw_nanos), expires_at=row.expires_at
-    )
-
-
-def _reset_answer(row: Row) -> ResetAnswer | None:
-    if row.reset is None:
-        return None
-    return ResetAnswer(
-        interval=row.reset.interval, interval_count=interval_count(row.reset), resets_at=row.resets_at
     )
 
 
@@ -274,10 +284,3 @@ def _row_price_answer(price: ItemPrice) -> RowPriceAnswer:
         billing_method=price.billing_method,
         max_purchase=number(price.max_purchase_nanos) if price.max_purchase_nanos is not None else None,
     )
-
-
-def _max_purchase(balance: Balance) -> Raw | None:
-    """The sum over the rows; none as soon as one row has none."""
-    limits = [row.price.max_purchase_nanos if row.price else None for row, _ in balance.rows]
-    known = [limit for limit in limits if limit is not None]
-    return number(sum(known)) if known and len(known) == len(limits) else None

@@ -1,15 +1,17 @@
 """Attaching plans on the wire."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.fields import ABSENT, NotYet, Request
-from creditgate.api.wire.numbers import kept
+from creditgate.api.wire.numbers import WHOLE_MAX, instant, kept, whole
 from creditgate.api.wire.requests import CustomerRequest
+from creditgate.core.customers import AttachOptions
 from creditgate.errors import InvalidInputs
 
 SUCCESS_URL_CHARACTERS_MAX = 2048
@@ -27,6 +29,20 @@ class FeatureQuantity(Request, frozen=True):
     adjustable: NotYet | None = None
 
 
+class NoTrial(NotYet):
+    """A trial is the plan's own; null does without it."""
+
+
+class CarryOver(Request, frozen=True):
+    """What goes over from the plan that is replaced: of all features, or of those that are named."""
+
+    enabled: bool
+    feature_ids: tuple[str, ...] = ()
+
+    def features(self) -> tuple[str, ...] | None:
+        return self.feature_ids if self.enabled else None
+
+
 class AttachRequest(CustomerRequest, frozen=True):
     """`billing.attach`: put a customer on a plan, or say where to pay for it."""
 
@@ -35,8 +51,8 @@ class AttachRequest(CustomerRequest, frozen=True):
     success_url: str | None = None
     redirect_mode: OnlyIfRequired | None = None
     entity_id: NotYet | None = None
-    version: NotYet | None = None
-    free_trial: NotYet | None = None
+    version: float | None = None
+    free_trial: NoTrial | UnsetType | None = UNSET
     customize: NotYet | None = None
     invoice_mode: NotYet | None = None
     proration_behavior: NotYet | None = None
@@ -45,17 +61,17 @@ class AttachRequest(CustomerRequest, frozen=True):
     remove_discounts: NotYet | None = None
     new_billing_subscription: NotYet | None = None
     billing_cycle_anchor: NotYet | None = None
-    plan_schedule: NotYet | None = None
-    starts_at: NotYet | None = None
-    ends_at: NotYet | None = None
+    plan_schedule: Literal["immediate", "end_of_cycle"] | None = None
+    starts_at: float | None = None
+    ends_at: float | None = None
     checkout_session_params: NotYet | None = None
     long_lived_checkout: NotYet | None = None
     custom_line_items: NotYet | None = None
     add_lines: NotYet | None = None
     remove_lines: NotYet | None = None
     processor_subscription_id: NotYet | None = None
-    carry_over_balances: NotYet | None = None
-    carry_over_usages: NotYet | None = None
+    carry_over_balances: CarryOver | None = None
+    carry_over_usages: CarryOver | None = None
     license_quantities: NotYet | None = None
     metadata: NotYet | None = None
     no_billing_changes: NotYet | None = None
@@ -73,12 +89,22 @@ class AttachRequest(CustomerRequest, frozen=True):
         if self.success_url is not None:
             check_success_url(self.success_url)
 
+    def wanted_version(self) -> int | None:
+        return None if self.version is None else whole(self.version, field="version", least=1, most=WHOLE_MAX)
+
+    def attach_options(self) -> AttachOptions:
+        return AttachOptions(
+            schedule=self.plan_schedule,
+            starts_at=instant(self.starts_at, field="starts_at"),
+            ends_at=instant(self.ends_at, field="ends_at"),
+            carry_usages=self.carry_over_usages.features() if self.carry_over_usages else None,
+            carry_balances=self.carry_over_balances.features() if self.carry_over_balances else None,
+            no_trial=self.free_trial is None,
+        )
+
     def quantities_nanos(self) -> dict[str, int]:
         """Units by feature id."""
-        named = [quantity.feature_id for quantity in self.feature_quantities]
-        if len(set(named)) != len(named):
-            raise InvalidInputs("feature_quantities: a feature is listed twice")
-        return dict(_quantities(self.feature_quantities))
+        return quantities_nanos(self.feature_quantities, field="feature_quantities")
 
 
 class AttachAnswer(msgspec.Struct, frozen=True):
@@ -86,6 +112,14 @@ class AttachAnswer(msgspec.Struct, frozen=True):
 
     customer_id: str
     payment_url: str | None
+
+
+def quantities_nanos(quantities: Sequence[FeatureQuantity], *, field: str) -> dict[str, int]:
+    """Return units by feature id; InvalidInputs if a feature is listed twice in the field."""
+    named = [quantity.feature_id for quantity in quantities]
+    if len(set(named)) != len(named):
+        raise InvalidInputs(f"{field}: a feature is listed twice")
+    return dict(_quantities(quantities, field))
 
 
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -104,7 +138,7 @@ def check_success_url(url: str) -> None:
         raise InvalidInputs(f"success_url: must have at most {SUCCESS_URL_CHARACTERS_MAX} characters")
 
 
-def _quantities(quantities: Iterable[FeatureQuantity]) -> Iterable[tuple[str, int]]:
+def _quantities(quantities: Sequence[FeatureQuantity], field: str) -> Iterable[tuple[str, int]]:
     for number, quantity in enumerate(quantities):
         if bytes(quantity.quantity):
-            yield quantity.feature_id, kept(quantity.quantity, field=f"feature_quantities[{number}].quantity")
+            yield quantity.feature_id, kept(quantity.quantity, field=f"{field}[{number}].quantity")

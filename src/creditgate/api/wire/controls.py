@@ -10,7 +10,9 @@ from creditgate.api.wire.fields import NotYet, Request
 from creditgate.api.wire.numbers import kept, number
 from creditgate.core.catalog import Interval
 from creditgate.core.controls import (
+    CONTROLS_MAX,
     CUSTOMER,
+    FILTER_KEYS_MAX,
     NO_CONTROLS,
     AlertType,
     BillingControls,
@@ -22,9 +24,6 @@ from creditgate.core.controls import (
 )
 from creditgate.core.customers import Record
 from creditgate.errors import InvalidInputs
-
-CONTROLS_MAX = 32  # of one kind; each usage limit is one more number that a track reads
-FILTER_KEYS_MAX = 4
 
 
 class OnlyAbsolute(NotYet):
@@ -117,6 +116,10 @@ class ControlsRequest(Request, frozen=True):
 
     def controls(self, before: BillingControls = NO_CONTROLS) -> BillingControls:
         """Return what was there before with what is said; InvalidInputs where it makes no sense."""
+        return msgspec.structs.replace(before, **self.said())
+
+    def said(self) -> dict[str, Any]:
+        """Return what is said, by the fields of `BillingControls`."""
         said: dict[str, Any] = {}
         if self.spend_limits is not None:
             said["spend_limits"] = tuple(
@@ -138,7 +141,7 @@ class ControlsRequest(Request, frozen=True):
         for name, each in said.items():
             if len(each) > CONTROLS_MAX:
                 raise InvalidInputs(f"billing_controls.{name}: must have at most {CONTROLS_MAX} entries")
-        return msgspec.structs.replace(before, **said)
+        return said
 
 
 class SpendLimitAnswer(msgspec.Struct, frozen=True, kw_only=True):

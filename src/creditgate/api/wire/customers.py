@@ -20,11 +20,11 @@ from creditgate.api.wire.features import FeatureAnswer, feature_answer
 from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import Eligibility
 from creditgate.api.wire.requests import BALANCE_FEATURES, FLAG_FEATURES
+from creditgate.core.attach import switch_to
 from creditgate.core.catalog import Catalog, Plan
-from creditgate.core.customers import Customer, Purchase, Record, Subscription
-from creditgate.core.decisions import balance_of
+from creditgate.core.customers import Customer, Purchase, Record, Scheduled, Subscription
+from creditgate.core.decisions import balances_of
 from creditgate.core.periods import boundary, period_at
-from creditgate.core.plans import check_attachable
 from creditgate.engine.history import Event, EventPage
 from creditgate.errors import Conflict, InvalidRequest
 
@@ -122,7 +122,10 @@ def customer_answer(
         metadata=customer.metadata,
         send_email_receipts=customer.send_email_receipts,
         billing_controls=controls_answer(record),
-        subscriptions=tuple(_subscription_answer(held, record.now) for held in customer.subscriptions),
+        subscriptions=(
+            *(_subscription_answer(held, record.now) for held in customer.subscriptions),
+            *(_scheduled_answer(coming) for coming in customer.scheduled),
+        ),
         purchases=tuple(_purchase_answer(purchase) for purchase in customer.purchases),
         licenses=(),
         balances=_balances(record, catalog, expand=expand, zero_member_rows=zero_member_rows),
@@ -132,15 +135,17 @@ def customer_answer(
     )
 
 
-def eligibility(customer: Customer, catalog: Catalog, plan: Plan) -> Eligibility:
-    """Return what attaching the plan would do for the customer."""
+def eligibility(customer: Customer, catalog: Catalog, plan: Plan, now: int) -> Eligibility:
+    """Return what attaching the plan would do for the customer now."""
     if plan.is_one_off:
         return Eligibility(attach_action="purchase")
     try:
-        replaced = check_attachable(customer, catalog, plan)
+        replaced, starts_at = switch_to(customer, catalog, plan, now)
     except Conflict:
         return Eligibility(attach_action="none", status="active")
     except InvalidRequest:
+        return Eligibility(attach_action="none")
+    if starts_at > now:
         return Eligibility(attach_action="downgrade")
     return Eligibility(attach_action="upgrade" if replaced else "activate")
 
@@ -151,7 +156,10 @@ def events_answer(page: EventPage) -> EventsAnswer:
 
 def _subscription_answer(held: Subscription, now: int) -> SubscriptionAnswer:
     start, end = None, None
-    if held.recurrence is not None:
+    is_trial = held.trial_ends_at is not None and held.trial_ends_at > now
+    if is_trial:
+        start, end = held.started_at, held.trial_ends_at
+    elif held.recurrence is not None:
         period = period_at(held.anchor, held.recurrence, now)
         start = boundary(held.anchor, held.recurrence, period)
         end = boundary(held.anchor, held.recurrence, period + 1)
@@ -160,10 +168,28 @@ def _subscription_answer(held: Subscription, now: int) -> SubscriptionAnswer:
         plan_id=held.plan_id,
         auto_enable=held.auto_enable,
         add_on=held.add_on,
+        status="trialing" if is_trial else "active",
+        canceled_at=held.canceled_at,
+        expires_at=held.expires_at,
+        trial_ends_at=held.trial_ends_at,
         started_at=held.started_at,
         current_period_start=start,
         current_period_end=end,
         quantity=held.quantity,
+    )
+
+
+def _scheduled_answer(coming: Scheduled) -> SubscriptionAnswer:
+    return SubscriptionAnswer(
+        id=coming.id,
+        plan_id=coming.plan_id,
+        auto_enable=False,
+        add_on=coming.add_on,
+        status="scheduled",
+        started_at=coming.starts_at,
+        current_period_start=None,
+        current_period_end=None,
+        quantity=1,
     )
 
 
@@ -177,11 +203,12 @@ def _balances(
     record: Record, catalog: Catalog, *, expand: AbstractSet[str], zero_member_rows: bool
 ) -> dict[str, BalanceAnswer]:
     is_expanded = BALANCE_FEATURES in expand
-    answers = {}
-    for feature_id in dict.fromkeys(row.feature_id for row in record.terms.rows):
-        balance = balance_of(feature_id, record.terms, record.balances)
-        assert balance is not None
-        answers[feature_id] = balance_answer(balance, _feature(feature_id, catalog) if is_expanded else UNSET)
+    answers = {
+        balance.feature_id: balance_answer(
+            balance, _feature(balance.feature_id, catalog) if is_expanded else UNSET
+        )
+        for balance in balances_of(record.terms, record.balances)
+    }
     if is_expanded and zero_member_rows:
         answers |= _zero_rows(answers, catalog)
     return answers

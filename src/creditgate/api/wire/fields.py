@@ -11,11 +11,11 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 from msgspec import Raw
 
+from creditgate.core.own import compact_object
 from creditgate.core.shapes import explain
 from creditgate.errors import CreditgateError, InvalidInputs, InvalidRequest
 
 ABSENT = Raw()
-DEPTH_MAX = 32
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,24 +69,10 @@ def only_id(current: str, wanted: str | None, *, field: str) -> None:
 def own_object(token: Raw, *, field: str, bytes_max: int) -> str:
     """Return an object that is the caller's own affair as compact JSON text; `{}` where none was sent.
 
-    Raises InvalidInputs if it is not an object, or too large, or so deep that somebody could not read it again.
+    Raises InvalidInputs as `core.own` does.
     """
     text = bytes(token)
-    if text in (b"", b"null"):
-        return "{}"
-    try:
-        depth = _depth(msgspec.json.decode(text, type=dict[str, Any]))
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidInputs(f"{field}: must be an object of JSON values") from None
-    compact = msgspec.json.format(text, indent=-1)
-    if len(compact) > bytes_max or depth > DEPTH_MAX:
-        raise InvalidInputs(f"{field}: must have at most {bytes_max} bytes and {DEPTH_MAX} levels")
-    return compact.decode("utf-8")
-
-
-def _depth(value: object) -> int:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max((_depth(part) for part in parts), default=0)
+    return compact_object(text, field=field, bytes_max=bytes_max) if text not in (b"", b"null") else "{}"
 
 
 @cache

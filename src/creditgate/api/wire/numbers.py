@@ -3,10 +3,9 @@
 from msgspec import Raw
 
 from creditgate.core.amounts import format_amount, parse_amount, parse_kept
-from creditgate.core.catalog import INTERVAL_COUNT_MAX, Interval, Recurrence, Rollover
+from creditgate.core.catalog import INTERVAL_COUNT_MAX, ROLLOVER_MONTHS_MAX, Interval, Recurrence, Rollover
 from creditgate.errors import InvalidInputs
 
-ROLLOVER_MONTHS_MAX = 120
 INSTANT_MAX = 7_258_118_400_000  # the year 2200, in Unix ms
 WHOLE_MAX = 2**53 - 1  # beyond, a float cannot tell a number from its neighbours
 

@@ -14,6 +14,7 @@ from creditgate.core.catalog import (
     BillingInterval,
     BillingMethod,
     Catalog,
+    FreeTrial,
     Interval,
     ItemPrice,
     Plan,
@@ -121,6 +122,21 @@ class ItemRequest(Request, frozen=True):
         )
 
 
+class FreeTrialRequest(Request, frozen=True):
+    """How long the plan is free at first."""
+
+    duration_length: float
+    duration_type: Literal["day", "month", "year"] = "month"
+    card_required: bool = False
+    on_end: Literal["bill", "revert"] = "bill"
+
+    def trial(self) -> FreeTrial:
+        length = recurrence(
+            Interval(self.duration_type), self.duration_length, field="free_trial.duration_length"
+        )
+        return FreeTrial(length, self.card_required, reverts=self.on_end == "revert")
+
+
 class PlanRequest(Request, frozen=True):
     """What both creating and updating a plan may say. There is no Stripe: `create_in_stripe` asks for nothing."""
 
@@ -133,7 +149,7 @@ class PlanRequest(Request, frozen=True):
     items: tuple[ItemRequest, ...] | None = None
     metadata: Raw = ABSENT
     config: NotYet | None = None
-    free_trial: NotYet | None = None
+    free_trial: FreeTrialRequest | UnsetType | None = UNSET
     licenses: NotYet | None = None
     billing_controls: ControlsRequest | None = None
 
@@ -152,6 +168,8 @@ class PlanRequest(Request, frozen=True):
         if bytes(self.metadata) not in (b"", b"null"):
             said["metadata"] = metadata(self.metadata)
         said = {field: value for field, value in said.items() if value is not None}
+        if self.free_trial is not UNSET:
+            said["free_trial"] = self.free_trial.trial() if self.free_trial else None
         if self.price is not UNSET:
             said["price"] = self.price.plan_price() if self.price else None
         return said
@@ -197,6 +215,8 @@ class UpdatePlanRequest(PlanRequest, frozen=True):
         said: dict[str, Any] = {} if self.archived is None else {"archived": self.archived}
         if self.name is not None:
             said["name"] = named(self.name)
+        if self.billing_controls is not None:
+            said["controls"] = self.billing_controls.said()
         return self.fields() | said
 
 
@@ -286,6 +306,15 @@ class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
     status: str | UnsetType = UNSET
 
 
+class FreeTrialAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a plan is free at first."""
+
+    duration_length: int
+    duration_type: str
+    card_required: bool
+    on_end: str
+
+
 class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A plan."""
 
@@ -305,6 +334,7 @@ class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
     billing_controls: ControlsAnswer
     metadata: dict[str, Any]
     base_variant_id: str | None
+    free_trial: FreeTrialAnswer | UnsetType = UNSET
     customer_eligibility: Eligibility | UnsetType = UNSET
 
 
@@ -334,7 +364,17 @@ def plan_answer(
         billing_controls=controls_of(plan.controls or BillingControls(), "plan"),
         metadata=plan.metadata,
         base_variant_id=None,
+        free_trial=_free_trial_answer(plan.free_trial) if plan.free_trial else UNSET,
         customer_eligibility=eligibility,
+    )
+
+
+def _free_trial_answer(trial: FreeTrial) -> FreeTrialAnswer:
+    return FreeTrialAnswer(
+        duration_length=trial.length.count,
+        duration_type=trial.length.interval,
+        card_required=trial.card_required,
+        on_end="revert" if trial.reverts else "bill",
     )
 
 

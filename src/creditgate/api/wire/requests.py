@@ -26,11 +26,11 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence, Rollover
 from creditgate.core.decisions import Mode
 from creditgate.core.ids import check_caller_id
+from creditgate.core.own import METADATA_BYTES_MAX
 from creditgate.errors import InvalidInputs, InvalidRequest
 
 LIMIT_MAX = 1000  # rows of one page
 PROPERTIES_BYTES_MAX = 4096  # they travel through the journal with every event
-METADATA_BYTES_MAX = 16 * 1024  # it travels with every change of the customer
 
 BALANCE_FEATURES = "balances.feature"
 FLAG_FEATURES = "flags.feature"
