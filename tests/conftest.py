@@ -53,6 +53,16 @@ def sidecar() -> Iterator[SidecarProcess]:
 
 
 @pytest.fixture(scope="module")
+def demo() -> Iterator[SidecarProcess]:
+    """A running sidecar with the tutorial's catalog: what `make run` starts; one for each module of tests."""
+    process = SidecarProcess(arguments=["--demo"])
+    try:
+        yield process.start()
+    finally:
+        process.close()
+
+
+@pytest.fixture(scope="module")
 def sidecar_url(sidecar: SidecarProcess) -> str:
     """Where it answers."""
     return sidecar.url

@@ -322,7 +322,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
         return {"redis": await _redis_state(stores.redis), "sql": await _sql_state(stores.ledger)}
 
     async def numbers(accept: str) -> tuple[bytes, str]:
-        parts, waiting = await ready(), await _waiting(stores, cases.clock)
+        parts, waiting = await asyncio.gather(ready(), _waiting(stores, cases.clock))
         readings = Readings(parts, cases.catalogs.current.version, waiting)
         return exposed(cases.metrics, readings, accept)
 

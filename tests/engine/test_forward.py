@@ -2,12 +2,16 @@
 
 import asyncio
 
+import pytest
+
 from creditgate import server
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.meter import Usage
+from creditgate.engine.writer import CLOCK_SKEW_MAX_MS
+from creditgate.errors import Undecided
 
 MONTH_MS = 31 * 86_400_000
 
@@ -67,6 +71,24 @@ async def test_the_sweep_closes_what_expired(cases: server.UseCases) -> None:
     record = await cases.customers.get("ann")
     assert list(record.balances.values()) == [5 * NANOS]
     assert record.sequence == before.sequence + 1
+
+
+async def test_clocks_that_disagree_step_nobody(cases: server.UseCases) -> None:
+    """A clock that jumped gives nobody a month: what is overdue waits, undecided, and everybody else goes on."""
+    now = cases.clock.now_ms()
+    for customer_id, next_reset_at in (("ann", now + 200), ("bob", now + MONTH_MS)):
+        await cases.customers.get_or_create(customer_id, Profile())
+        hourly = Recurrence(Interval.HOUR)
+        await cases.customers.grant(
+            Grant(customer_id, "basic_messages", NANOS, reset=hourly, next_reset_at=next_reset_at)
+        )
+    await asyncio.sleep(0.25)  # until the boundary has passed on Redis's clock
+    cases.clock.skew_ms = CLOCK_SKEW_MAX_MS + 1
+    with pytest.raises(Undecided, match="clocks"):
+        await _track(cases, "ann", 1)
+    await _track(cases, "bob", 1)
+    cases.clock.skew_ms = 0
+    await _track(cases, "ann", 1)
 
 
 async def _buy(cases: server.UseCases, customer_id: str, plan_id: str, quantities: dict[str, int]) -> None:

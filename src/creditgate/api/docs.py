@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from creditgate.api.openapi import Schema
+from creditgate.api.glossary import Schema
 
 # Redoc makes an empty style element and fills it through the DOM, so what is allowed inline is what is empty.
 _EMPTY = base64.b64encode(hashlib.sha256(b"").digest()).decode()

@@ -1,7 +1,7 @@
 """The numbers in Prometheus's words: every name, its help and its labels. docs/operations.md has the same table."""
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -33,8 +33,15 @@ def exposed(metrics: Metrics, readings: Readings, accept: str) -> tuple[bytes, s
     """Return the page and its content type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
     registry = CollectorRegistry()
     registry.register(_Numbers(metrics, readings))
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = _encoder(accept)
     return encode(registry), content_type
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # it cannot compare a version that is none, such as `version=foo`
+        return choose_encoder("")
 
 
 class _Numbers(Collector):

@@ -44,7 +44,7 @@ class CarryOver(Request, frozen=True):
 
 
 class AttachRequest(CustomerRequest, frozen=True):
-    """`billing.attach`."""
+    """`billing.attach`: put a customer on a plan, or say where to pay for it."""
 
     plan_id: str
     feature_quantities: tuple[FeatureQuantity, ...] = ()

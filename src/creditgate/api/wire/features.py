@@ -73,7 +73,7 @@ class FeatureRequest(Request, frozen=True):
 
 
 class CreateFeatureRequest(FeatureRequest, frozen=True, kw_only=True):
-    """`features.create`."""
+    """`features.create`: something to meter, an on/off feature, or a credit system."""
 
     name: str
     type: FeatureType
@@ -93,7 +93,7 @@ class CreateFeatureRequest(FeatureRequest, frozen=True, kw_only=True):
 
 
 class UpdateFeatureRequest(FeatureRequest, frozen=True):
-    """`features.update`. What is not said stays as it is."""
+    """`features.update`: what is not said stays as it is."""
 
     name: str | None = None
     type: FeatureType | None = None
@@ -110,13 +110,13 @@ class UpdateFeatureRequest(FeatureRequest, frozen=True):
 
 
 class NamedFeatureRequest(Request, frozen=True):
-    """`features.get` and `features.delete`."""
+    """`features.get`, and `features.delete` of one that nothing uses."""
 
     feature_id: str
 
 
 class ListFeaturesRequest(Request, frozen=True):
-    """`features.list`, which takes nothing."""
+    """`features.list`: all of them; takes nothing."""
 
 
 class CreditCostAnswer(msgspec.Struct, frozen=True):

@@ -176,7 +176,7 @@ class PlanRequest(Request, frozen=True):
 
 
 class CreatePlanRequest(PlanRequest, frozen=True, kw_only=True):
-    """`plans.create`."""
+    """`plans.create`: what a customer on it gets, and what it costs."""
 
     name: str
 
@@ -193,7 +193,7 @@ class ForceVersion(NotYet):
 
 
 class UpdatePlanRequest(PlanRequest, frozen=True):
-    """`plans.update`. What is not said stays as it is."""
+    """`plans.update`: what is not said stays as it is. Other items or another price make a new version."""
 
     name: str | None = None
     archived: bool | None = None
@@ -231,13 +231,16 @@ class GetPlanRequest(Request, frozen=True):
 
 
 class DeletePlanRequest(Request, frozen=True):
-    """`plans.delete`. A plan goes with all its versions, so `all_versions` may be said and changes nothing."""
+    """`plans.delete` of one that nobody has.
+
+    A plan goes with all its versions, so `all_versions` may be said and changes nothing.
+    """
 
     plan_id: str
 
 
 class ListPlansRequest(Request, frozen=True):
-    """`plans.list`. With a customer, each plan says what attaching it would do."""
+    """`plans.list`: all of them. With a customer, each says what attaching it would do."""
 
     customer_id: str | None = None
     include_archived: bool = False

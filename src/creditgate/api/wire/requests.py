@@ -46,7 +46,7 @@ class CustomerRequest(Request, frozen=True):
 
 
 class CheckRequest(CustomerRequest, frozen=True):
-    """`balances.check`."""
+    """`balances.check`: whether the customer can afford so many units now."""
 
     feature_id: str = ""
     required_balance: Raw = ABSENT
@@ -76,7 +76,7 @@ class CheckRequest(CustomerRequest, frozen=True):
 
 
 class TrackRequest(CustomerRequest, frozen=True):
-    """`balances.track`. `async` may be said and changes nothing: the answer always carries the balance."""
+    """`balances.track`: take what was used. `async` may be said and changes nothing: the answer has the balance."""
 
     feature_id: str | None = None
     event_name: str | None = None
@@ -123,11 +123,14 @@ class ExpandingRequest(CustomerRequest, frozen=True):
 
 
 class GetCustomerRequest(ExpandingRequest, frozen=True):
-    """`customers.get`."""
+    """`customers.get`: a customer with balances and plans, as of now."""
 
 
 class GetOrCreateRequest(ExpandingRequest, frozen=True):
-    """`customers.get_or_create`. There is no Stripe behind it, so `create_in_stripe` asks for nothing."""
+    """`customers.get_or_create`: the customer, made with the plans that enable themselves if it was not there.
+
+    There is no Stripe behind it, so `create_in_stripe` asks for nothing.
+    """
 
     name: str | None = None
     email: str | None = None
@@ -155,7 +158,7 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
 
 
 class AdvanceTestClockRequest(CustomerRequest, frozen=True):
-    """`customers.advance_test_clock`."""
+    """`customers.advance_test_clock`: let time pass for one customer, in a test environment."""
 
     frozen_time: float
 
@@ -188,7 +191,7 @@ class GrantRolloverRequest(Request, frozen=True):
 
 
 class GrantRequest(CustomerRequest, frozen=True):
-    """`balances.create`."""
+    """`balances.create`: give a customer a balance that no plan gives."""
 
     feature_id: str
     included_grant: Raw = ABSENT
@@ -231,7 +234,7 @@ class CustomRange(Request, frozen=True):
 
 
 class ListEventsRequest(Request, frozen=True):
-    """`events.list`."""
+    """`events.list`: what was used, the newest first."""
 
     start_cursor: str = ""
     limit: float = 50

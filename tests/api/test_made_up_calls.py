@@ -1,0 +1,95 @@
+"""Calls that Schemathesis makes up from the OpenAPI document: those it allows, and those it does not.
+
+It walks the edges of every schema and then draws at random, always from the same seed. Half of the ids are of the
+tutorial's catalog, so that calls get past "not found". Every answer must have a status, a type and a shape that the
+document names; none may be a 5xx; what breaks the schema must be refused, and whoever has no key.
+
+It runs as a program: its pytest plug-in gives all operations one name under pytest 9.2, so that xdist runs only one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creditgate.api.examples import EXAMPLES
+from tests.sidecar_process import SidecarProcess
+
+EXAMPLES_EACH = 20  # drawn for each operation, on top of the edges
+EXAMPLES_EACH_SLOW = 300
+CASES_MIN = 1_500  # the edges alone are more
+CHECKOUT = Path(__file__).parents[2]
+
+CONFIGURATION = """
+seed = 2026
+hooks = "tests.api.schemathesis_hooks"
+auth.openapi.secret_key.bearer = "{key}"
+generation = {{ deterministic = true, database = "none" }}
+analysis.constants.enabled = false # else it draws words from these very tests
+checks.positive_data_acceptance.enabled = false # see the hooks
+
+[dictionaries]
+customers.values = ["user_123"]
+features.values = ["basic_messages", "usd_credits"]
+plans.values = ["pro", "top_up"]
+
+[parameters]
+"header.x-api-version" = "2.4.0"
+"body.customer_id" = {{ dictionary = "customers", probability = 0.5 }}
+"body.feature_id" = {{ dictionary = "features", probability = 0.5 }}
+"body.plan_id" = {{ dictionary = "plans", probability = 0.5 }}
+"""
+
+Say = Callable[[str, object], None]
+
+
+@pytest.mark.timeout(240)
+def test_whatever_is_called(demo: SidecarProcess, tmp_path: Path, record_property: Say) -> None:
+    """An SDK takes a 5xx on check for "allowed", so nothing that can be written down as a call may be one."""
+    _call_whatever(demo, tmp_path, record_property, EXAMPLES_EACH)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_whatever_is_called_at_length(demo: SidecarProcess, tmp_path: Path, record_property: Say) -> None:
+    """The same, fifteen times as long."""
+    _call_whatever(demo, tmp_path, record_property, EXAMPLES_EACH_SLOW)
+
+
+def _call_whatever(sidecar: SidecarProcess, folder: Path, said: Say, examples: int) -> None:
+    for verb, body in EXAMPLES.items():
+        if not verb.endswith((".delete", ".advance_test_clock")):
+            sidecar.call(verb, body)
+    report = _run(sidecar, folder, "--max-examples", str(examples))
+    cases = report["test_cases"]
+    said("said", f"{cases['generated']} cases, {cases['with_failures']} of them failed")
+    assert cases["generated"] >= CASES_MIN
+    assert report["operations"]["tested"] == report["operations"]["total"]
+    for operation, phases in report["valid_rates"].items():
+        assert sum(phase["accepted"] for phase in phases.values()), f"{operation} never did anything"
+    proof = sidecar.verify()
+    assert proof.returncode == 0, proof.stdout
+
+
+def _run(sidecar: SidecarProcess, folder: Path, *options: str) -> dict[str, Any]:
+    """Run Schemathesis, which must find nothing; returns its report."""
+    configuration, report = folder / "schemathesis.toml", folder / "report.json"
+    configuration.write_text(CONFIGURATION.format(key=sidecar.key))
+    program = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(configuration)]
+    where = [f"{sidecar.url}/openapi.json", "--report", "json", "--report-json-path", str(report)]
+    ended = subprocess.run(
+        [*program, "run", *where, "--no-color", *options],
+        capture_output=True,
+        check=False,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
+    found: dict[str, Any] = json.loads(report.read_text())
+    return found
