@@ -4,11 +4,9 @@ Each function opens what it needs, does one thing and closes it again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from pathlib import Path
-
-from redis.exceptions import RedisError
 
 from creditgate.balances.connection import plain_client
 from creditgate.balances.keys import Keys
@@ -22,9 +20,9 @@ from creditgate.engine.drain import drained, flushing
 from creditgate.engine.instance import check_server
 from creditgate.engine.move import Counter, Side
 from creditgate.engine.verify import Proof
-from creditgate.errors import StartupError, Unavailable
+from creditgate.errors import StartupError
 from creditgate.ledger.store import Ledger
-from creditgate.server import Stores, UseCases, embedded_redis, open_stores, open_use_cases
+from creditgate.server import Stores, UseCases, open_data, open_use_cases
 from creditgate.settings import Settings
 
 KEY_FILE = "secret_key"
@@ -84,15 +82,11 @@ async def move(settings: Settings, to: Settings, counter: Counter) -> Proof:
 @asynccontextmanager
 async def _open(settings: Settings, *, join: bool) -> AsyncIterator[tuple[Stores, UseCases]]:
     """Yield data that is there, with Redis brought up to SQL; `join`: a sidecar may run on it."""
-    if settings.redis is None and not (settings.data_dir / "lock").exists():
-        raise StartupError(
-            f"There is no data of creditgate in {settings.data_dir}; `creditgate init` makes it."
-        )
-    async with AsyncExitStack() as opened:
-        opened.enter_context(_in_one_sentence())
-        redis_url = await opened.enter_async_context(embedded_redis(settings, join=join))
-        stores = await opened.enter_async_context(open_stores(settings, redis_url, make=None))
-        yield stores, await opened.enter_async_context(open_use_cases(settings, redis_url, stores))
+    async with (
+        open_data(settings, join=join) as (redis_url, stores),
+        open_use_cases(settings, redis_url, stores) as cases,
+    ):
+        yield stores, cases
 
 
 @asynccontextmanager
@@ -107,11 +101,3 @@ async def _open_target(to: Settings, partitions: int) -> AsyncIterator[Side]:
             raise StartupError(error.message.replace("--", "--to-", 1)) from error
         await asyncio.to_thread(ledger.migrate)
         yield Side(redis, Keys(partitions, to.prefix), ledger)
-
-
-@contextmanager
-def _in_one_sentence() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise Unavailable(f"Redis does not answer: {error}") from error

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -43,4 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def database_url(self) -> str:
-        return self.database or f"sqlite:///{self.data_dir.absolute() / 'ledger.db'}"
+        return self.database or sqlite_url(self.data_dir / "ledger.db")
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file, whatever is in its path."""
+    return f"sqlite:///{quote(str(path.absolute()))}"
