@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import re
 import shlex
 import sys
 from collections import Counter
@@ -19,7 +18,7 @@ from cyclopts.config import Env, Toml
 from creditgate import __version__
 from creditgate.core.amounts import format_amount
 from creditgate.errors import CreditgateError
-from creditgate.settings import Environment, Idempotency, Payments, Settings
+from creditgate.settings import Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -263,11 +262,8 @@ def demo_text(base_url: str, key_file: Path) -> str:
 def _serve_line(settings: Settings) -> str:
     """Return the command that serves these servers; passwords are for their owner to put in."""
 
-    def shown(url: str | None) -> str:
-        return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:PASSWORD@", url or "")
-
-    words = ["--data-dir", str(settings.data_dir), "--redis", shown(settings.redis)]
-    words += ["--database", shown(settings.database)]
+    words = ["--data-dir", str(settings.data_dir), "--redis", without_password(settings.redis or "")]
+    words += ["--database", without_password(settings.database or "")]
     words += ["--prefix", settings.prefix] if settings.prefix != _DEFAULTS.prefix else []
     return shlex.join(["creditgate", "serve", *words])
 

@@ -105,6 +105,10 @@ class Ledger:
         """
         self._database.copy_to(path)
 
+    def identity(self) -> str:
+        """Return what tells this database from every other one, whatever URL leads to it."""
+        return self._database.identity()
+
     def positions(self) -> dict[str, Position]:
         """Return the position of every partition that was adopted, by partition."""
         with self._database.reading() as connection:
