@@ -69,8 +69,12 @@ class Reconciler:
         return self._guard.run_id is not None
 
     async def watch(self) -> None:
-        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile; for a tick."""
-        if self.is_done and await self._stream.epoch(SYSTEM_PARTITION) is None:
+        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile; for a tick.
+
+        Every partition counts: another process may have begun to put them back, one after the other.
+        """
+        partitions = (SYSTEM_PARTITION, *self._keys.partitions)
+        if self.is_done and len(await self._stream.epochs(partitions)) < len(partitions):
             self._guard.run_id = None
             await self.run()
 
@@ -99,14 +103,13 @@ class Reconciler:
                 f"Redis and the SQL database hold two different histories of partition {partition}."
             )
         last = await self._stream.last_id(partition)
-        if last >= position.stream_id:
-            return
-        restored = await self._restore(partition, last)
-        await self._stream.begin(partition, position.epoch)
-        await self._stream.advance(partition, position.stream_id)
-        log.warning(
-            "redis_was_behind_sql", partition=partition, was_at=str(last), customers_restored=restored
-        )
+        if last < position.stream_id:
+            restored = await self._restore(partition, last)
+            await self._stream.advance(partition, position.stream_id)
+            log.warning(
+                "redis_was_behind_sql", partition=partition, was_at=str(last), customers_restored=restored
+            )
+        await self._stream.begin(partition, position.epoch)  # last: a journal with a name is whole
 
     async def _restore(self, partition: str, last: StreamId) -> int:
         if partition == SYSTEM_PARTITION:
