@@ -239,6 +239,20 @@ def move(
     print(_serve_line(to))
 
 
+@app.command
+def doctor(
+    *,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Look at the machine, Redis and SQL, and say what to change. Ends with 1 if anything is bad."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    if not _run(_doctor(settings)):
+        sys.exit(1)
+
+
 def demo_text(base_url: str, key_file: Path) -> str:
     """Return three curl lines that work as they stand: make a customer, check, track."""
 
@@ -335,6 +349,16 @@ async def _verify(settings: Settings) -> bool:
     for difference in proof.differences:
         print(f"- {difference}")
     return proof.holds
+
+
+async def _doctor(settings: Settings) -> bool:
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    is_well = True
+    async for level, about, text in operations.doctor(settings):
+        print(f"{level:<5} {about:<12} {text}", flush=True)
+        is_well = is_well and level != "bad"
+    return is_well
 
 
 async def _statement(settings: Settings, customer_id: str, since: int | None) -> list[str]:

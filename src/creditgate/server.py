@@ -131,13 +131,18 @@ async def open_stores(
         yield Stores(redis, ledger, instance, Keys(instance.partitions, settings.prefix))
 
 
+def has_data(settings: Settings) -> bool:
+    """Say whether there can be data; False for a directory that was never served and holds nothing restored."""
+    return settings.redis is not None or any((settings.data_dir / name).exists() for name in DATA_FILES)
+
+
 @asynccontextmanager
 async def open_data(settings: Settings, *, join: bool = True) -> AsyncIterator[tuple[str, Stores]]:
     """Yield the URL of Redis and the stores of data that is there; `join`: beside a sidecar that runs, else alone.
 
     Raises StartupError if there is none, Unavailable if Redis does not answer any more.
     """
-    if settings.redis is None and not any((settings.data_dir / name).exists() for name in DATA_FILES):
+    if not has_data(settings):
         raise StartupError(f"There is no data of creditgate in {settings.data_dir}.")
     try:
         async with (
