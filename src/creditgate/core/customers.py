@@ -20,7 +20,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     What rolled over from a row is a row of its own, `rolled_from` that one; `included_nanos` is then what rolled over.
     `adjustment_nanos` is what the grant was raised by in this period. `period_offset` keeps the number of the period
     that scripts see from ever coming again, where the row was given another anchor.
-    `imported`: another system decides about it, see `arrivals.py`.
+    `imported`: another system decides about it, see `take_over.py`.
     """
 
     id: str
