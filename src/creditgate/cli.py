@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import re
 import shlex
 import sys
 from collections import Counter
@@ -19,7 +18,7 @@ from cyclopts.config import Env, Toml
 from creditgate import __version__
 from creditgate.core.amounts import format_amount
 from creditgate.errors import CreditgateError
-from creditgate.settings import Environment, Idempotency, Payments, Settings
+from creditgate.settings import Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -33,6 +32,9 @@ app = cyclopts.App(
     help="A metering sidecar: checks and takes credits in one atomic Redis call, and keeps every change in SQL.",
     version=__version__,
 )
+
+import_app = cyclopts.App(name="import", help="Take over customers from another system.")
+app.command(import_app)
 
 DataDir = Annotated[Path, Parameter(help="Where the embedded servers keep their data, and where the key is.")]
 RedisUrl = Annotated[
@@ -240,6 +242,50 @@ def move(
     print(_serve_line(to))
 
 
+@import_app.command(name="autumn")
+def import_autumn(
+    *,
+    url: Annotated[str, Parameter(help="Where it is, such as https://api.useautumn.com.")],
+    key: Annotated[
+        str, Parameter(help="Its secret key; better in the environment.", env_var="AUTUMN_SECRET_KEY")
+    ],
+    skip_unknown: Annotated[bool, Parameter(help="End with 0 though something could not be taken.")] = False,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Take over the customers of an Autumn with what they hold there. The source decides: run it as often as needed."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    with _counter("customers read") as count:
+        report = _run(operations.import_autumn(settings, url, key, count))
+    print(
+        f"{report.customers} customers: {report.created} created, {report.corrected} corrected,"
+        f" {report.unchanged} as they were"
+    )
+    for text, customers, first in report.lacks.values():
+        named = f" ({', '.join(first)}{', …' if customers > len(first) else ''})" if first else ""
+        print(f"- not taken: {text}; {customers} customers{named}")
+    if report.lacks and not skip_unknown:
+        sys.exit(1)
+
+
+@app.command
+def doctor(
+    *,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Look at the machine, Redis and SQL, and say what to change. Ends with 1 if anything is bad."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    if not _run(_doctor(settings)):
+        sys.exit(1)
+
+
 def demo_text(base_url: str, key_file: Path) -> str:
     """Return three curl lines that work as they stand: make a customer, check, track."""
 
@@ -263,11 +309,8 @@ def demo_text(base_url: str, key_file: Path) -> str:
 def _serve_line(settings: Settings) -> str:
     """Return the command that serves these servers; passwords are for their owner to put in."""
 
-    def shown(url: str | None) -> str:
-        return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:PASSWORD@", url or "")
-
-    words = ["--data-dir", str(settings.data_dir), "--redis", shown(settings.redis)]
-    words += ["--database", shown(settings.database)]
+    words = ["--data-dir", str(settings.data_dir), "--redis", without_password(settings.redis or "")]
+    words += ["--database", without_password(settings.database or "")]
     words += ["--prefix", settings.prefix] if settings.prefix != _DEFAULTS.prefix else []
     return shlex.join(["creditgate", "serve", *words])
 
@@ -323,7 +366,8 @@ def _counter(what: str) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task(what, total=None)
         yield lambda number: shown.update(task, completed=number)
 
@@ -338,6 +382,16 @@ async def _verify(settings: Settings) -> bool:
     for difference in proof.differences:
         print(f"- {difference}")
     return proof.holds
+
+
+async def _doctor(settings: Settings) -> bool:
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    is_well = True
+    async for level, about, text in operations.doctor(settings):
+        print(f"{level:<5} {about:<12} {text}", flush=True)
+        is_well = is_well and level != "bad"
+    return is_well
 
 
 async def _statement(settings: Settings, customer_id: str, since: int | None) -> list[str]:

@@ -4,28 +4,34 @@ Each function opens what it needs, does one thing and closes it again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from pathlib import Path
+from urllib.parse import unquote
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.connection import plain_client
 from creditgate.balances.keys import Keys
+from creditgate.balances.store import Unknown
 from creditgate.balances.stream import JournalStream
 from creditgate.core.catalog_changes import FileChanges, changes_by
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
 from creditgate.engine import backup as backups
 from creditgate.engine import move as moves
 from creditgate.engine.backup import Manifest
+from creditgate.engine.doctor import examine_journal, examine_redis
 from creditgate.engine.drain import drained, flushing
-from creditgate.engine.instance import check_server
+from creditgate.engine.imports import Report
+from creditgate.engine.instance import check_server, read_instance
+from creditgate.engine.machine import Finding, Level, examine_machine
 from creditgate.engine.move import Counter, Side
 from creditgate.engine.verify import Proof
-from creditgate.errors import StartupError, Unavailable
+from creditgate.errors import CreditgateError, StartupError
 from creditgate.ledger.store import Ledger
-from creditgate.server import Stores, UseCases, embedded_redis, open_stores, open_use_cases
-from creditgate.settings import Settings
+from creditgate.server import Stores, UseCases, embedded_redis, has_data, open_data, open_use_cases
+from creditgate.settings import Settings, without_password
 
 KEY_FILE = "secret_key"
 
@@ -81,18 +87,82 @@ async def move(settings: Settings, to: Settings, counter: Counter) -> Proof:
         return await moves.move(source, target, stores.instance, counter)
 
 
+async def import_autumn(settings: Settings, url: str, key: str, progress: Callable[[int], None]) -> Report:
+    """Take over the customers of an Autumn, beside a running sidecar or with nothing running; see `take_over.py`.
+
+    Raises StartupError if the source cannot be read, Unavailable if it, or Redis, does not answer any more.
+    """
+    try:
+        from creditgate.sources.autumn import read_customers  # here, since its libraries are an extra
+    except ModuleNotFoundError as error:
+        text = f'{error.name} is not installed; run: pip install "creditgate[import]"'
+        raise StartupError(text) from error
+    async with _open(settings, join=True) as (_, cases), flushing(cases.flusher):
+        return await cases.importer.take(read_customers(url, key), progress)
+
+
+async def doctor(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield what is found of the machine, of Redis and of SQL, beside a running sidecar or with nothing running.
+
+    Changes no data. Where something cannot be opened, that is a finding, and the rest is examined all the same.
+    """
+    if not has_data(settings):
+        yield Finding(
+            Level.BAD, "data", f"there is none in {settings.data_dir}; name its directory with --data-dir"
+        )
+        return
+    directory = settings.data_dir if settings.data_dir.exists() else Path.cwd()
+    for finding in await asyncio.to_thread(lambda: list(examine_machine(directory))):
+        yield finding
+    async with AsyncExitStack() as opened:
+        try:
+            redis_url = await opened.enter_async_context(embedded_redis(settings, join=True))
+            redis = await opened.enter_async_context(aclosing(plain_client(redis_url)))
+        except StartupError as error:
+            yield Finding(Level.BAD, "redis", error.message)
+            return
+        async for finding in examine_redis(redis, without_password(redis_url)):
+            yield finding
+        async for finding in _examine_data(settings, redis):
+            yield finding
+
+
+async def _examine_data(settings: Settings, redis: "Redis") -> AsyncIterator[Finding]:
+    place = without_password(settings.database_url)
+    if _is_missing(settings.database_url):
+        yield Finding(Level.BAD, "sql", f"{place} is not there; name the database with --database")
+        return
+    try:
+        with closing(Ledger(settings.database_url)) as ledger:
+            await asyncio.to_thread(ledger.positions)
+            yield Finding(Level.OK, "sql", place)
+            instance = await read_instance(redis, settings.prefix)
+            if instance is None:
+                text = f"Redis holds nothing under prefix {settings.prefix}; the next start fills it from SQL"
+                yield Finding(Level.WARN, "sql lag", text)
+                return
+            async for finding in examine_journal(redis, Keys(instance.partitions, settings.prefix), ledger):
+                yield finding
+    except (Unknown, RedisError, OSError):
+        return  # Redis does not answer, which was said
+    except CreditgateError as error:
+        yield Finding(Level.BAD, "sql", error.message)
+
+
+def _is_missing(database_url: str) -> bool:
+    """Say whether it names a SQLite file that is not there; to open it would make it."""
+    scheme, _, path = database_url.partition(":///")
+    return scheme == "sqlite" and not Path(unquote(path)).exists()
+
+
 @asynccontextmanager
 async def _open(settings: Settings, *, join: bool) -> AsyncIterator[tuple[Stores, UseCases]]:
     """Yield data that is there, with Redis brought up to SQL; `join`: a sidecar may run on it."""
-    if settings.redis is None and not (settings.data_dir / "lock").exists():
-        raise StartupError(
-            f"There is no data of creditgate in {settings.data_dir}; `creditgate init` makes it."
-        )
-    async with AsyncExitStack() as opened:
-        opened.enter_context(_in_one_sentence())
-        redis_url = await opened.enter_async_context(embedded_redis(settings, join=join))
-        stores = await opened.enter_async_context(open_stores(settings, redis_url, make=None))
-        yield stores, await opened.enter_async_context(open_use_cases(settings, redis_url, stores))
+    async with (
+        open_data(settings, join=join) as (redis_url, stores),
+        open_use_cases(settings, redis_url, stores) as cases,
+    ):
+        yield stores, cases
 
 
 @asynccontextmanager
@@ -107,11 +177,3 @@ async def _open_target(to: Settings, partitions: int) -> AsyncIterator[Side]:
             raise StartupError(error.message.replace("--", "--to-", 1)) from error
         await asyncio.to_thread(ledger.migrate)
         yield Side(redis, Keys(partitions, to.prefix), ledger)
-
-
-@contextmanager
-def _in_one_sentence() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise Unavailable(f"Redis does not answer: {error}") from error

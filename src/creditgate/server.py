@@ -36,6 +36,7 @@ from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds
+from creditgate.engine.imports import Importer
 from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_instance, read_instance
 from creditgate.engine.lease import Lease
 from creditgate.engine.meter import Meter
@@ -45,7 +46,7 @@ from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Verifier
 from creditgate.engine.workers import Workers
 from creditgate.engine.writer import CustomerWriter
-from creditgate.errors import CreditgateError, StartupError
+from creditgate.errors import CreditgateError, StartupError, Unavailable
 from creditgate.ledger.store import Ledger
 from creditgate.settings import Environment, Settings
 from creditgate.telemetry import logger
@@ -57,6 +58,7 @@ RECONCILE_TICK_S = 1.0  # how long a FLUSHALL under our feet goes unnoticed
 GRACEFUL_SHUTDOWN_S = 10  # for requests in flight; each has a deadline far below
 KEEP_ALIVE_S = 30
 READY_TIMEOUT_S = 0.5
+DATA_FILES = ("lock", "ledger.db")  # one of them is in every data directory: of a sidecar, or restored
 
 log = logger(__name__)
 
@@ -85,6 +87,7 @@ class UseCases(NamedTuple):
     clock: RedisClock
     reconciler: Reconciler
     metrics: Metrics
+    importer: Importer
 
 
 @asynccontextmanager
@@ -97,8 +100,8 @@ async def embedded_redis(settings: Settings, *, join: bool = False) -> AsyncIter
         yield settings.redis
         return
     valkey = EmbeddedValkey(settings.data_dir)
-    if join and await _answers(f"unix://{valkey.socket_path}"):
-        yield f"unix://{valkey.socket_path}"
+    if join and await _answers(valkey.url):
+        yield valkey.url
         return
     url = await valkey.start()
     watching = asyncio.create_task(valkey.watch())
@@ -128,6 +131,29 @@ async def open_stores(
                 raise StartupError("There is no data of creditgate here; `creditgate init` makes it.")
             instance = await make_instance(redis, settings.prefix, *make)
         yield Stores(redis, ledger, instance, Keys(instance.partitions, settings.prefix))
+
+
+def has_data(settings: Settings) -> bool:
+    """Say whether there can be data; False for a directory that was never served and holds nothing restored."""
+    return settings.redis is not None or any((settings.data_dir / name).exists() for name in DATA_FILES)
+
+
+@asynccontextmanager
+async def open_data(settings: Settings, *, join: bool = True) -> AsyncIterator[tuple[str, Stores]]:
+    """Yield the URL of Redis and the stores of data that is there; `join`: beside a sidecar that runs, else alone.
+
+    Raises StartupError if there is none, Unavailable if Redis does not answer any more.
+    """
+    if not has_data(settings):
+        raise StartupError(f"There is no data of creditgate in {settings.data_dir}.")
+    try:
+        async with (
+            embedded_redis(settings, join=join) as redis_url,
+            open_stores(settings, redis_url, make=None) as stores,
+        ):
+            yield redis_url, stores
+    except (RedisError, OSError) as error:
+        raise Unavailable(f"Redis does not answer: {error}") from error
 
 
 @asynccontextmanager
@@ -173,6 +199,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             clock=clock,
             reconciler=reconciler,
             metrics=metrics,
+            importer=Importer(writer, catalogs, clock),
         )
     finally:
         await redis.aclose()
@@ -259,10 +286,7 @@ async def init(settings: Settings, environment: Environment, partitions: int) ->
 @asynccontextmanager
 async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """Yield a verifier of the data, beside a running sidecar or with nothing running."""
-    async with (
-        embedded_redis(settings, join=True) as redis_url,
-        open_stores(settings, redis_url, make=None) as stores,
-    ):
+    async with open_data(settings) as (_, stores):
         store = BalanceStore(stores.redis, stores.keys, RedisClock())
         stream = JournalStream(stores.redis, stores.keys)
         yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
@@ -275,10 +299,7 @@ async def rebuild(
 
     With `partitions`, the data is first moved into so many; then nothing else may work on it.
     """
-    async with (
-        embedded_redis(settings, join=partitions is None) as redis_url,
-        open_stores(settings, redis_url, make=None) as stores,
-    ):
+    async with open_data(settings, join=partitions is None) as (_, stores):
         keys = stores.keys
         if partitions is not None:
             store = BalanceStore(stores.redis, keys, RedisClock())
@@ -291,10 +312,7 @@ async def rebuild(
 @asynccontextmanager
 async def open_statements(settings: Settings) -> AsyncIterator[Statements]:
     """Yield the statements of the data, beside a running sidecar or with nothing running."""
-    async with (
-        embedded_redis(settings, join=True) as redis_url,
-        open_stores(settings, redis_url, make=None) as stores,
-    ):
+    async with open_data(settings) as (_, stores):
         yield Statements(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
 
 

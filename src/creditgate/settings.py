@@ -1,9 +1,13 @@
 """The settings of a process, as values. Where they come from (flags, environment, file) is the business of `cli.py`."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
+
+_PASSWORDS = re.compile(r"((?:^|&)[^=&]*pass[^=&]*=)[^&]*", re.IGNORECASE)  # in the query part of a URL
 
 
 class Environment(StrEnum):
@@ -43,4 +47,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def database_url(self) -> str:
-        return self.database or f"sqlite:///{self.data_dir.absolute() / 'ledger.db'}"
+        return self.database or sqlite_url(self.data_dir / "ledger.db")
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file, whatever is in its path."""
+    return f"sqlite:///{quote(str(path.absolute()))}"
+
+
+def without_password(url: str) -> str:
+    """Return the URL as it may be shown: the word PASSWORD stands where its password did."""
+    scheme, _, rest = url.partition("://")
+    place, mark, query = rest.partition("?")
+    login, at, host = place.rpartition("@")
+    user, colon, password = login.partition(":")
+    shown_login = f"{user}{colon}PASSWORD" if password else login
+    shown_query = _PASSWORDS.sub(r"\1PASSWORD", query)
+    return f"{scheme}://{shown_login}{at}{host}{mark}{shown_query}"

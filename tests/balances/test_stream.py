@@ -1,5 +1,7 @@
 """The journal streams on a real Valkey: read by position, looked up, trimmed exactly, and never going back."""
 
+import asyncio
+
 import pytest
 from redis.asyncio import Redis
 
@@ -133,3 +135,11 @@ async def test_clock_follows_redis(redis: "Redis") -> None:
     clock.correct(5_000_000)
     assert 5_000_000 <= clock.now_ms() < 5_060_000
     assert clock.skew_ms < 0
+
+
+async def test_two_who_advance_at_once_both_succeed(stream: JournalStream) -> None:
+    """Two sidecars that find Redis empty at the same time both start; neither is told that the other was first."""
+    goals = [StreamId(1_795_340_847_034, number % 3) for number in range(24)]
+    await asyncio.gather(*(stream.advance("p00", goal) for goal in goals))
+    assert await stream.last_id("p00") == max(goals)
+    assert await stream.length("p00") == 0

@@ -30,7 +30,9 @@ CONFIGURATION = {
 class ValkeyProcess:
     """A server in a directory of its own, which is short so that the socket's path fits into `sun_path`."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Path | None = None) -> None:
+        """`server` is the program; without it, the one that the sidecar embeds."""
+        self._server = server or find_server()
         self.directory = Path(tempfile.mkdtemp(prefix="cgv"))
         self.socket = str(self.directory / "s")
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,7 +51,7 @@ class ValkeyProcess:
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         # It ends with this process, even if that is killed: no test run leaves a server behind.
         bound = [sys.executable, "-I", "-S", "-c", PARENT_BOUND_EXEC, str(os.getpid())]
-        command = [str(find_server()), *options]
+        command = [str(self._server), *options]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*bound, *command] if sys.platform == "linux" else command, stdout=log, stderr=log

@@ -434,12 +434,16 @@ class LedgerConformance:
                 make_entry(7),
             ],
         )
-        assert list(ledger.keys_since(FIRST, T0 + 2)) == [
+        since = [
             KeyUse("ada", "uid-1", "k2", "f2", StreamId(T0 + 5, 0), 1),
             KeyUse(None, None, "k1", "f1", StreamId(T0 + 6, 0), 0),
         ]
-        assert len(list(ledger.keys_since(FIRST, T0 + 1))) == 3
-        assert list(ledger.keys_since(SECOND, 0)) == []
+        assert ledger.keys_since(FIRST, T0 + 2, limit=9) == since
+        assert ledger.keys_since(FIRST, T0 + 2, limit=1) == since[:1]
+        assert ledger.keys_since(FIRST, T0 + 2, after=since[0], limit=1) == since[1:]
+        assert ledger.keys_since(FIRST, T0 + 2, after=since[1], limit=1) == []
+        assert len(ledger.keys_since(FIRST, T0 + 1, limit=9)) == 3
+        assert ledger.keys_since(SECOND, 0, limit=9) == []
 
     # Events
 
@@ -566,8 +570,9 @@ class LedgerConformance:
                 make_entry(4, use("bal_1", -1, -9, call=track()), customer="bob", sequence=8),
             ],
         )
-        state = ledger.customer_state(FIRST, "ada")
-        assert state is not None
+        state, bob = ledger.customer_states(FIRST, ["ada", "nobody", "bob"])
+        assert (bob.customer_id, bob.sequence, bob.documents) == ("bob", 8, ())
+        assert bob.rows == (RowState("bal_1", Kind.USE, -9, 8),)
         assert (state.uid, state.sequence, state.stream_id, state.pinned_at) == (
             "uid-1",
             3,
@@ -579,8 +584,8 @@ class LedgerConformance:
             RowState("bal_1", Kind.USE, -3, 3),
             RowState("closed", Kind.EXPIRE, 0, 2),
         )
-        assert ledger.customer_state(FIRST, "nobody") is None
-        assert ledger.customer_state(SECOND, "ada") is None
+        assert ledger.customer_states(FIRST, ["nobody"]) == []
+        assert ledger.customer_states(SECOND, ["ada"]) == []
 
     def test_a_customer_made_again_starts_empty(self, ledger: Ledger) -> None:
         """Whoever takes the id of a deleted customer gets none of the old balances and documents."""
@@ -596,8 +601,7 @@ class LedgerConformance:
                 make_entry(4, use("new", -1, 4, call=track()), uid="uid-2", sequence=2),
             ],
         )
-        state = ledger.customer_state(FIRST, "ada")
-        assert state is not None
+        (state,) = ledger.customer_states(FIRST, ["ada"])
         assert (state.uid, [row.row_id for row in state.rows]) == ("uid-2", ["new"])
         assert [document.text for document in state.documents] == ["new"]
         assert list(state.documents) == ledger.documents(FIRST, "ada")

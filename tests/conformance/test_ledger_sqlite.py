@@ -166,7 +166,7 @@ class TestLedgerOnSQLite(LedgerConformance):
                 "PRIMARY KEY (partition=? AND stream_ms>? AND stream_ms<?)",
                 lambda: ledger.find_op(FIRST, "op", since_ms=1, until_ms=2),
             ),
-            ("PRIMARY KEY (partition=? AND stream_ms>?", lambda: list(ledger.keys_since(FIRST, T0))),
+            ("PRIMARY KEY (partition=? AND (", lambda: ledger.keys_since(FIRST, T0, limit=9)),
             ("PRIMARY KEY (partition=? AND (", lambda: list(ledger.customers_after(FIRST, StreamId(T0, 0)))),
             (
                 f"{by_customer} (partition=? AND customer_id=? AND event_at",
@@ -182,7 +182,10 @@ class TestLedgerOnSQLite(LedgerConformance):
                 lambda: ledger.events(EventFilter(), before=cursor, limit=9),
             ),
             (f"{by_customer} (partition=? AND customer_id=?)", lambda: list(ledger.proof(FIRST, ["ada"]))),
-            (f"{by_customer} (partition=? AND customer_id=?)", lambda: ledger.customer_state(FIRST, "ada")),
+            (
+                f"{by_customer} (partition=? AND customer_id=?)",
+                lambda: ledger.customer_states(FIRST, ["ada", "bob"]),
+            ),
             (f"{by_customer} (partition=? AND customer_id>?)", lambda: ledger.customers(FIRST, limit=9)),
             (
                 "journal_documents (partition=? AND customer_id=? AND document_type",

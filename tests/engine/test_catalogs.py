@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from creditgate import server
+from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import CreditCost, Feature, FeatureType
 from creditgate.engine.keys import CallerKey
@@ -52,3 +53,23 @@ async def test_a_repeated_key_makes_one_feature(cases: server.UseCases) -> None:
     assert await cases.catalogs.create_feature(feature, key)
     with pytest.raises(Conflict):
         await cases.catalogs.create_feature(feature)
+
+
+async def test_a_sidecar_stops_though_a_cancellation_is_lost(
+    cases: server.UseCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM ends the sidecar even if redis-py swallows the cancellation, as it may before Python 3.12."""
+    waiting, lost = asyncio.Event(), asyncio.Event()
+
+    async def lose_a_cancellation(*_: object, **__: object) -> None:
+        waiting.set()
+        try:
+            await asyncio.sleep(0 if lost.is_set() else 60)
+        except asyncio.CancelledError:
+            lost.set()
+
+    monkeypatch.setattr(JournalStream, "wait", lose_a_cancellation)
+    async with asyncio.timeout(10) as deadline, cases.catalogs.following():
+        await waiting.wait()
+    assert lost.is_set()
+    assert not deadline.expired()

@@ -1,5 +1,7 @@
 """Redis comes back older than SQL, and is brought up to it before anybody is answered."""
 
+import asyncio
+
 import pytest
 from redis.asyncio import Redis
 
@@ -84,6 +86,42 @@ async def test_flushall_under_a_running_sidecar_is_noticed(
     assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS - NANOS // 100
     await _track(cases, "ann", None)
     assert await cases.flusher.flush_once() == 1
+
+
+async def test_a_rebuild_half_way_under_a_running_sidecar_is_noticed(
+    cases: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+) -> None:
+    """Redis was emptied and another process has put back a part of it: the sidecar puts back the rest at once."""
+    names = [f"customer {number}" for number in range(20)]
+    for name in names:
+        await cases.customers.get_or_create(name, Profile())
+    await cases.flusher.flush_once()
+    first = stores.keys.partitions[0]
+    kept = {key: await redis.dump(key) or b"" for key in await redis.keys(f"cg:{{{first}}}:*")}
+    system = {key: await redis.dump(key) or b"" for key in await redis.keys("cg:{sys}:*")}
+    await redis.flushall()
+    for key, value in (kept | system).items():
+        await redis.restore(key, 0, value)
+    await cases.reconciler.watch()
+    for name in names:
+        await cases.customers.get(name)
+
+
+async def test_two_sidecars_that_find_redis_empty_both_start(
+    cases: server.UseCases, settings: Settings, redis: "Redis"
+) -> None:
+    """After Redis lost everything, all sidecars put it back at the same time, and none stumbles over another."""
+    for number in range(20):
+        await cases.customers.get_or_create(f"customer {number}", Profile())
+    await cases.flusher.flush_once()
+    await redis.flushall()
+    sidecars = [_again(settings) for _ in range(4)]
+    for _, other in await asyncio.gather(*(sidecar.__aenter__() for sidecar in sidecars)):
+        await other.customers.get("customer 7")
+    for sidecar in sidecars:
+        await sidecar.__aexit__(None, None, None)
+    async with server.open_verifier(settings) as verifier:
+        assert (await verifier.verify()).holds
 
 
 async def test_two_histories_are_refused(

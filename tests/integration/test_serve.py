@@ -106,6 +106,15 @@ def test_a_redis_that_is_not_there_is_one_sentence(directory: Path) -> None:
     assert _is_one_sentence(ended.stderr, "--redis"), ended.stderr
 
 
+@pytest.mark.parametrize("url", ["here", "redis://:hidden@host:99999", "redis://:hidden@host?colour=red"])
+def test_a_url_that_is_none_is_one_sentence(directory: Path, url: str) -> None:
+    """A slip in the URL is said with the flag, and no password in it goes to a log."""
+    ended = run("serve", "--port", "0", "--data-dir", str(directory), "--redis", url)
+    assert ended.returncode == 1
+    assert _is_one_sentence(ended.stderr, "--redis: not a URL"), ended.stderr
+    assert "hidden" not in ended.stderr
+
+
 def test_init_decides_once(valkey: ValkeyProcess, directory: Path) -> None:
     """The environment and the number of partitions are fixed when the data is made."""
     place = ["--data-dir", str(directory), "--redis", valkey.url, "--database", f"sqlite:///{directory}.db"]

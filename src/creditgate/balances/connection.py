@@ -13,6 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from creditgate.errors import StartupError
+
 CONNECT_TIMEOUT_S = 1.0
 SOCKET_TIMEOUT_S = 5.0  # the last resort; every call has a shorter deadline of its own
 CONNECTIONS_MAX = 64
@@ -38,12 +40,15 @@ class ServerGuard:
 
 
 def guarded_client(url: str, guard: ServerGuard) -> "Redis":
-    """Return the client for every call of the engine. It never sends a command twice by itself."""
+    """Return the client for every call of the engine. It never sends a command twice by itself.
+
+    Raises StartupError if the URL is not one of Redis.
+    """
     return _client(url, guard.on_connect)
 
 
 def plain_client(url: str) -> "Redis":
-    """Return a client without the guard, for start-up checks and for reconciling."""
+    """Return a client without the guard, for start-up checks and for reconciling; raises as `guarded_client` does."""
     return _client(url, None)
 
 
@@ -54,17 +59,24 @@ async def server_run_id(redis: "Redis") -> str:
 
 
 def _client(url: str, on_connect: Callable[..., Any] | None) -> "Redis":
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=CONNECTIONS_MAX,
-        timeout=CONNECTION_WAIT_S,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_timeout=False,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        redis_connect_func=on_connect,
-        client_name="creditgate",
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=CONNECTION_WAIT_S,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            redis_connect_func=on_connect,
+            client_name="creditgate",
+        )
+        # The connection is not opened, but refuses what a URL may not say.
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError):  # whose words repeat the URL, which may hold a password
+        raise StartupError(
+            "--redis: not a URL; say redis://HOST:PORT, rediss://HOST or unix://PATH"
+        ) from None
     return Redis.from_pool(pool)
 
 

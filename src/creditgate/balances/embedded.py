@@ -138,6 +138,11 @@ class EmbeddedValkey:
         self._answered = False
 
     @property
+    def url(self) -> str:
+        """Where the server answers while it runs, whoever started it."""
+        return f"unix://{quote(str(self.socket_path))}"
+
+    @property
     def running(self) -> bool:
         """True from a server's first PONG until that server ends."""
         return self._answered and self._alive
@@ -151,7 +156,7 @@ class EmbeddedValkey:
         except BaseException:
             await self.stop()
             raise
-        return f"unix://{quote(str(self.socket_path))}"
+        return self.url
 
     async def watch(self) -> None:
         """Bring the server back each time it ends by itself; returns after `stop`."""

@@ -64,6 +64,16 @@ class Reply(NamedTuple):
     pool: int = 0
 
 
+class KeptKey(NamedTuple):
+    """A caller's key as a bucket keeps it: whose, its digests, and where its first call stands in the journal."""
+
+    customer_id: str | None
+    uid: str
+    key: str
+    fingerprint: str
+    stream_id: StreamId
+
+
 class Written(NamedTuple):
     """What a script said that writes a document or a change: the new sequence number or version."""
 
@@ -277,16 +287,20 @@ class BalanceStore:
             together.hset(key, mapping={**dict(documents), "version": str(version)})
             await together.execute()
 
-    async def restore_key(
-        self, *, customer_id: str | None, uid: str, call: Call, stream_id: StreamId
-    ) -> None:
-        """Remember a caller's key again, for as long as it still holds."""
+    async def restore_keys(self, uses: Iterable[KeptKey]) -> None:
+        """Remember callers' keys of one partition again, the oldest first, for as long as they still hold."""
         now = self._clock.now_ms()
-        buckets = (
-            self._keys.key_buckets(customer_id, now) if customer_id else self._keys.system_key_buckets(now)
-        )
-        await self._redis.hset(buckets[0], call.key, f"{call.fingerprint} {stream_id} {uid}")
-        await self._redis.pexpire(buckets[0], KEY_BUCKET_TTL_MS)
+        async with self._redis.pipeline(transaction=False) as together:
+            for use in uses:
+                customer_id = use.customer_id
+                buckets = (
+                    self._keys.key_buckets(customer_id, now)
+                    if customer_id is not None
+                    else self._keys.system_key_buckets(now)
+                )
+                together.hset(buckets[0], use.key, f"{use.fingerprint} {use.stream_id} {use.uid}")
+                together.pexpire(buckets[0], KEY_BUCKET_TTL_MS)
+            await together.execute()
 
     async def lease(self, *, name: str, holder: str, ttl_ms: int) -> bool:
         """Take or renew a lease for so long, or give it back (0); False if somebody else has it."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from creditgate.balances.keys import Keys
 from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry
@@ -120,6 +121,14 @@ class JournalStream:
         raw = await self._redis.get(self._keys.epoch(partition))
         return _text(raw) if raw is not None else None
 
+    async def epochs(self, partitions: Sequence[str]) -> dict[str, str]:
+        """Return the names of the partitions' journals, in one round trip; one without a journal is left out."""
+        async with self._redis.pipeline(transaction=False) as together:
+            for partition in partitions:
+                together.get(self._keys.epoch(partition))
+            names = await together.execute()
+        return {p: _text(name) for p, name in zip(partitions, names, strict=True) if name is not None}
+
     async def begin(self, partition: str, epoch: str) -> str:
         """Name the partition's journal unless it has a name; returns the name that it has."""
         await self._redis.set(self._keys.epoch(partition), epoch, nx=True)
@@ -130,14 +139,18 @@ class JournalStream:
         await self._redis.set(self._keys.epoch(partition), epoch)
 
     async def advance(self, partition: str, stream_id: StreamId) -> None:
-        """Make the stream give ids after this one only; nothing happens if it does already."""
+        """Make the stream give ids after this one only; nothing happens if it does already, by whomever."""
         if await self.last_id(partition) >= stream_id:
             return
         key = self._keys.journal(partition)
-        async with self._redis.pipeline(transaction=True) as together:
-            together.xadd(key, {"seed": "1"}, id=str(stream_id))
-            together.xdel(key, str(stream_id))
-            await together.execute()
+        try:
+            async with self._redis.pipeline(transaction=True) as together:
+                together.xadd(key, {"seed": "1"}, id=str(stream_id))
+                together.xdel(key, str(stream_id))
+                await together.execute()
+        except ResponseError:  # the id is too small by now: another process was first
+            if await self.last_id(partition) < stream_id:
+                raise
 
 
 def _text(raw: bytes | str) -> str:

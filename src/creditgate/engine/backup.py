@@ -19,7 +19,7 @@ from creditgate import __version__
 from creditgate.engine.instance import Instance
 from creditgate.errors import StartupError
 from creditgate.ledger.store import Ledger
-from creditgate.settings import Environment
+from creditgate.settings import Environment, sqlite_url
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -45,7 +45,7 @@ def back_up(target: Path, ledger: Ledger, instance: Instance, key_file: Path) ->
         ledger.copy_to(directory / LEDGER)
         if key_file.exists():
             _copy(key_file, directory / SECRET_KEY)
-        with closing(Ledger(f"sqlite:///{directory / LEDGER}")) as copy:
+        with closing(Ledger(sqlite_url(directory / LEDGER))) as copy:
             positions = {name: str(position.stream_id) for name, position in copy.positions().items()}
         manifest = Manifest(
             creditgate=__version__,
@@ -72,9 +72,11 @@ def restore(source: Path, data_dir: Path) -> Manifest:
 
 def check_empty(directory: Path) -> None:
     """Raise StartupError unless the directory can become one that is made here."""
-    with _in_one_sentence():
+    with _in_one_sentence(directory):
         if directory.exists() and any(directory.iterdir()):
             raise StartupError(f"{directory} is not empty: name a directory that does not exist yet.")
+        if directory.is_mount():  # which cannot take the place of another directory
+            raise StartupError(f"{directory} is where a volume is mounted: name a directory inside it.")
 
 
 def _manifest_of(source: Path) -> Manifest:
@@ -98,7 +100,7 @@ def _made_at_once(target: Path) -> Iterator[Path]:
     """Yield a private directory that becomes `target` with all that is in it, and on the disk; or is gone."""
     check_empty(target)
     target = target.absolute()
-    with _in_one_sentence():
+    with _in_one_sentence(target):
         directory = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
         try:
             yield directory
@@ -135,8 +137,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _in_one_sentence() -> Iterator[None]:
+def _in_one_sentence(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StartupError(f"{error.filename}: {error.strerror}.") from error
+        raise StartupError(f"{error.filename or place}: {error.strerror}.") from error

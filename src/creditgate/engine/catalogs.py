@@ -147,17 +147,22 @@ class Catalogs:
     async def following(self) -> AsyncIterator[None]:
         """Keep up with every change, for as long as this worker answers calls."""
         await self._keep_up()
-        following = asyncio.create_task(self._follow())
+        stopping = asyncio.Event()
+        following = asyncio.create_task(self._follow(stopping))
         try:
             yield
         finally:
+            stopping.set()
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following
             await self._workers.leave()
 
-    async def _follow(self) -> None:
-        while True:
+    async def _follow(self, stopping: asyncio.Event) -> None:
+        """Follow until `stopping` is set. To be cancelled is not enough: before Python 3.12, `asyncio.wait_for`, in
+        which redis-py sends, loses a cancellation that comes as the sending ends.
+        """
+        while not stopping.is_set():
             try:
                 seen = await self._stream.last_id(SYSTEM_PARTITION)
                 await self._keep_up()

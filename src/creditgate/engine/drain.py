@@ -13,10 +13,12 @@ from redis.exceptions import RedisError
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.journal import SYSTEM_PARTITION, StreamId
-from creditgate.engine.flusher import Flusher
-from creditgate.errors import Unavailable
+from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
+from creditgate.engine.lease import Lease
+from creditgate.errors import StartupError, Unavailable
 from creditgate.ledger.store import Ledger
 
+QUIET_S = 2.5  # a sidecar that runs asks for the flush lease each second, and renews it sooner
 STALLED_S_MAX = 30.0  # how long SQL may stand still: a flush that failed is tried again each second
 POLL_S = 0.05
 
@@ -30,6 +32,20 @@ async def flushing(flusher: Flusher) -> AsyncIterator[None]:
     finally:
         flusher.stop()
         await working
+
+
+async def check_alone(*leases: Lease) -> None:
+    """Raise StartupError unless these flush leases stay free for as long as a sidecar would leave one.
+
+    A sidecar that was killed a moment ago still has its lease for a few seconds.
+    """
+    began = free_since = time.monotonic()
+    while time.monotonic() - free_since < QUIET_S:
+        if not all([await lease.is_free() for lease in leases]):
+            free_since = time.monotonic()
+            if free_since - began > FLUSH_LEASE_MS / 1000 + QUIET_S:
+                raise StartupError("A sidecar is working on this data; stop it first.")
+        await asyncio.sleep(POLL_S)
 
 
 async def drained(keys: Keys, stream: JournalStream, ledger: Ledger) -> None:

@@ -35,8 +35,7 @@ class Instance(msgspec.Struct, frozen=True):
 async def check_server(redis: "Redis") -> None:
     """Raise StartupError, in one sentence, if this server must not hold balances."""
     try:
-        server = await redis.info()
-        policy = (await redis.config_get("maxmemory-policy")).get("maxmemory-policy", "noeviction")
+        server = await redis.info()  # not CONFIG, which hosted servers refuse
     except (RedisError, OSError) as error:
         raise StartupError(f"--redis: the server does not answer: {error}") from error
     kind = "valkey" if "valkey_version" in server else "redis"
@@ -45,6 +44,7 @@ async def check_server(redis: "Redis") -> None:
         raise StartupError(f"--redis: {kind} {version} is too old; creditgate needs Redis 7 or Valkey 8.")
     if server.get("role") != "master":
         raise StartupError("--redis: the server is a replica, which cannot take credits; name its primary.")
+    policy = server.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StartupError(
             f"--redis: maxmemory-policy is {policy}, which would forget balances; set it to noeviction."

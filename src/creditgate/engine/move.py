@@ -5,7 +5,6 @@ no sidecar starts on the half of it: the journal in the target's Redis bears a n
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -17,7 +16,7 @@ from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.core.journal import SYSTEM_PARTITION
-from creditgate.engine.drain import drained, flushing, last_ids
+from creditgate.engine.drain import check_alone, drained, flushing, last_ids
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.instance import Instance, read_instance
 from creditgate.engine.lease import Lease
@@ -28,8 +27,6 @@ from creditgate.ledger.store import Batch, Ledger, Position
 
 ENTRIES_PAGE = 1_000  # of one partition in one transaction
 MOVING = "moving"  # the name of the target's system journal until everything has arrived
-QUIET_S = 2.5  # a sidecar that runs asks for the flush lease each second, and renews it sooner
-LEASE_POLL_S = 0.1
 
 Counter = Callable[[str], AbstractContextManager[Callable[[int], None]]]
 
@@ -44,6 +41,10 @@ class Side:
         self.store = BalanceStore(redis, keys, RedisClock())
         self.stream = JournalStream(redis, keys)
 
+    def flush_lease(self) -> Lease:
+        """Return a lease that keeps every sidecar from flushing while it is held."""
+        return Lease(self.store, "flush", ttl_ms=FLUSH_LEASE_MS)
+
     async def prove(self, counter: Counter) -> Proof:
         """Verify the books of this side."""
         with counter("customers checked") as count:
@@ -53,15 +54,16 @@ class Side:
 async def move(source: Side, target: Side, instance: Instance, counter: Counter) -> Proof:
     """Copy everything to the target, and return the proof of it; the source stays as it is.
 
-    Raises StartupError while a sidecar works on the source, if its books do not hold, or if the target holds anything
-    but the beginning of the same history. `counter` shows a number that grows.
+    Raises StartupError while a sidecar works on either side, if the books of the source do not hold, or if the target
+    holds anything but the beginning of the same history. `counter` shows a number that grows.
     """
-    lease = Lease(source.store, "flush", ttl_ms=FLUSH_LEASE_MS)
-    await _check_alone(lease)
+    lease = source.flush_lease()
+    await _check_apart(source, target)
+    await check_alone(lease, target.flush_lease())
     async with flushing(Flusher(source.keys, source.stream, source.ledger, lease)):
         await drained(source.keys, source.stream, source.ledger)
         positions = await asyncio.to_thread(source.ledger.positions)
-        await _check_target(source, target, instance, positions)
+        await _check_target(target, instance, positions)
         before = await source.prove(counter)
         if not before.holds:
             raise StartupError(
@@ -84,27 +86,20 @@ async def move(source: Side, target: Side, instance: Instance, counter: Counter)
     return after
 
 
-async def _check_alone(lease: Lease) -> None:
-    """Raise StartupError unless the flush lease stays free for as long as a sidecar would leave it.
-
-    One that was killed a moment ago still has it for a few seconds.
-    """
-    began = free_since = time.monotonic()
-    while time.monotonic() - free_since < QUIET_S:
-        if not await lease.is_free():
-            free_since = time.monotonic()
-            if free_since - began > FLUSH_LEASE_MS / 1000 + QUIET_S:
-                raise StartupError("A sidecar is working on this data; stop it first.")
-        await asyncio.sleep(LEASE_POLL_S)
-
-
-async def _check_target(
-    source: Side, target: Side, instance: Instance, positions: dict[str, Position]
-) -> None:
-    """Raise StartupError if the target is the source, or holds what is not the beginning of the same history."""
+async def _check_apart(source: Side, target: Side) -> None:
+    """Raise StartupError if the target is the source, wholly or in half."""
     same_server = await server_run_id(source.redis) == await server_run_id(target.redis)
     if same_server and source.keys.prefix == target.keys.prefix:
         raise StartupError("--to-redis is where this data is already; --to-prefix would set it apart.")
+    if await asyncio.to_thread(source.ledger.identity) == await asyncio.to_thread(target.ledger.identity):
+        raise StartupError(
+            "--to-database is where this data is already. To change Redis alone, start the sidecar with another"
+            " --redis: it is filled from SQL."
+        )
+
+
+async def _check_target(target: Side, instance: Instance, positions: dict[str, Position]) -> None:
+    """Raise StartupError if the target holds what is not the beginning of the same history."""
     found = await read_instance(target.redis, target.keys.prefix)
     epochs = {name: await target.stream.epoch(name) for name in positions}
     if found not in (None, instance) or any(

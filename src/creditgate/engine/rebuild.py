@@ -14,7 +14,8 @@ from creditgate.balances.keys import PARTITIONS_MAX, Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.core.journal import SYSTEM_PARTITION, Call, Entry, Item, Kind, StreamId
-from creditgate.engine.flusher import Flusher
+from creditgate.engine.drain import check_alone
+from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.ids import OpIds
 from creditgate.engine.instance import SETTINGS, Instance
 from creditgate.engine.lease import Lease
@@ -22,7 +23,6 @@ from creditgate.errors import StartupError
 from creditgate.ledger.store import Ledger
 
 KEYS_PAGE = 1_000
-FLUSH_LEASE_MS = 10_000
 
 
 async def repartition(
@@ -46,6 +46,7 @@ async def repartition(
 async def _flush(keys: Keys, store: BalanceStore, stream: JournalStream, ledger: Ledger) -> None:
     lease = Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS)
     flusher = Flusher(keys, stream, ledger, lease)
+    await check_alone(lease)
     try:
         while True:
             if not await lease.hold():

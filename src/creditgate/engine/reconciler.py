@@ -16,17 +16,18 @@ from redis.exceptions import RedisError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import ServerGuard, server_run_id
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import BalanceStore
+from creditgate.balances.store import BalanceStore, KeptKey
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Customer, Terms
-from creditgate.core.journal import SYSTEM_PARTITION, Call, StreamId
+from creditgate.core.journal import SYSTEM_PARTITION, StreamId
 from creditgate.errors import StartupError, Unavailable
-from creditgate.ledger.customers import CustomerState, KeyUse
+from creditgate.ledger.customers import CustomerState
 from creditgate.ledger.store import Ledger, Position
 from creditgate.telemetry import logger
 
 CUSTOMERS_PAGE = 500
 RESTORES_AT_ONCE = 32
+KEYS_PAGE = 1_000
 KEY_TTL_MS = 24 * 3_600_000
 
 log = logger(__name__)
@@ -68,8 +69,12 @@ class Reconciler:
         return self._guard.run_id is not None
 
     async def watch(self) -> None:
-        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile; for a tick."""
-        if self.is_done and await self._stream.epoch(SYSTEM_PARTITION) is None:
+        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile; for a tick.
+
+        Every partition counts: another process may have begun to put them back, one after the other.
+        """
+        partitions = (SYSTEM_PARTITION, *self._keys.partitions)
+        if self.is_done and len(await self._stream.epochs(partitions)) < len(partitions):
             self._guard.run_id = None
             await self.run()
 
@@ -98,14 +103,13 @@ class Reconciler:
                 f"Redis and the SQL database hold two different histories of partition {partition}."
             )
         last = await self._stream.last_id(partition)
-        if last >= position.stream_id:
-            return
-        restored = await self._restore(partition, last)
-        await self._stream.begin(partition, position.epoch)
-        await self._stream.advance(partition, position.stream_id)
-        log.warning(
-            "redis_was_behind_sql", partition=partition, was_at=str(last), customers_restored=restored
-        )
+        if last < position.stream_id:
+            restored = await self._restore(partition, last)
+            await self._stream.advance(partition, position.stream_id)
+            log.warning(
+                "redis_was_behind_sql", partition=partition, was_at=str(last), customers_restored=restored
+            )
+        await self._stream.begin(partition, position.epoch)  # last: a journal with a name is whole
 
     async def _restore(self, partition: str, last: StreamId) -> int:
         if partition == SYSTEM_PARTITION:
@@ -113,19 +117,26 @@ class Reconciler:
             count = 0
         else:
             count = await self._restore_customers(partition, last)
-        for use in await asyncio.to_thread(self._recent_keys, partition):
-            call = Call("", "", 0, key=use.key, fingerprint=use.fingerprint)
-            uid = use.uid or "-"
-            await self._store.restore_key(
-                customer_id=use.customer_id, uid=uid, call=call, stream_id=use.stream_id
-            )
+        await self._restore_keys(partition)
         return count
+
+    async def _restore_keys(self, partition: str) -> None:
+        since_ms, last = self._clock.now_ms() - KEY_TTL_MS, None
+        while page := await asyncio.to_thread(
+            self._ledger.keys_since, partition, since_ms, after=last, limit=KEYS_PAGE
+        ):
+            uses = [
+                KeptKey(use.customer_id, use.uid or "-", use.key, use.fingerprint, use.stream_id)
+                for use in page
+            ]
+            await self._store.restore_keys(uses)
+            last = page[-1]
 
     async def _restore_customers(self, partition: str, last: StreamId) -> int:
         customer_ids = await asyncio.to_thread(lambda: list(self._ledger.customers_after(partition, last)))
         for start in range(0, len(customer_ids), CUSTOMERS_PAGE):
             page = customer_ids[start : start + CUSTOMERS_PAGE]
-            states = await asyncio.to_thread(self._states, partition, page)
+            states = await asyncio.to_thread(self._ledger.customer_states, partition, page)
             for first in range(0, len(states), RESTORES_AT_ONCE):
                 some = states[first : first + RESTORES_AT_ONCE]
                 await asyncio.gather(*(self._restore_customer(state, last) for state in some))
@@ -152,13 +163,6 @@ class Reconciler:
     async def _restore_documents(self) -> None:
         for document_type, (version, documents) in (await asyncio.to_thread(self._system_documents)).items():
             await self._store.restore_documents(document_type, version, documents)
-
-    def _states(self, partition: str, customer_ids: list[str]) -> list[CustomerState]:
-        states = (self._ledger.customer_state(partition, customer_id) for customer_id in customer_ids)
-        return [state for state in states if state is not None]
-
-    def _recent_keys(self, partition: str) -> list[KeyUse]:
-        return list(self._ledger.keys_since(partition, self._clock.now_ms() - KEY_TTL_MS))
 
     def _system_documents(self) -> dict[str, tuple[int, dict[str, str]]]:
         found: dict[str, tuple[int, dict[str, str]]] = {}

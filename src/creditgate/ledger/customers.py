@@ -4,7 +4,7 @@ A customer who was deleted and made again under the same id has another uid. The
 the greatest stream id; what belonged to an earlier one stays in the record and is never mixed with it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -82,24 +82,17 @@ class KeyUse(msgspec.Struct, frozen=True):
     item: int
 
 
-def select_last_item(partition: str, customer_id: str) -> Select[Any]:
-    """Return the statement for a customer's latest item."""
-    return (
-        select(_items.uid, _items.sequence, _items.pinned_at, _items.stream_ms, _items.stream_counter)
-        .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
-        .where(_items.partition == partition, _items.customer_id == customer_id)
-        .order_by(*_NEWEST_FIRST)
-        .limit(1)
-    )
-
-
-def select_latest_documents(partition: str, customer_id: str | None, uid: str | None) -> Select[Any]:
-    """Return the statement for the latest document of each (type, id) of a customer, or of no customer."""
+def select_latest_documents(partition: str, customer_ids: Collection[str] | None) -> Select[Any]:
+    """Return the statement for the latest document of each (type, id) of the customers, of every uid; None: of none."""
     age = func.row_number().over(
-        partition_by=(_items.document_type, _items.document_id), order_by=_NEWEST_FIRST
+        partition_by=(_items.customer_id, _items.uid, _items.document_type, _items.document_id),
+        order_by=_NEWEST_FIRST,
     )
+    whose = _items.customer_id.is_(None) if customer_ids is None else _items.customer_id.in_(customer_ids)
     aged = (
         select(
+            _items.customer_id,
+            _items.uid,
             _items.document_type,
             _items.document_id,
             _items.document,
@@ -109,12 +102,7 @@ def select_latest_documents(partition: str, customer_id: str | None, uid: str | 
             age.label("age"),
         )
         .with_hint(journal_items, _DOCUMENTS, "sqlite")
-        .where(
-            _items.partition == partition,
-            _items.customer_id == customer_id,
-            _items.uid == uid,
-            _items.document_type.is_not(None),
-        )
+        .where(_items.partition == partition, whose, _items.document_type.is_not(None))
         .subquery()
     )
     return select(aged).where(aged.c.age == 1).order_by(aged.c.document_type, aged.c.document_id)
@@ -134,25 +122,28 @@ def select_document_versions(partition: str, customer_id: str | None, document_t
     )
 
 
-def select_latest_rows(partition: str, customer_id: str, uid: str | None) -> Select[Any]:
-    """Return the statement for the latest item of each row of a customer."""
-    age = func.row_number().over(partition_by=_items.row_id, order_by=_NEWEST_FIRST)
+def select_latest_items(partition: str, customer_ids: Collection[str]) -> Select[Any]:
+    """Return the statement for the latest item of each row of the customers, and of no row; of every uid."""
+    age = func.row_number().over(
+        partition_by=(_items.customer_id, _items.uid, _items.row_id), order_by=_NEWEST_FIRST
+    )
     aged = (
         select(
+            _items.customer_id,
+            _items.uid,
+            _items.sequence,
+            _items.pinned_at,
+            _items.stream_ms,
+            _items.stream_counter,
+            _items.item,
             _items.row_id,
             _items.kind,
             _items.after_whole,
             _items.after_nano,
-            _items.sequence,
             age.label("age"),
         )
         .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
-        .where(
-            _items.partition == partition,
-            _items.customer_id == customer_id,
-            _items.uid == uid,
-            _items.row_id.is_not(None),
-        )
+        .where(_items.partition == partition, _items.customer_id.in_(customer_ids))
         .subquery()
     )
     return select(aged).where(aged.c.age == 1).order_by(aged.c.row_id)
@@ -225,8 +216,9 @@ def select_history(partition: str, customer_id: str) -> Select[Any]:
     )
 
 
-def select_keys(partition: str, since_ms: int) -> Select[Any]:
-    """Return the statement for the uses of idempotency keys since an instant, oldest first."""
+def select_keys(partition: str, since_ms: int, *, after: KeyUse | None, limit: int) -> Select[Any]:
+    """Return the statement for one page of the uses of idempotency keys since an instant, oldest first."""
+    last = (*after.stream_id, after.item) if after else (since_ms, -1, -1)
     return (
         select(
             _items.customer_id,
@@ -237,8 +229,36 @@ def select_keys(partition: str, since_ms: int) -> Select[Any]:
             _items.stream_counter,
             _items.item,
         )
-        .where(_items.partition == partition, _items.stream_ms >= since_ms, _items.key != "")
+        .where(_items.partition == partition, tuple_(*_OLDEST_FIRST) > last, _items.key != "")
         .order_by(*_OLDEST_FIRST)
+        .limit(limit)
+    )
+
+
+def states_of(items: Iterable[Row[Any]], documents: Iterable[Row[Any]]) -> dict[str, CustomerState]:
+    """Return the customers in rows of `select_latest_items` and `select_latest_documents`, by id."""
+    by_customer: dict[str, list[Row[Any]]] = {}
+    for item in items:
+        by_customer.setdefault(item.customer_id, []).append(item)
+    documents_of: dict[tuple[str, str | None], list[Document]] = {}
+    for document in documents:
+        documents_of.setdefault((document.customer_id, document.uid), []).append(document_of(document))
+    return {customer_id: _state_of(found, documents_of) for customer_id, found in by_customer.items()}
+
+
+def _state_of(
+    items: list[Row[Any]], documents_of: dict[tuple[str, str | None], list[Document]]
+) -> CustomerState:
+    last = max(items, key=lambda item: (item.stream_ms, item.stream_counter, item.item))
+    rows = (item for item in items if item.uid == last.uid and item.row_id is not None)
+    return CustomerState(
+        customer_id=last.customer_id,
+        uid=last.uid,
+        sequence=last.sequence,
+        stream_id=StreamId(last.stream_ms, last.stream_counter),
+        pinned_at=last.pinned_at,
+        rows=tuple(row_state_of(row) for row in rows),
+        documents=tuple(documents_of.get((last.customer_id, last.uid), ())),
     )
 
 
@@ -249,7 +269,7 @@ def document_of(row: Row[Any]) -> Document:
 
 
 def row_state_of(row: Row[Any]) -> RowState:
-    """Return the row's state in a row of `select_latest_rows`."""
+    """Return the row's state in a row of `select_latest_items`."""
     return RowState(row.row_id, row.kind, join_amount(row.after_whole, row.after_nano), row.sequence)
 
 

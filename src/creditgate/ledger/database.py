@@ -28,6 +28,9 @@ POOL_WAIT_SECONDS = 10
 
 _SQLITE_FILE_MODE = 0o600
 _POSTGRESQL_NAMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+_POSTGRESQL_IDENTITY = sqlalchemy.text(
+    "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()"
+)
 _WRITES = "creditgate_writes"
 
 
@@ -88,6 +91,14 @@ class Database:
                 connection.cursor().execute("VACUUM INTO ?", (str(path),))
             except sqlite3.Error as error:
                 raise LedgerUnavailable(f"the ledger's database cannot be copied: {error}") from error
+
+    def identity(self) -> str:
+        """Return what tells this database from every other one, whatever URL leads to it; raises LedgerUnavailable."""
+        if self._engine.dialect.name == "sqlite":
+            file = os.stat(str(self._engine.url.database))
+            return f"{file.st_dev} {file.st_ino}"
+        with self.reading() as connection:
+            return " ".join(map(str, connection.execute(_POSTGRESQL_IDENTITY).one()))
 
     def close(self) -> None:
         """Close every connection that is not in use; the last one to a SQLite file folds its WAL into it."""

@@ -105,6 +105,10 @@ class Ledger:
         """
         self._database.copy_to(path)
 
+    def identity(self) -> str:
+        """Return what tells this database from every other one, whatever URL leads to it."""
+        return self._database.identity()
+
     def positions(self) -> dict[str, Position]:
         """Return the position of every partition that was adopted, by partition."""
         with self._database.reading() as connection:
@@ -210,11 +214,11 @@ class Ledger:
 
     def documents(self, partition: str, customer_id: str | None) -> list[Document]:
         """Return the latest document of each (type, id) of a customer; None: those of no customer."""
+        if customer_id is not None:
+            return [d for state in self.customer_states(partition, [customer_id]) for d in state.documents]
         with self._database.reading() as connection:
-            if customer_id is None:
-                return _documents(connection, partition, None, None)
-            last = connection.execute(customers.select_last_item(partition, customer_id)).first()
-            return _documents(connection, partition, customer_id, last.uid) if last is not None else []
+            rows = connection.execute(customers.select_latest_documents(partition, None))
+            return [customers.document_of(row) for row in rows]
 
     def document_versions(
         self, partition: str, customer_id: str | None, document_type: str
@@ -225,22 +229,13 @@ class Ledger:
             rows = connection.execute(statement).all()
         return [(StreamId(row.stream_ms, row.stream_counter), row.document) for row in rows]
 
-    def customer_state(self, partition: str, customer_id: str) -> CustomerState | None:
-        """Return what is needed to build the customer's record again; None if the customer was never there."""
+    def customer_states(self, partition: str, customer_ids: Collection[str]) -> list[CustomerState]:
+        """Return what is needed to build the records of these customers again; nobody who was never there."""
         with self._database.reading() as connection:
-            last = connection.execute(customers.select_last_item(partition, customer_id)).first()
-            if last is None:
-                return None
-            rows = connection.execute(customers.select_latest_rows(partition, customer_id, last.uid))
-            return CustomerState(
-                customer_id=customer_id,
-                uid=last.uid,
-                sequence=last.sequence,
-                stream_id=StreamId(last.stream_ms, last.stream_counter),
-                pinned_at=last.pinned_at,
-                rows=tuple(customers.row_state_of(row) for row in rows),
-                documents=tuple(_documents(connection, partition, customer_id, last.uid)),
-            )
+            items = connection.execute(customers.select_latest_items(partition, customer_ids)).all()
+            documents = connection.execute(customers.select_latest_documents(partition, customer_ids)).all()
+        found = customers.states_of(items, documents)
+        return [found[customer_id] for customer_id in customer_ids if customer_id in found]
 
     def customers(self, partition: str, *, after: str | None = None, limit: int) -> list[str]:
         """Return one page of the ids of a partition's customers, in the order of their bytes, after the last seen."""
@@ -260,11 +255,13 @@ class Ledger:
                     seen.add(row.customer_id)
                     yield row.customer_id
 
-    def keys_since(self, partition: str, since_ms: int) -> Iterator[KeyUse]:
-        """Yield the uses of idempotency keys in entries appended at `since_ms` or later, oldest first."""
-        statement = customers.select_keys(partition, since_ms)
-        with self._database.reading() as connection, _streamed(connection, statement) as rows:
-            yield from map(customers.key_use_of, rows)
+    def keys_since(
+        self, partition: str, since_ms: int, *, after: KeyUse | None = None, limit: int
+    ) -> list[KeyUse]:
+        """Return one page of the uses of idempotency keys in entries since `since_ms`, oldest first, after the last."""
+        statement = customers.select_keys(partition, since_ms, after=after, limit=limit)
+        with self._database.reading() as connection:
+            return [customers.key_use_of(row) for row in connection.execute(statement)]
 
     def proof(self, partition: str, customer_ids: Sequence[str]) -> Iterator[ProofItem]:
         """Yield every item of the customers, one customer after the other as they were asked for, oldest first.
@@ -387,13 +384,6 @@ def _poison_row(partition: str, found: Poison) -> dict[str, Any]:
         "fields": json.dumps(dict(found.fields), ensure_ascii=True),
         "reason": found.reason,
     }
-
-
-def _documents(
-    connection: Connection, partition: str, customer_id: str | None, uid: str | None
-) -> list[Document]:
-    rows = connection.execute(customers.select_latest_documents(partition, customer_id, uid))
-    return [customers.document_of(row) for row in rows]
 
 
 def _streamed(connection: Connection, statement: Select[Any]) -> CursorResult[Any]:
