@@ -35,6 +35,7 @@
 --- @include "lib/record"
 --- @include "lib/journal"
 --- @include "lib/keys"
+--- @include "lib/receipt"
 --- @include "lib/change"
 
 local RECORD, JOURNAL, DUE, BUCKETS = KEYS[1], KEYS[2], KEYS[3], 4

@@ -1,5 +1,5 @@
--- Deletes a customer: what is left in every row expires, the record goes, and the journal says so. Its history stays;
--- who is made again under the same id is another customer, with another uid and another history.
+-- Deletes a customer: open holds are released, what is then left in every row expires, the record goes, and the journal
+-- says so. Its history stays; who is made again under the same id is another customer, with another uid and history.
 --
 -- KEYS
 --   record      cg:{p}:c:<customer>
@@ -23,7 +23,9 @@
 --- @include "lib/arguments"
 --- @include "lib/amount"
 --- @include "lib/record"
+--- @include "lib/rows"
 --- @include "lib/journal"
+--- @include "lib/receipt"
 --- @include "lib/keys"
 
 local RECORD, JOURNAL, DUE, BUCKETS = KEYS[1], KEYS[2], KEYS[3], 4
@@ -43,10 +45,29 @@ redis.call('ZSCORE', DUE, '') -- a key of another type fails here, before anythi
 -- Decide.
 local seq = record.seq + 1
 local entry = journal.open(record, customer_id, seq, call)
+local row_ids, balances, periods, hold_ids, holds = {}, {}, {}, {}, {}
 for i = 1, #fields, 2 do
-  local row_id = string.match(fields[i], '^b:(.+)$')
-  if row_id then journal.expire(entry, row_id, amount.read(fields[i + 1]), true) end
+  local kind, id = string.match(fields[i], '^([boh]):(.+)$')
+  if kind == 'b' then
+    row_ids[#row_ids + 1] = id
+    balances[id] = amount.read(fields[i + 1])
+  elseif kind == 'o' then
+    rows.add_periods(periods, fields[i + 1])
+  elseif kind == 'h' then
+    hold_ids[#hold_ids + 1] = id
+    holds[#holds + 1] = receipt.read(fields[i + 1])
+  end
 end
+local returns = receipt.returns(holds, periods)
+for i = 1, #row_ids do
+  local id = row_ids[i]
+  if returns[id] then
+    balances[id] = amount.add(balances[id], returns[id])
+    journal.balance(entry, 'unhold', id, returns[id], balances[id])
+  end
+  journal.expire(entry, id, balances[id], true)
+end
+for i = 1, #hold_ids do journal.add(entry, table.concat({ 'put hold', hold_ids[i], 'null' }, ' ')) end
 journal.add(entry, 'put customer - null')
 
 -- Write.

@@ -1,5 +1,6 @@
 -- Steps a customer over what fell due: what expires, what is renewed, and the next `due`. The engine worked the steps
 -- out from a read of the record, so they hold only for the sequence number that was read; two sweeps cannot step twice.
+-- Without steps, only `due` is put right: it was that of a hold that is settled by now.
 --
 -- KEYS
 --   record   cg:{p}:c:<customer>
@@ -19,16 +20,17 @@
 --   orders...          pairs of feature id, order ('' removes it)
 --   steps...           triples of action, row id, amount in nanos (see lib/change)
 -- Returns
---   {OK, now ms, sequence, stream id}
+--   {OK, now ms, sequence, stream id, or '' without steps}
 --   {INVALID | TOO_LATE | ABSENT | UPGRADE | MOVED_ON | OUT_OF_RANGE, Redis TIME in ms}
 -- Writes
---   record, journal: one entry, due. Nothing unless OK.
+--   record, journal: one entry (without steps, no entry), due. Nothing unless OK.
 
 --- @include "lib/status"
 --- @include "lib/arguments"
 --- @include "lib/amount"
 --- @include "lib/record"
 --- @include "lib/journal"
+--- @include "lib/receipt"
 --- @include "lib/change"
 
 local RECORD, JOURNAL, DUE = KEYS[1], KEYS[2], KEYS[3]
@@ -47,14 +49,17 @@ end
 redis.call('ZSCORE', DUE, '') -- a key of another type fails here, before anything is written
 
 -- Decide.
-local seq = record.seq + 1
-local entry = journal.open(record, customer_id, seq, call)
+local seq, stream_id = record.seq, ''
+local entry = journal.open(record, customer_id, seq + 1, call)
 local set, gone, failed = change.decide(RECORD, wanted, entry)
 if failed then return { failed, record.time } end
-local head = { 'seq', seq, 'shape', record.shape + 1 }
-for i = 1, #head do set[#set + 1] = head[i] end
 
 -- Write.
-local stream_id = journal.append(JOURNAL, entry) -- first: it alone could still meet a key of another type
+if entry.items > 0 then
+  stream_id = journal.append(JOURNAL, entry) -- first: it alone could still meet a key of another type
+  seq = seq + 1
+  local head = { 'seq', seq, 'shape', record.shape + 1 }
+  for i = 1, #head do set[#set + 1] = head[i] end
+end
 change.write(RECORD, DUE, record, uid .. ' ' .. customer_id, wanted.due, set, gone)
 return { STATUS.OK, record.now, seq, stream_id }

@@ -1,12 +1,15 @@
--- Takes or renews a lease: the right to do a piece of work alone for a while. Nothing that must be right rests on it.
+-- Takes or renews a lease: the right to do a piece of work alone for a while, or to use a name for a hold (the lease is
+-- then cg:{l:<digest>}). Nothing that must be right rests on it.
 --
 -- KEYS
---   lease   cg:{sys}:lease:<name>
+--   lease  cg:{sys}:lease:<name>
 -- ARGV
---   holder  a name that nobody else has
---   ttl_ms  how long it is ours from now on; 0 gives it back
+--   holder      a name that nobody else has
+--   ttl_ms      how long it is ours from now on; 0 gives it back
+--   instead_of  a holder from whom it may be taken, or ''
 -- Returns
---   {OK | MOVED_ON, Redis TIME in ms}
+--   {OK, Redis TIME in ms}
+--   {MOVED_ON, Redis TIME in ms, who has it, ms for which he has it}
 -- Writes
 --   lease
 
@@ -14,13 +17,15 @@
 --- @include "lib/record"
 
 local LEASE = KEYS[1]
-local holder, ttl_ms = ARGV[1], tonumber(ARGV[2])
+local holder, ttl_ms, instead_of = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 -- Read.
 local current = redis.call('GET', LEASE)
 
 -- Decide.
-if current and current ~= holder then return { STATUS.MOVED_ON, records.time_ms() } end
+if current and current ~= holder and current ~= instead_of then
+  return { STATUS.MOVED_ON, records.time_ms(), current, redis.call('PTTL', LEASE) }
+end
 
 -- Write.
 if ttl_ms > 0 then

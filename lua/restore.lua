@@ -16,7 +16,9 @@
 --   terms         the terms of all rows as JSON
 --   due           ms at which something changes by itself next, or ''
 --   orders_count  how many orders follow
+--   holds_count   how many open holds follow them
 --   orders...     pairs of feature id, order
+--   holds...      pairs of hold id as in a key, receipt (see lib/receipt)
 --   balances...   pairs of row id, amount in nanos
 -- Returns
 --   {OK | MOVED_ON, Redis TIME in ms}
@@ -32,13 +34,14 @@
 
 local RECORD, JOURNAL, DUE = KEYS[1], KEYS[2], KEYS[3]
 local stood_at, customer_id, uid, sequence, clock = ARGV[1], ARGV[2], ARGV[3], arguments.whole(ARGV[4]), ARGV[5]
-local document, terms, due, orders_count = ARGV[6], ARGV[7], ARGV[8], arguments.whole(ARGV[9])
-local FIRST_ORDER = 10
+local document, terms, due = ARGV[6], ARGV[7], ARGV[8]
+local orders_count, holds_count = arguments.whole(ARGV[9]), arguments.whole(ARGV[10])
+local FIRST_ORDER = 11
 
 local function are_valid()
-  if not sequence or not orders_count or not arguments.is_word(uid) then return false end
+  if not sequence or not orders_count or not holds_count or not arguments.is_word(uid) then return false end
   if not arguments.is_whole_or_empty(clock) or not arguments.is_whole_or_empty(due) then return false end
-  local first_balance = FIRST_ORDER + 2 * orders_count
+  local first_balance = FIRST_ORDER + 2 * orders_count + 2 * holds_count
   if first_balance > #ARGV + 1 or (#ARGV - first_balance) % 2 == 0 then return false end
   for i = first_balance, #ARGV, 2 do
     if not amount.read(ARGV[i + 1]) then return false end
@@ -62,8 +65,13 @@ fields[#fields + 1] = 'doc'
 fields[#fields + 1] = document
 fields[#fields + 1] = 'terms'
 fields[#fields + 1] = terms
+fields[#fields + 1] = 'holds'
+fields[#fields + 1] = holds_count
+local first_hold = FIRST_ORDER + 2 * orders_count
+local first_balance = first_hold + 2 * holds_count
 for i = FIRST_ORDER, #ARGV, 2 do
-  fields[#fields + 1] = (i < FIRST_ORDER + 2 * orders_count and 'o:' or 'b:') .. ARGV[i]
+  local kind = i < first_hold and 'o:' or i < first_balance and 'h:' or 'b:'
+  fields[#fields + 1] = kind .. ARGV[i]
   fields[#fields + 1] = ARGV[i + 1]
 end
 

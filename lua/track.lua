@@ -50,13 +50,10 @@ if replayed then
 end
 
 -- Decide.
-local is_refund = amount.less(pools[1].need, 0)
-if is_refund then
-  burn.give_back(list, pools, mode)
-elseif burn.take(list, pools, mode) ~= 0 and mode == 'reject' then
-  for i = 1, #list do list[i].balance = list[i].before end
+if not burn.draw(list, pools, mode) then
   return rows.reply({ STATUS.REFUSED, record.now, record.seq, record.uid, record.terms, '' }, list)
 end
+local is_refund = amount.less(pools[1].need, 0)
 local kind = is_refund and 'refund' or 'use'
 local seq = record.seq + 1
 local entry = journal.open(record, customer_id, seq, call)

@@ -53,6 +53,9 @@ function amount.negate(a)
   return whole(0 - a[1] - 1, BASE - a[2])
 end
 
+-- The amount without its sign.
+function amount.size(a) return amount.less(a, 0) and amount.negate(a) or a end
+
 function amount.add(a, b)
   if type(a) == 'number' and type(b) == 'number' then
     local sum = a + b
@@ -100,11 +103,11 @@ local function drop_nanos(product)
   local digits = '00' .. table.concat(text)
   local kept, dropped = string.sub(digits, 1, -10), string.sub(digits, -9)
   local result = amount.read(string.match(kept, '^0*(%d+)$'))
-  if string.find(dropped, '[1-9]') then return amount.add(result, 1) end
+  if result and string.find(dropped, '[1-9]') then return amount.add(result, 1) end
   return result
 end
 
--- units * cost / 10^9 for non-negative amounts, rounded up at 10^-9. The caller has checked that it is in range.
+-- units * cost / 10^9 for non-negative amounts, rounded up at 10^-9. Nil if that has more digits than `read` takes.
 function amount.multiply(units, cost)
   if type(units) == 'number' and type(cost) == 'number' and units % ONE == 0 then
     local product = units / ONE * cost

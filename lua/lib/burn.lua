@@ -154,3 +154,14 @@ function burn.give_back(list, pools, mode)
   local left, unit = walk(list, count, pools, pools[1].size, 1, up_to_zero, amount.add)
   walk(list, count, pools, left, unit, mode == 'overflow' and without_ceiling or up_to_ceiling, amount.add)
 end
+
+-- Takes what the pools need, or gives it back. False, with every row as it was, if mode reject finds too little.
+function burn.draw(list, pools, mode)
+  if amount.less(pools[1].need, 0) then
+    burn.give_back(list, pools, mode)
+  elseif burn.take(list, pools, mode) ~= 0 and mode == 'reject' then
+    for i = 1, #list do list[i].balance = list[i].before end
+    return false
+  end
+  return true
+end

@@ -8,7 +8,8 @@
 --   correct   the row holds the amount from now on, whatever was left
 --   shift     the row holds so much more from now on, or less if it is negative
 --   close     what is left expires, then the row is gone
---   drop      as close, but only if nothing is left: else the answer is MOVED_ON
+--   drop      as close, but only if nothing is left, and no hold may still give anything back: else the answer is
+--             MOVED_ON
 -- A row may have several steps; each finds what the one before has left.
 local change = {}
 
@@ -73,10 +74,12 @@ function change.read(first)
   return read
 end
 
--- Adds the items of every step and of the documents to the entry. Returns the fields to set and to delete, or nil and
--- the status that ends the call.
+-- Adds the items of every step and of the documents to the entry, and lets `due` be the expiry of an open hold if that
+-- is earlier. Returns the fields to set and to delete, or nil and the status that ends the call.
 function change.decide(record_key, wanted, entry)
   local set, gone, held = {}, {}, {} -- held: what the steps so far have left in a row, false in one that is gone
+  local holds = receipt.open(record_key)
+  wanted.due = receipt.due(holds, wanted.due)
   for i = 1, #wanted.steps do
     local step = wanted.steps[i]
     local field = 'b:' .. step.row_id
@@ -89,7 +92,9 @@ function change.decide(record_key, wanted, entry)
       return nil, nil, STATUS.MOVED_ON
     end
     local balance = before or 0
-    if step.action == 'drop' and balance ~= 0 then return nil, nil, STATUS.MOVED_ON end
+    if step.action == 'drop' and (balance ~= 0 or receipt.has_leg(holds, step.row_id)) then
+      return nil, nil, STATUS.MOVED_ON
+    end
     local left = ACTIONS[step.action](entry, step.row_id, balance, step.amount)
     if left == nil then
       held[field] = false

@@ -12,6 +12,12 @@ function journal.open(record, customer_id, seq, call)
   return entry
 end
 
+-- Says that the next item is the first of another call.
+function journal.call(entry, call)
+  entry[#entry + 1] = 'k' .. entry.items
+  entry[#entry + 1] = call
+end
+
 function journal.add(entry, text)
   entry[#entry + 1] = entry.items
   entry[#entry + 1] = text

@@ -5,12 +5,14 @@
 --   clock    ms of the pinned test clock, or ''
 --   terms    the rows' immutable data, returned unread
 --   doc      the customer's document, returned unread
+--   holds    how many holds are open; absent before the first
 --   o:<feature>  words with blanks between. First its alerts and limits:
 --                  '!<alert>:<total>:<nanos>'  told when a total falls to this: 'r' what remains, 's' the sum of its
 --                                      rows, those below zero with it
 --                  '$<nanos>'          a spend limit: how far below zero its rows may go together
---                  '@<gate>:<filter>'  a usage limit: a row of its own that holds what may still be used; the filter is
---                                      '-', or digests of properties that a call must have, with '.' between
+--                  '@<gate>:<filter>:<period>'  a usage limit: a row of its own that holds what may still be used in
+--                                      this period; the filter is '-', or digests of properties that a call must have,
+--                                      with '.' between
 --                then its rows in burn order, '<position>:<row id>:<floor>:<ceiling>:<period>'. The position is that
 --                among all rows of the customer; a refund fills up to the ceiling; the period is '-' in a row that
 --                never resets. Floors:
@@ -19,6 +21,7 @@
 --                  '*'     it is unlimited           '-<nanos>'  it goes below as far as this
 --                  '^'     it rolled over: it gives first, stops at zero, and is never refilled
 --   b:<row id>   the raw balance of a row or gate, in nanos
+--   h:<hold id>  the receipt of an open hold (see lib/receipt)
 local LAYOUT = '1'
 local HEAD_FIELDS = 7
 

@@ -1,19 +1,24 @@
 -- The rows that one call may draw on, in the order in which they give, and the limits that hold for it. A pool is a
 -- feature, its cost, and what the call needs of it, counted in the pool's own unit.
 local ROW = '(%d+):([^:%s]+):([^:%s]+):([^:%s]+):(%S+)' -- see lib/record
-local GATE = '@([^:%s]+):(%S+)'
+local GATE = '@([^:%s]+):([^:%s]+):(%S+)'
 
 local rows = {}
 
--- Reads pools from ARGV[first] on, and the names of their order fields. Nil if one is malformed.
-function rows.pools(first)
+function rows.pool(feature, cost, cost_text, need)
+  return { feature = feature, cost = cost, cost_text = cost_text, need = need, gates = {} }
+end
+
+-- Reads pools from ARGV[first] to ARGV[last] (or the last one), and the names of their order fields. Nil if one is
+-- malformed.
+function rows.pools(first, last)
   local pools, fields = {}, {}
-  for i = first, #ARGV, 3 do
+  for i = first, last or #ARGV, 3 do
     local cost, need = amount.read(ARGV[i + 1] or ''), amount.read(ARGV[i + 2] or '')
     if not cost or not need or amount.less(cost, 0) then return nil end
     local first_need = pools[1] and pools[1].need or need
     if need ~= 0 and amount.less(need, 0) ~= amount.less(first_need, 0) then return nil end
-    pools[#pools + 1] = { feature = ARGV[i], cost = cost, cost_text = ARGV[i + 1], need = need, gates = {} }
+    pools[#pools + 1] = rows.pool(ARGV[i], cost, ARGV[i + 1], need)
     fields[#fields + 1] = 'o:' .. ARGV[i]
   end
   if #pools == 0 then return nil end
@@ -34,7 +39,7 @@ end
 
 -- Whether a usage limit counts this call: every property it asks for is among those of the call.
 local function counts(filter, properties)
-  if filter == '-' then return true end
+  if filter == '-' or not properties then return true end
   for digest in string.gmatch(filter, '[^.]+') do
     if not string.find(properties, digest, 1, true) then return false end
   end
@@ -42,9 +47,9 @@ local function counts(filter, properties)
 end
 
 local function read_gates(pool, order, properties, fields, found)
-  for id, filter in string.gmatch(order, GATE) do
+  for id, filter, period in string.gmatch(order, GATE) do
     if counts(filter, properties) then
-      local gate = { id = id }
+      local gate = { id = id, period = period }
       pool.gates[#pool.gates + 1] = gate
       fields[#fields + 1] = 'b:' .. id
       found[#found + 1] = gate
@@ -53,7 +58,7 @@ local function read_gates(pool, order, properties, fields, found)
 end
 
 -- Turns the order fields that were read with the record into rows with their balances. `properties` are the digests of
--- the call's properties, with blanks between.
+-- the call's properties, with blanks between; nil: every usage limit is read.
 function rows.read(key, pools, record, properties)
   local list, fields, found, is_sorted = {}, {}, {}, true
   for p = 1, #pools do
@@ -86,6 +91,12 @@ function rows.read(key, pools, record, properties)
   end
   if not is_sorted then table.sort(list, by_rank_then_position) end
   return list
+end
+
+-- Notes the period of each row and gate of an order field.
+function rows.add_periods(periods, order)
+  for id, _, period in string.gmatch(order, GATE) do periods[id] = period end
+  for _, id, _, _, period in string.gmatch(order, ROW) do periods[id] = period end
 end
 
 -- Appends the number of rows and then id and raw balance of each to a reply.

@@ -1,14 +1,17 @@
 -- What a script may answer, first element of every reply: the same integers as Status in core/decisions.py.
 -- Where several apply, the one that stands first here is answered.
 local STATUS = {
-  INVALID = -9, -- an argument is not what the header says; a bug of ours
-  TOO_LATE = -8, -- not_after has passed: the caller may already be asking what became of this call
-  ABSENT = -7, -- no such customer
-  UPGRADE = -6, -- the record has a layout that this version does not know
-  DUE = -5, -- something of the customer fell due: forward it, then ask again
-  KEY_REUSED = -4, -- the caller's key was used before, with other parameters
-  REPLAYED = -3, -- the caller's key was used before, for this very call
-  MOVED_ON = -2, -- what the caller had read has changed since
+  INVALID = -12, -- an argument is not what the header says; a bug of ours
+  TOO_LATE = -11, -- not_after has passed: the caller may already be asking what became of this call
+  ABSENT = -10, -- no such customer
+  UPGRADE = -9, -- the record has a layout that this version does not know
+  DUE = -8, -- something of the customer fell due: forward it, then ask again
+  KEY_REUSED = -7, -- the caller's key was used before, with other parameters
+  REPLAYED = -6, -- the caller's key was used before, for this very call
+  MOVED_ON = -5, -- what the caller had read has changed since
+  EXISTS = -4, -- the customer has an open hold of that id
+  MISTIMED = -3, -- the hold would end in the past, or too far ahead
+  TOO_MANY = -2, -- the customer has as many open holds as there can be
   OUT_OF_RANGE = -1, -- a balance would leave the range of amounts
   REFUSED = 0, -- not enough; nothing written
   OK = 1,

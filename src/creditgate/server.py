@@ -35,6 +35,7 @@ from creditgate.engine.customers import Customers
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
 from creditgate.engine.history import History
+from creditgate.engine.holds import Holds
 from creditgate.engine.ids import OpIds
 from creditgate.engine.imports import Importer
 from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_instance, read_instance
@@ -76,6 +77,7 @@ class UseCases(NamedTuple):
     """The engine, put together."""
 
     meter: Meter
+    holds: Holds
     customers: Customers
     catalogs: Catalogs
     billing: Billing
@@ -184,8 +186,10 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             payments=settings.payments,
             signing_secret=instance.signing_secret,
         )
+        meter = Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics)
         yield UseCases(
-            meter=Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics),
+            meter=meter,
+            holds=Holds(store, keys, attempts, writer, catalogs, meter, op_ids, metrics),
             customers=customers,
             catalogs=catalogs,
             billing=billing,
@@ -346,6 +350,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
 
     return create_app(
         meter=cases.meter,
+        holds=cases.holds,
         customers=cases.customers,
         catalogs=cases.catalogs,
         billing=cases.billing,

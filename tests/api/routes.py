@@ -20,6 +20,7 @@ def verbs() -> Mapping[str, Verb]:
         catalogs=_NOTHING,
         billing=_NOTHING,
         history=_NOTHING,
+        holds=_NOTHING,
         statements=_NOTHING,
         settings=_SETTINGS,
     )
@@ -35,6 +36,7 @@ def app() -> Starlette:
         billing=_NOTHING,
         access=_NOTHING,
         history=_NOTHING,
+        holds=_NOTHING,
         statements=_NOTHING,
         ready=_NOTHING,
         numbers=_NOTHING,

@@ -24,6 +24,8 @@ BODY_BYTES_MAX = 64 * 1024
 VERBS = (
     "balances.check",
     "balances.track",
+    "balances.finalize",
+    "balances.progress",
     "balances.create",
     "billing.attach",
     "customers.advance_test_clock",
@@ -131,6 +133,8 @@ class Bad(NamedTuple):
 USUAL: dict[str, dict[str, Any]] = {
     "balances.check": {"customer_id": CUSTOMER, "feature_id": "basic_messages"},
     "balances.track": {"customer_id": CUSTOMER, "feature_id": "basic_messages"},
+    "balances.finalize": {"lock_id": "held", "action": "confirm"},
+    "balances.progress": {"lock_id": "held", "used": 1},
     "balances.create": {"customer_id": CUSTOMER, "feature_id": "usd_credits", "included_grant": 1},
     "balances.update": {"customer_id": CUSTOMER, "feature_id": "usd_credits"},
     "balances.delete": {"customer_id": CUSTOMER, "feature_id": "usd_credits"},
@@ -171,6 +175,7 @@ def _deep(levels: int) -> dict[str, Any]:
 
 
 NOT_YET = "invalid_request"
+FAR = 4_102_444_800_000  # the year 2100
 
 # What is well formed and makes no sense, or is Autumn's and not built here.
 CALLS = (
@@ -180,7 +185,20 @@ CALLS = (
     Bad("balances.check", {"properties": []}),
     Bad("balances.check", {"properties": "x"}),
     Bad("balances.check", {"send_event": True, "properties": {"x": "y" * 5000}}),
-    Bad("balances.check", {"lock": {"lock_id": "l1", "enabled": True}}, NOT_YET),
+    Bad("balances.check", {"lock": True}),
+    Bad("balances.check", {"lock": {"enabled": "yes"}}),
+    Bad("balances.check", {"lock": {"lock_id": 5}}),
+    Bad("balances.check", {"lock": {"expires_at": 1}}),
+    Bad("balances.check", {"lock": {"expires_at": FAR}}),
+    Bad("balances.check", {"lock": {"expires_at": "tomorrow"}}),
+    Bad("balances.check", {"lock": {"expires_at": 1.5}}),
+    Bad("balances.check", {"lock": {"expires_at": 1e300}}),
+    Bad("balances.check", {"lock": {"overage_behavior": "reject"}}),
+    Bad("balances.check", {"lock": {"overage_behavior": "explode"}}),
+    Bad("balances.check", {"lock": {"lock_id": "l1"}, "feature_id": "sso"}, "invalid_request"),
+    Bad("balances.check", {"lock": {"lock_id": "l1"}, "feature_id": "nothing"}, "feature_not_found", 404),
+    Bad("balances.check", {"lock": {"lock_id": "l1"}, "customer_id": "no"}, "customer_not_found", 404),
+    Bad("balances.check", {"lock": {"lock_id": "l1"}, "properties": {"x": "y" * 5000}}),
     Bad("balances.check", {"entity_id": "seat_1"}, NOT_YET),
     Bad("balances.check", {"with_preview": True}, NOT_YET),
     Bad("balances.check", {"expand": ["balance.feature"]}, NOT_YET),
@@ -198,7 +216,21 @@ CALLS = (
     Bad("balances.track", {"timestamp": "now"}),
     Bad("balances.track", {"timestamp": 1e300}),
     Bad("balances.track", {"value": 1000000, "overage_behavior": "reject"}, "insufficient_balance"),
-    Bad("balances.track", {"lock": {"lock_id": "l1", "enabled": True}}, NOT_YET),
+    Bad("balances.track", {"lock": {"lock_id": "a\nb"}}),
+    Bad(
+        "balances.track",
+        {"value": 1000000, "overage_behavior": "reject", "lock": {}},
+        "insufficient_balance",
+    ),
+    Bad("balances.finalize", {"lock_id": None}),
+    Bad("balances.finalize", {"lock_id": "nothing"}, "invalid_request"),
+    Bad("balances.finalize", {"action": None}),
+    Bad("balances.finalize", {"action": "explode"}),
+    Bad("balances.finalize", {"action": "release", "override_value": 1}),
+    Bad("balances.finalize", {"properties": []}),
+    Bad("balances.finalize", {"properties": {"x": "y" * 5000}}),
+    Bad("balances.progress", {"lock_id": "nothing"}, "invalid_request"),
+    Bad("balances.progress", {"used": -1}),
     Bad("balances.track", {"entity_id": "seat_1"}, NOT_YET),
     Bad("balances.track", {"skip_event": True}, NOT_YET),
     Bad("balances.track", {"idempotency_key": ""}),
@@ -383,9 +415,11 @@ HEADERS: tuple[tuple[list[tuple[str, str]], int, str], ...] = (
 
 @pytest.fixture(scope="module", autouse=True)
 def customer(api: ApiClient) -> None:
-    """A customer who has used a little."""
+    """A customer who has used a little, and holds a little."""
     api.ask("customers.get_or_create", {"customer_id": CUSTOMER, "name": "Vic", "email": "v@example.com"})
-    api.ask("balances.track", {"customer_id": CUSTOMER, "feature_id": "basic_messages", "value": 3})
+    body = {"customer_id": CUSTOMER, "feature_id": "basic_messages"}
+    api.ask("balances.track", body | {"value": 3})
+    api.ask("balances.check", body | {"required_balance": 7, "lock": {"lock_id": "held"}})
 
 
 @pytest.fixture
@@ -404,6 +438,18 @@ def unchanged(api: ApiClient) -> Iterator[None]:
 def test_numbers(api: ApiClient, verb: str, field: str, number: str) -> None:
     """A number that is none, or that we could not keep exactly, is refused before anything is taken."""
     body = f'{{"customer_id":"{CUSTOMER}","feature_id":"basic_messages","{field}":{number}}}'
+    answer = api.post(verb, body.encode())
+    assert (answer.status_code, answer.json()["code"]) == (400, NUMBERS[number]), answer.text
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda text: text[:24])
+@pytest.mark.parametrize(
+    ("verb", "field"), [("balances.finalize", "override_value"), ("balances.progress", "used")]
+)
+def test_numbers_of_a_lock(api: ApiClient, verb: str, field: str, number: str) -> None:
+    """A lock is settled at an exact amount, or stays as it is."""
+    body = f'{{"lock_id":"held","action":"confirm","{field}":{number}}}'
     answer = api.post(verb, body.encode())
     assert (answer.status_code, answer.json()["code"]) == (400, NUMBERS[number]), answer.text
 
@@ -467,6 +513,18 @@ def test_customer_ids(api: ApiClient, verb: str, name: str) -> None:
     answer = api.call(verb, body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inputs"), answer.text
     assert answer.json()["message"].startswith("customer_id: "), answer.text
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("verb", ["balances.check", "balances.finalize", "balances.progress"])
+@pytest.mark.parametrize("name", [name for name in IDS if name != "null"])
+def test_lock_ids(api: ApiClient, verb: str, name: str) -> None:
+    """An id that could not be kept as it is makes no lock and ends none."""
+    body = USUAL[verb] | (
+        {"lock": {"lock_id": IDS[name]}} if verb == "balances.check" else {"lock_id": IDS[name]}
+    )
+    answer = api.call(verb, body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inputs"), answer.text
 
 
 def test_customer_ids_that_look_hostile(api: ApiClient) -> None:
@@ -591,6 +649,10 @@ FIELDS = (
         "idempotency_key",
         "success_url",
         "lock",
+        "lock_id",
+        "action",
+        "override_value",
+        "used",
         "consumable",
         "start_cursor",
     ),
@@ -614,6 +676,7 @@ def _everything(api: ApiClient) -> Any:
     return (
         api.ask("customers.get", {"customer_id": CUSTOMER}),
         api.ask("events.list", {"customer_id": CUSTOMER}),
+        api.ask("balances.progress", {"lock_id": "held", "used": 0}),
         api.ask("features.list"),
         api.ask("plans.list"),
     )

@@ -26,6 +26,8 @@ OTHER_VERBS = {
     "customers.get": {"customer_id": "ann"},
     "customers.get_or_create": {"customer_id": "ann"},
     "customers.advance_test_clock": {"customer_id": "ann", "frozen_time": 1},
+    "balances.finalize": {"lock_id": "l1", "action": "release"},
+    "balances.progress": {"lock_id": "l1", "used": 1},
     "balances.create": {"customer_id": "ann", "feature_id": "messages", "included_grant": 1},
     "billing.attach": {"customer_id": "ann", "plan_id": "pro"},
     "events.list": {},
@@ -65,6 +67,7 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
     door: Any = Part(access)
     app = create_app(
         meter=part,
+        holds=part,
         customers=part,
         catalogs=part,
         billing=part,
@@ -89,11 +92,11 @@ async def _call(outcome: Any, verb: str, body: Any, **more: Any) -> httpx.Respon
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)
-@pytest.mark.parametrize("send_event", [False, True])
+@pytest.mark.parametrize("more", [{}, {"send_event": True}, {"lock": {"lock_id": "l1"}}], ids=str)
 @pytest.mark.parametrize("verb", ["balances.check", "check", "entitled"])
-async def test_an_undecided_check_is_no_access(failure: Exception, verb: str, send_event: bool) -> None:
+async def test_an_undecided_check_is_no_access(failure: Exception, verb: str, more: dict[str, Any]) -> None:
     """Whatever breaks behind a check, the SDK reads "not allowed" and never its own fail-open answer."""
-    answer = await _call(failure, verb, CHECK | {"send_event": send_event})
+    answer = await _call(failure, verb, CHECK | more)
     assert answer.status_code == 202
     assert answer.headers["X-Creditgate-Decision"] == "fallback"
     assert answer.json() == {

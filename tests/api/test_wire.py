@@ -192,7 +192,7 @@ def test_what_asks_for_nothing_is_let_through(kind: type[Request], changes: Any)
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (CheckRequest, {"lock": {"lock_id": "l"}}, "lock is not supported yet"),
+        (CheckRequest, {"with_preview": True}, "with_preview is not supported yet"),
         (AttachRequest, {"redirect_mode": "always"}, "redirect_mode always is not supported yet"),
         (
             CreatePlanRequest,

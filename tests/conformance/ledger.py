@@ -463,13 +463,33 @@ class LedgerConformance:
         assert page == events_of(entry)[::-1]
 
     def test_only_usage_is_an_event(self, ledger: Ledger) -> None:
-        """Grants, holds, resets and documents are in the statement of a customer, never in the list of usage."""
+        """Grants, resets and documents are in the statement of a customer, never in the list of usage."""
         grant = Item(0, Kind.GRANT, Call("grant", "op", 1), row_id="a", delta_nanos=5, after_nanos=5)
-        hold = Item(0, Kind.HOLD, track("held"), row_id="a", delta_nanos=-5, after_nanos=0)
         booked = use("a", -1, 0, call=Call("correct", "op", 1))
-        items = [grant, hold, booked, put("customer", "ada", "{}", call=Call("update", "op", 1))]
+        kept = put("hold", "lock", "null", call=Call("settle", "op", 1))
+        items = [grant, booked, kept, put("customer", "ada", "{}", call=Call("update", "op", 1))]
         append_all(ledger, [make_entry(i, item) for i, item in enumerate(items, 1)])
         assert ledger.events(EventFilter(), limit=10) == []
+
+    def test_holds_are_events(self, ledger: Ledger) -> None:
+        """What was held, and what came back or was used beyond it, adds up to the usage, also where no row moved."""
+        hold = Item(0, Kind.HOLD, track("held", value=8), row_id="a", delta_nanos=-8, after_nanos=0)
+        unhold = Item(0, Kind.UNHOLD, track("less", value=-3), row_id="a", delta_nanos=3, after_nanos=3)
+        nothing = Item(0, Kind.UNHOLD, track("nothing", value=-1))
+        append_all(ledger, [make_entry(i, item) for i, item in enumerate([hold, unhold, nothing], 1)])
+        page = ledger.events(EventFilter(), limit=10)
+        assert [event.call.value_nanos for event in page] == [-1, -3, 8]
+        assert [len(event.deductions) for event in page] == [0, 1, 1]
+
+    def test_a_document_that_is_gone_is_not_kept(self, ledger: Ledger) -> None:
+        """A customer with a million settled holds is read back with the open ones only."""
+        texts = ["{}", "null", "{}", "null", "{}"]
+        append_all(
+            ledger,
+            [make_entry(i, put("hold", f"h{i % 2}", text)) for i, text in enumerate(texts, 1)],
+        )
+        (state,) = ledger.customer_states(FIRST, ["ada"])
+        assert [(document.id, document.text) for document in state.documents] == [("h1", "{}")]
 
     def test_an_event_happened_when_the_caller_says(self, ledger: Ledger) -> None:
         """Usage that is reported late stands at its own time; a pinned customer's at the pinned clock."""

@@ -25,6 +25,7 @@ async def test_partitions_change_and_nothing_else(
     for number, customer_id in enumerate(CUSTOMERS):
         await cases.customers.get_or_create(customer_id, Profile(name=customer_id))
         await _track(cases, customer_id, number)
+        await _hold(cases, customer_id)
     before = [await cases.customers.get(customer_id) for customer_id in CUSTOMERS]
     events_before = await _events(cases)
 
@@ -40,6 +41,8 @@ async def test_partitions_change_and_nothing_else(
         assert [_kept(record) for record in after] == [_kept(record) for record in before]
         assert await _events(again) == events_before
         await _track(again, CUSTOMERS[7], 5)
+        for customer_id in CUSTOMERS:
+            await again.holds.finalize(f"lock of {customer_id}", NANOS)
         await again.flusher.flush_once()
     async with server.open_verifier(settings) as verifier:
         proof = await verifier.verify()
@@ -86,7 +89,8 @@ async def test_one_that_was_killed_a_moment_ago_does_not(cases: server.UseCases,
 
 
 def _kept(record: Record) -> bytes:
-    return msgspec.json.encode((record.customer, record.terms, record.balances, record.sequence, record.uid))
+    kept = (record.customer, record.terms, record.balances, record.holds, record.sequence, record.uid)
+    return msgspec.json.encode(kept)
 
 
 async def _events(cases: server.UseCases) -> list[tuple[object, ...]]:
@@ -99,3 +103,8 @@ async def _events(cases: server.UseCases) -> list[tuple[object, ...]]:
 async def _track(cases: server.UseCases, customer_id: str, units: int) -> None:
     usage = Usage("track", customer_id, "basic_messages", None, units * NANOS, Mode.CAP)
     await cases.meter.track(usage)
+
+
+async def _hold(cases: server.UseCases, customer_id: str) -> None:
+    usage = Usage("hold", customer_id, "basic_messages", None, 3 * NANOS, Mode.REJECT)
+    await cases.holds.hold(usage, hold_id=f"lock of {customer_id}", expires_at=None)

@@ -100,6 +100,57 @@ async def test_what_was_tampered_with_is_found(
     assert any(said in difference for difference in proof.differences), proof.differences
 
 
+async def _a_lost_hold(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+    await redis.hdel(stores.keys.record("ann"), "h:two%20words")
+
+
+async def _a_hold_of_nobody(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+    key = stores.keys.record("ann")
+    await redis.hset(key, "h:other", await redis.hget(key, "h:two%20words"))
+
+
+async def _a_receipt(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+    key = stores.keys.record("ann")
+    receipt = _text(await redis.hget(key, "h:two%20words") or "")
+    await redis.hset(key, "h:two%20words", receipt.replace("-70000000", "-70000001"))
+
+
+@pytest.mark.parametrize("is_in_sql", [False, True])
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (_a_lost_hold, "hold two words is open in the journal, but not in Redis"),
+        (_a_hold_of_nobody, "hold other is open in Redis, but not in the journal"),
+        (_a_receipt, "hold two words: Redis has another receipt than the journal"),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+async def test_holds_are_proven_too(
+    books: server.UseCases,
+    stores: server.Stores,
+    settings: Settings,
+    redis: "Redis",
+    tamper: Tamper,
+    said: str,
+    *,
+    is_in_sql: bool,
+) -> None:
+    """What a hold will give back is part of the books: a receipt that is not the journal's is found."""
+    usage = Usage("hold", "ann", "basic_messages", None, 7 * NANOS, Mode.REJECT)
+    for hold_id in ("two words", "settled"):
+        await books.holds.hold(usage, hold_id=hold_id, expires_at=None)
+    await books.holds.finalize("settled", 3 * NANOS)
+    if is_in_sql:
+        await books.flusher.flush_once()
+    assert (await _verify(settings)).holds
+    sql = sqlite3.connect(settings.data_dir / "ledger.db")
+    await tamper(stores, redis, sql)
+    sql.close()
+    proof = await _verify(settings)
+    assert not proof.holds
+    assert any(said in difference for difference in proof.differences), proof.differences
+
+
 def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 

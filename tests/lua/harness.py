@@ -14,6 +14,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Need, Reply, Written
 from creditgate.balances.stream import JournalStream
@@ -28,10 +29,11 @@ from creditgate.core.catalog import (
     Recurrence,
 )
 from creditgate.core.changes import Change, in_period_at, rows_change
-from creditgate.core.controls import property_digests
+from creditgate.core.controls import NO_CONTROLS, BillingControls, property_digests
 from creditgate.core.customers import Customer, Record, Row, Terms
 from creditgate.core.decisions import Mode
 from creditgate.core.forward import forward_change, up_to_next_plan
+from creditgate.core.holds import HOLD, HOLD_LIMITS, Hold, Limits, beyond
 from creditgate.core.journal import ORIGIN, Call, Entry, Kind
 from creditgate.engine.ids import OpIds, mint
 
@@ -61,6 +63,7 @@ KNOWN_KEYS = {
     rf"{_SLOT}:c:{_ID}": False,
     rf"{_SLOT}:(?:j|due|epoch)": False,
     rf"{_SLOT}:k:\d+:{_ID}": True,
+    r"cg:\{l:[0-9a-f]{32}\}": True,
     r"cg:\{sys\}:j": False,
     r"cg:\{sys\}:d:[a-z_]+": False,
     r"cg:\{sys\}:k:\d+": True,
@@ -161,6 +164,7 @@ class World:
         uid: str = UID,
         call: Call | None = None,
         not_after: int = NEVER_TOO_LATE,
+        controls: BillingControls = NO_CONTROLS,
     ) -> Written:
         """Make a customer who holds these rows."""
         return await self.store.change(
@@ -170,7 +174,7 @@ class World:
             uid=uid,
             expected_shape=0,
             clock=clock,
-            change=rows_change(None, customer=Customer(customer_id, T0), opened=rows),
+            change=rows_change(None, customer=Customer(customer_id, T0, controls=controls), opened=rows),
         )
 
     async def change(
@@ -237,6 +241,95 @@ class World:
             mode=mode,
             properties=property_digests(properties or {}),
             pools=self.needs(feature_id, units),
+        )
+
+    async def hold(
+        self,
+        customer_id: str,
+        feature_id: str,
+        units: str,
+        *,
+        hold_id: str = "lock",
+        mode: Mode = Mode.REJECT,
+        expires_at: int | None = None,
+        limits: Limits = HOLD_LIMITS,
+        properties: str = "{}",
+        key: str = "",
+        fingerprint: str = "",
+        not_after: int = NEVER_TOO_LATE,
+    ) -> Reply:
+        """Hold units under an id."""
+        call = self.usage("hold", feature_id, nanos(units), properties, key=key, fingerprint=fingerprint)
+        return await self.store.hold(
+            not_after=not_after,
+            customer_id=customer_id,
+            call=call,
+            mode=mode,
+            hold_id=hold_id,
+            expires_at=expires_at,
+            limits=limits,
+            properties=property_digests(msgspec.json.decode(properties)),
+            pools=self.needs(feature_id, units),
+        )
+
+    def final(
+        self, hold_id: str, hold: Hold, units: str | None, *, key: str = "", fingerprint: str = ""
+    ) -> Final:
+        """How a hold is settled at so many units, by the catalog of today."""
+        used = hold.value_nanos if units is None else nanos(units)
+        difference, properties = used - hold.value_nanos, hold.properties_text
+        call = self.usage("settle", hold.feature_id, difference, properties, key=key, fingerprint=fingerprint)
+        if used == hold.value_nanos:
+            call = msgspec.structs.replace(call, value_nanos=None)
+        more = decimal_text(beyond(hold.value_nanos, used))
+        digests = property_digests(msgspec.json.decode(properties))
+        return Final(hold_id, hold.op_id, used, call, digests, self.needs(hold.feature_id, more))
+
+    async def settle(
+        self,
+        customer_id: str,
+        units: str | None = None,
+        *,
+        hold_id: str = "lock",
+        key: str = "",
+        fingerprint: str = "",
+        not_after: int = NEVER_TOO_LATE,
+    ) -> Reply:
+        """Settle an open hold at so many units; None: as it was held."""
+        hold = (await self.record(customer_id)).holds[hold_id]
+        return await self.store.settle(
+            not_after=not_after,
+            customer_id=customer_id,
+            expected_sequence=None,
+            finals=[self.final(hold_id, hold, units, key=key, fingerprint=fingerprint)],
+        )
+
+    async def progress(
+        self, customer_id: str, used: str, *, hold_id: str = "lock", not_after: int = NEVER_TOO_LATE
+    ) -> Reply:
+        """Say how much of a hold was used so far."""
+        return await self.store.progress(
+            not_after=not_after,
+            customer_id=customer_id,
+            call=self.call("progress"),
+            hold_id=hold_id,
+            used=nanos(used),
+        )
+
+    def usage(
+        self,
+        verb: str,
+        feature_id: str,
+        value_nanos: int,
+        properties: str = "{}",
+        *,
+        key: str = "",
+        fingerprint: str = "",
+    ) -> Call:
+        """A call that is an event."""
+        call = self.call(verb, key=key, fingerprint=fingerprint)
+        return msgspec.structs.replace(
+            call, feature_id=feature_id, value_nanos=value_nanos, properties=properties
         )
 
     async def check(
@@ -344,7 +437,8 @@ class Replay:
             if item.kind == Kind.PUT:
                 assert item.document_type is not None
                 assert item.document is not None
-                self.documents[item.document_type] = item.document
+                name = item.document_type if item.document_type != HOLD else f"h:{item.document_id}"
+                self.documents[name] = item.document
             elif item.row_id is not None:
                 assert item.delta_nanos is not None
                 assert item.after_nanos == self.balances[item.row_id] + item.delta_nanos, item
@@ -362,6 +456,12 @@ class Replay:
         assert balances == {held_id: self.balances[held_id] for held_id in terms.held_ids}
         assert self.sums == self.balances
         assert all(self.balances[row_id] == 0 for row_id in self.balances.keys() - balances.keys())
+        held = {name: text for name, text in self.documents.items() if name[:2] == "h:" and text != "null"}
+        assert held == {name: text for name, text in record.items() if name[:2] == "h:"}
+        assert len(held) == int(record.get("holds", 0))
+        for text in held.values():
+            assert record["due"], "nothing is due, but a hold is open"
+            assert int(record["due"]) <= msgspec.json.decode(text, type=Hold).expires_at
         ordered = [
             part.split(":")
             for name, text in record.items()

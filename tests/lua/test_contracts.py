@@ -10,6 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import lua_folder, script_names
 from creditgate.balances.store import BalanceStore, Need, Unknown
@@ -17,6 +18,7 @@ from creditgate.core.catalog import Pool
 from creditgate.core.changes import Change, Step
 from creditgate.core.customers import Customer, Row, Terms
 from creditgate.core.decisions import Mode, Status
+from creditgate.core.holds import Limits, decode_hold
 from creditgate.core.journal import Call, StreamId
 from tests.lua.harness import DAY_MS, NEVER_TOO_LATE, T0, World, answer, nanos, row
 
@@ -28,8 +30,11 @@ DERIVED = {
     "change": ["document", "terms", "due", "orders_count", "steps_count", "orders...", "steps..."],
     "pools": ["pools..."],
     "customer": ["document"],
-    "terms": ["terms", "due", "orders_count", "orders..."],
+    "terms": ["terms", "due", "orders_count", "holds_count", "orders..."],
+    "holds": ["holds..."],
     "balances": ["balances..."],
+    "limits": ["lasts_ms", "lasts_ms_max", "holds_max", "note"],
+    "finals": ["key", "fingerprint", "finals_count", "finals..."],
 }
 """The arguments that stand for one parameter of the method; every other parameter is an argument of the same name."""
 
@@ -102,6 +107,8 @@ def expected_arguments(name: str) -> list[str]:
         derived = DERIVED.get(parameter, [parameter])
         if parameter == "call" and "buckets..." not in header.keys:
             derived = ["call"]
+        if parameter == "call" and name == "hold":
+            derived = [*derived, "op_id"]
         if parameter == "name" or (parameter == "customer_id" and header.writes_nothing):
             derived = []
         arguments += derived
@@ -167,6 +174,8 @@ def test_header_names_the_statuses_of_the_script(name: str) -> None:
         own |= {"REPLAYED", "KEY_REUSED"}
     if "change.decide(" in text:
         own |= {"MOVED_ON", "OUT_OF_RANGE"}
+    if "settling.decide(" in text:
+        own |= {"OUT_OF_RANGE"}
     if name == "forward":
         own -= {"DUE"}  # which is what it is for
     if name == "restore":
@@ -187,13 +196,22 @@ class Recorder:
         raise RedisConnectionError("lost")
 
 
+RECEIPT = (
+    b'{"feature_id":"messages","op_id":"op1","mode":"cap","expires_at":1234,"value_nanos":5,"used_nanos":0,'
+    b'"legs":[["bal_1","messages",1000000000,-5,"-"]],"gates":[["lim_1","messages",-5,"3"]],"properties":{"a":1}}'
+)
+HOLD = decode_hold(RECEIPT)
+ENCODED_CALL = b'["verb","op",7,"%b","%b","",null,null,"","","{}"]'
+
+
 def samples(*, key: str) -> dict[str, Any]:
     """A value for each parameter that any method has."""
     one = Row(id="bal_1", feature_id="messages", created_at=1)
+    call = Call("verb", "op", 7, key=key, fingerprint="f00d" if key else "")
     return {
         "not_after": 111,
         "customer_id": "ann/b",
-        "call": Call("verb", "op", 7, key=key, fingerprint="f00d" if key else ""),
+        "call": call,
         "mode": Mode.REJECT,
         "properties": ("aa11", "bb22"),
         "pools": [Need(Pool("messages", 10**9), 5), Need(Pool("credits", 2), 1)],
@@ -216,7 +234,17 @@ def samples(*, key: str) -> dict[str, Any]:
         "sequence": 777,
         "customer": Customer("ann/b", 1),
         "terms": Terms((one,)),
+        "holds": {"a b": HOLD},
         "balances": {"bal_1": 6},
+        "hold_id": "a b",
+        "expires_at": 1234,
+        "limits": Limits(11, 12, 13),
+        "used": 14,
+        "finals": [
+            Final("a b", "op1", 15, call, ["d1", "d2"], [Need(Pool("messages", 10**9), 5)]),
+            Final("c", "op2", 16, call, (), [Need(Pool("messages", 10**9), 0), Need(Pool("credits", 2), 0)]),
+        ],
+        "instead_of": "them",
         "name": "flusher",
         "holder": "me",
         "ttl_ms": 888,
@@ -226,7 +254,7 @@ def samples(*, key: str) -> dict[str, Any]:
 SENT: dict[str, list[Any]] = {
     "not_after": [111],
     "customer_id": ["ann/b"],
-    "call": [b'["verb","op",7,"%b","%b","",null,null,"","","{}"]'],
+    "call": [ENCODED_CALL],
     "key": ["%s"],
     "fingerprint": ["%s"],
     "mode": ["reject"],
@@ -246,7 +274,23 @@ SENT: dict[str, list[Any]] = {
     "expected_version": [666],
     "stood_at": ["999-1"],
     "sequence": [777],
+    "holds_count": [1],
+    "holds...": ["a%20b", RECEIPT],
     "balances...": ["bal_1", 6],
+    "op_id": ["op"],
+    "hold_id": ["a%20b"],
+    "expires_at": [1234],
+    "lasts_ms": [11],
+    "lasts_ms_max": [12],
+    "holds_max": [13],
+    "note": ["{}"],
+    "used": [14],
+    "finals_count": [2],
+    "finals...": [
+        *("a%20b", "op1", 15, ENCODED_CALL, "d1 d2", 1, "messages", 10**9, 5),
+        *("c", "op2", 16, ENCODED_CALL, "", 2, "messages", 10**9, 0, "credits", 2, 0),
+    ],
+    "instead_of": ["them"],
     "holder": ["me"],
     "ttl_ms": [888],
 }
@@ -259,16 +303,16 @@ def flattened(name: str, sent: list[Any], *, key: str) -> Iterator[tuple[str, An
     for argument in header_of(name).arguments:
         expected: list[Any] = SENT.get(argument, [None])
         if name == "restore" and argument in ("due", "orders_count", "orders..."):
-            # restore works these out of the terms; the row of the samples is never due.
+            # restore works these out of the terms and holds; the row of the samples is never due.
             of_terms: dict[str, list[Any]] = {
-                "due": [""],
+                "due": [1234],
                 "orders_count": [1],
                 "orders...": ["messages", "0:bal_1:0:0:-"],
             }
             expected = of_terms[argument]
         for value in expected:
             fitted = value
-            if argument == "call":
+            if value is ENCODED_CALL:
                 fitted = value % ((b"cafe", b"f00d") if key else (b"", b""))
             elif argument == "key":
                 fitted = key

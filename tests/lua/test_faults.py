@@ -12,13 +12,14 @@ from creditgate.balances.scripts import Script
 from creditgate.balances.store import BalanceStore, Unknown
 from creditgate.core.changes import rows_change
 from creditgate.core.decisions import Mode, Status
+from creditgate.core.holds import HOLD_LIMITS
 from creditgate.errors import Unavailable
 from tests.lua.harness import DAY_MS, MONTH, NEVER_TOO_LATE, T0, UID, World, answer, row
 from tests.lua.test_contracts import Recorder, header_of
 from tests.lua.test_put import put
 
-NAMES = ["track", "change", "forward", "put", "check", "read"]
-WRITERS = ["track", "change", "forward", "put"]
+WRITERS = ["track", "hold", "settle", "progress", "change", "forward", "put"]
+NAMES = [*WRITERS, "check", "read"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ async def capture(world: World, name: str) -> Sent:
     await world.track("ann", "messages", "1")
     if name == "forward":
         await world.set_clock("ann", T0 + 31 * DAY_MS)
+    if name in ("settle", "progress"):
+        await world.hold("ann", "action1", "3")
     await put(world, b"{}", version=0)
     record = await world.record("ann")
     recorder = Recorder()
@@ -57,6 +60,22 @@ async def capture(world: World, name: str) -> Sent:
         "track": lambda: store.track(
             **common, mode=Mode.CAP, properties=(), pools=world.needs("action1", "2")
         ),
+        "hold": lambda: store.hold(
+            **common,
+            mode=Mode.REJECT,
+            hold_id="lock",
+            expires_at=T0 + 1,
+            limits=HOLD_LIMITS,
+            properties=(),
+            pools=world.needs("action1", "2"),
+        ),
+        "settle": lambda: store.settle(
+            not_after=NEVER_TOO_LATE,
+            customer_id="ann",
+            expected_sequence=record.sequence,
+            finals=[world.final("lock", record.holds["lock"], "4", key="aa", fingerprint="bb")],
+        ),
+        "progress": lambda: store.progress(**common, hold_id="lock", used=5),
         "check": lambda: store.check(customer_id="ann", properties=(), pools=world.needs("action1", "2")),
         "read": lambda: store.read(customer_id="ann"),
         "change": lambda: store.change(
@@ -101,6 +120,19 @@ GARBAGE = [
     *(("change", "expected_shape", text) for text in WHOLE),
     *(("change", "clock", text) for text in OPTIONAL_WHOLE),
     *(("forward", "expected_sequence", text) for text in WHOLE),
+    *(("hold", argument, text) for argument in ("lasts_ms", "lasts_ms_max", "holds_max") for text in WHOLE),
+    *(("hold", "expires_at", text) for text in OPTIONAL_WHOLE),
+    *(("hold", "mode", text) for text in ("", "CAP", "cap ", "all")),
+    *(
+        (name, "hold_id", text)
+        for name in ("hold", "progress")
+        for text in ("", "a b", 'a"', "a\\", "ä", "a\n", "\x00")
+    ),
+    *(("hold", "op_id", text) for text in ("", "a b", 'a"b')),
+    *(("hold", "note", text) for text in ("", "[]", "{", "x{}", "null")),
+    *(("progress", "used", text) for text in [*AMOUNT, "-1"]),
+    *(("settle", "expected_sequence", text) for text in OPTIONAL_WHOLE),
+    *(("settle", "finals_count", text) for text in [*WHOLE, "0", "2", "17", "1000000000"]),
     *(("put", "expected_version", text) for text in WHOLE),
     *(
         (name, argument, text)
@@ -117,11 +149,11 @@ GARBAGE = [
     *(("track", "mode", text) for text in ("", "CAP", "cap ", "all", "overflowing")),
     *(
         (name, argument, text)
-        for name in ("track", "change", "put")
+        for name in ("track", "hold", "settle", "change", "put")
         for argument in ("key", "fingerprint")
         for text in ("x", "a b")
     ),
-    *((name, "fingerprint", "") for name in ("track", "change", "put")),
+    *((name, "fingerprint", "") for name in ("track", "hold", "settle", "change", "put")),
     *(("put", "document_id", text) for text in ("", "a b", "version", "a\nb")),
     *(("put", "document_type", text) for text in ("", "a b")),
     ("put", "document", ""),
@@ -143,7 +175,11 @@ async def test_garbage_is_invalid(world: World, name: str, argument: str, text: 
 @pytest.mark.parametrize("text", AMOUNT)
 @pytest.mark.parametrize(
     ("name", "from_end"),
-    [("track", 1), ("track", 2), ("check", 1), ("check", 2), ("change", 1), ("forward", 1)],
+    [
+        *((name, from_end) for name in ("track", "check", "hold", "settle") for from_end in (1, 2)),
+        ("change", 1),
+        ("forward", 1),
+    ],
 )
 async def test_garbage_amounts_are_invalid(world: World, name: str, from_end: int, text: str) -> None:
     """What is not an exact amount (a need, a cost, a step) never gets near a balance."""
@@ -154,19 +190,49 @@ async def test_garbage_amounts_are_invalid(world: World, name: str, from_end: in
     assert await world.everything() == before
 
 
-@pytest.mark.parametrize("name", ["track", "check"])
+@pytest.mark.parametrize("name", ["track", "check", "hold", "settle"])
 async def test_negative_cost_is_invalid(world: World, name: str) -> None:
     """A cost below zero would turn use into a grant."""
     sent = await capture(world, name)
     assert (await sent.with_argument(len(sent.arguments) - 2, "-1").run(world))[0] == Status.INVALID
 
 
-@pytest.mark.parametrize("name", ["track", "check"])
+@pytest.mark.parametrize("name", ["track", "check", "hold", "settle"])
 async def test_needs_of_both_signs_are_invalid(world: World, name: str) -> None:
     """A call either takes or gives back: pools that disagree would create credits."""
     sent = await capture(world, name)
     before = await world.everything()
     assert (await sent.with_argument(len(sent.arguments) - 1, "-400000000").run(world))[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+@pytest.mark.parametrize("text", ["", "nan", "1.5", "+1", " 1", "9" * 25, "\u0661"])
+async def test_garbage_final_is_invalid(world: World, text: str) -> None:
+    """A hold is settled at an exact amount, or not at all."""
+    sent = await capture(world, "settle")
+    before = await world.everything()
+    final = sent.slot("finals_count") + 3
+    assert (await sent.with_argument(final, text).run(world))[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+@pytest.mark.parametrize("more", ["0", "3", "5"])
+async def test_use_beyond_a_hold_has_to_add_up(world: World, more: str) -> None:
+    """What is taken beyond a hold is what was used minus what was held; anything else is a bug, and takes nothing."""
+    sent = await capture(world, "settle")
+    before = await world.everything()
+    final = sent.slot("finals_count") + 3
+    assert (await sent.with_argument(final, f"{more}000000000").run(world))[0] == Status.INVALID
+    assert await world.everything() == before
+
+
+async def test_a_hold_named_twice_is_invalid(world: World) -> None:
+    """One hold is settled once in a call."""
+    sent = await capture(world, "settle")
+    before = await world.everything()
+    at = sent.slot("finals_count")
+    head, final = sent.arguments[:at], sent.arguments[at + 1 :]
+    assert (await replace(sent, arguments=[*head, "2", *final, *final]).run(world))[0] == Status.INVALID
     assert await world.everything() == before
 
 
@@ -188,7 +254,7 @@ async def test_row_id_that_the_journal_cannot_hold_is_invalid(world: World, row_
     assert await world.everything() == before
 
 
-@pytest.mark.parametrize("name", ["track", "check", "change", "forward"])
+@pytest.mark.parametrize("name", ["track", "check", "hold", "settle", "change", "forward"])
 @pytest.mark.parametrize("more", [-2, -1, 1, 2])
 async def test_number_of_arguments_is_checked(world: World, name: str, more: int) -> None:
     """A list that is cut off, or goes on, is refused as a whole instead of being read in part."""
@@ -199,7 +265,17 @@ async def test_number_of_arguments_is_checked(world: World, name: str, more: int
     assert await world.everything() == before
 
 
-SLOTS = [("track", 6), ("change", 7), ("forward", 3), ("put", 6), ("check", 1), ("read", 1)]
+SLOTS = [
+    ("track", 6),
+    ("hold", 7),
+    ("settle", 6),
+    ("progress", 2),
+    ("change", 7),
+    ("forward", 3),
+    ("put", 6),
+    ("check", 1),
+    ("read", 1),
+]
 
 
 @pytest.mark.parametrize(("name", "slot"), [(name, slot) for name, count in SLOTS for slot in range(count)])

@@ -1,6 +1,6 @@
 """What metering means, in plain Python and Decimal: the model that the store is compared with.
 
-Written from spec/semantics.md (2.2, 3.2 to 3.4, 4.2, 4.3, 4.5) and from the decisions D3, D4 and D7 of design.md. It
+Written from spec/semantics.md (2.2, 2.5, 3.2 to 3.4, 4.2, 4.3, 4.5) and the decisions D3, D4 and D7 of design.md. It
 shares no code with core.burn, core.plans, core.periods or the scripts, and it is as slow as it is plain.
 """
 
@@ -17,6 +17,7 @@ NANO = Decimal("0.000000001")
 EXACT = Context(prec=80, rounding=ROUND_UP)
 INTERVALS = ("hour", "day", "week", "month", "quarter", "year")
 NEVER = 10**18
+DAY_MS = 86_400_000
 
 
 def rounded(amount: Decimal) -> Decimal:
@@ -154,12 +155,34 @@ class Outcome:
     pool: str | None = None
 
 
+@dataclass(frozen=True)
+class Leg:
+    """What one row gave (negative) or got in one go, at this cost and in this period of the row."""
+
+    row: Row
+    cost: Decimal
+    delta: Decimal
+    period: int | None
+
+
+@dataclass
+class Hold:
+    """Units that were taken before they were used."""
+
+    feature: str
+    value: Decimal
+    mode: str
+    expires_at: int
+    legs: tuple[Leg, ...]
+    used: Decimal = Decimal(0)
+
+
 class Left:
     """What is left of a call while it goes from row to row: so much, counted in units of this cost."""
 
-    def __init__(self, units: Decimal) -> None:
-        self.amount = units
-        self.cost = Decimal(1)
+    def __init__(self, amount: Decimal, cost: Decimal = Decimal(1)) -> None:
+        self.amount = amount
+        self.cost = cost
 
     def at(self, cost: Decimal) -> Decimal:
         """Count what is left in the unit of a pool of this cost, and return it."""
@@ -182,9 +205,12 @@ class Customer:
     subscriptions: list[Subscription] = field(default_factory=list)
     coming: list[Coming] = field(default_factory=list)
     flags: list[tuple[str, str, int]] = field(default_factory=list)
+    holds: dict[str, Hold] = field(default_factory=dict)
     sequence: int = 1
     shape: int = 1
     count: int = 0
+    noted_due: int | None = None
+    """What the record says is due next: too early, if it is a hold that was settled since."""
 
     # Reading
 
@@ -195,11 +221,16 @@ class Customer:
     def due(self) -> int | None:
         instants = [row.resets_at for row in self.rows] + [row.expires_at for row in self.rows]
         instants += [held.ends_at for held in self.subscriptions] + [plan.starts_at for plan in self.coming]
+        instants += [hold.expires_at for hold in self.holds.values()]
         return min((instant for instant in instants if instant is not None), default=None)
 
     @property
     def is_due(self) -> bool:
-        return self.due is not None and self.due <= self.now
+        return self.noted_due is not None and self.noted_due <= self.now
+
+    def is_held(self, row: Row) -> bool:
+        """Whether a hold may have to give something back to it."""
+        return any(leg.row is row for hold in self.holds.values() for leg in hold.legs)
 
     def pools(self, feature: str) -> dict[str, Decimal]:
         """The feature at cost 1, and the credit systems that price it, in the order of the catalog."""
@@ -228,6 +259,21 @@ class Customer:
 
     def track(self, feature: str, units: Decimal, mode: str) -> Outcome:
         """Semantics 3.3 and 3.4."""
+        before = self._balances()
+        drawn = self._draw(feature, Left(abs(units)), mode, is_refund=units < 0)
+        if drawn is None:
+            return Outcome("REFUSED")
+        moved = self._moved(before, feature)
+        if self._left_the_range(before):
+            return Outcome("OUT_OF_RANGE")
+        self.sequence += 1
+        return Outcome("OK", moved)
+
+    def _draw(self, feature: str, left: Left, mode: str, *, is_refund: bool) -> list[Leg] | None:
+        """Take what is left from rows, or give it to them; None and as before where that is refused.
+
+        Returns what each gave or got, one after the other.
+        """
         pools = self.pools(feature)
         own = [row for row in self.in_order() if row.feature == feature]
         others = [row for row in self.in_order() if row.feature != feature and row.feature in pools]
@@ -238,48 +284,50 @@ class Customer:
                 is_free = True
                 break
             priced.append(row)
-        before = {id(row): row.balance for row in priced}
-        left = Left(abs(units))
-        if units < 0:
-            self._refund(priced, pools, left, mode)
-        else:
-            self._take(priced, pools, left, mode, is_free=is_free)
-            if mode == "reject" and left.amount > 0 and not is_free:
-                for row in priced:
-                    row.balance = before[id(row)]
-                return Outcome("REFUSED")
-        moved = tuple(
-            (row, row.balance - before[id(row)]) for row in priced if row.balance != before[id(row)]
-        )
-        if any(abs(row.balance) >= LIMIT for row, _ in moved):
-            for row in priced:
-                row.balance = before[id(row)]
-            return Outcome("OUT_OF_RANGE")
-        self.sequence += 1
-        return Outcome("OK", moved)
+        if is_refund:
+            return self._refund(priced, pools, left, mode)
+        before = self._balances()
+        legs = self._take(priced, pools, left, mode, is_free=is_free)
+        if mode == "reject" and left.amount > 0 and not is_free:
+            self._restore(before)
+            return None
+        return legs
 
     @staticmethod
-    def _take(rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str, *, is_free: bool) -> None:
+    def _take(
+        rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str, *, is_free: bool
+    ) -> list[Leg]:
+        legs = []
+
+        def take(row: Row, most: Decimal | None) -> None:
+            cost = pools[row.feature]
+            there = left.at(cost)
+            part = there if most is None else min(most, there)
+            row.balance -= part
+            left.without(part)
+            legs.append(Leg(row, cost, -part, row.period if row.interval else None))
+
         for row in rows:
             if left.amount > 0 and row.balance > 0:
-                part = min(row.balance, left.at(pools[row.feature]))
-                row.balance -= part
-                left.without(part)
+                take(row, row.balance)
         if mode == "reject" or is_free:
-            return
+            return legs
         for row in rows:
             if left.amount > 0 and (mode == "overflow" or row.may_go_below):
-                part = left.at(pools[row.feature])
-                row.balance -= part
-                left.without(part)
+                take(row, None)
+        return legs
 
     @staticmethod
-    def _refund(rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str) -> None:
+    def _refund(rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str) -> list[Leg]:
+        legs = []
+
         def give(row: Row, most: Decimal | None) -> None:
-            there = left.at(pools[row.feature])
+            cost = pools[row.feature]
+            there = left.at(cost)
             part = there if most is None else min(most, there)
             row.balance += part
             left.without(part)
+            legs.append(Leg(row, cost, part, row.period if row.interval else None))
 
         for row in rows:
             if left.amount > 0 and row.balance < 0:
@@ -289,6 +337,110 @@ class Customer:
                 give(row, None)
             elif left.amount > 0 and row.balance < row.granted:
                 give(row, row.granted - row.balance)
+        return legs
+
+    def _balances(self) -> dict[int, Decimal]:
+        return {id(row): row.balance for row in self.rows}
+
+    def _restore(self, before: Mapping[int, Decimal]) -> None:
+        for row in self.rows:
+            row.balance = before[id(row)]
+
+    def _moved(self, before: Mapping[int, Decimal], feature: str) -> tuple[tuple[Row, Decimal], ...]:
+        """What each row gave or got since then, the feature's own first, then in burn order."""
+        rows = sorted(self.in_order(), key=lambda row: row.feature != feature)
+        return tuple((row, row.balance - before[id(row)]) for row in rows if row.balance != before[id(row)])
+
+    def _left_the_range(self, before: Mapping[int, Decimal]) -> bool:
+        """Whether a row that moved holds more than there can be; then all is as before."""
+        if any(abs(row.balance) >= LIMIT and row.balance != before[id(row)] for row in self.rows):
+            self._restore(before)
+            return True
+        return False
+
+    # Holds: semantics 2.5, and D7 for what has changed until a hold is settled
+
+    def hold(self, name: str, feature: str, units: Decimal, mode: str, expires_at: int) -> Outcome:
+        """Take now, and remember how to put it right."""
+        if name in self.holds:
+            return Outcome("EXISTS")
+        if not self.now < expires_at <= self.now + DAY_MS:
+            return Outcome("MISTIMED")
+        if units > 0 and not any(row.feature in self.pools(feature) for row in self.rows):
+            return Outcome("REFUSED")
+        before = self._balances()
+        legs = self._draw(feature, Left(abs(units)), mode, is_refund=units < 0)
+        if legs is None:
+            return Outcome("REFUSED")
+        moved = self._moved(before, feature)
+        if self._left_the_range(before):
+            return Outcome("OUT_OF_RANGE")
+        later = "cap" if mode == "reject" else mode
+        self.holds[name] = Hold(feature, units, later, expires_at, tuple(legs))
+        self.noted_due = expires_at if self.noted_due is None else min(self.noted_due, expires_at)
+        self.sequence += 1
+        return Outcome("OK", moved)
+
+    def settle(self, name: str, final: Decimal) -> str:
+        """What stays of a hold stays where it was taken; the rest goes back there; what is beyond it is taken anew."""
+        hold, before = self.holds[name], self._balances()
+        kept, beyond = final, Decimal(0)
+        if hold.value * final < 0:
+            kept, beyond = Decimal(0), final
+        elif abs(final) >= abs(hold.value):
+            kept, beyond = hold.value, final - hold.value
+        if kept != hold.value:
+            step = self._balances()
+            homeless = self._return(hold, Left(abs(kept)))
+            if self._left_the_range(step):
+                self._restore(before)
+                return "OUT_OF_RANGE"
+            step = self._balances()
+            for leg, rest in homeless:
+                self._draw(hold.feature, Left(rest, leg.cost), "cap", is_refund=leg.delta < 0)
+            if self._left_the_range(step):
+                self._restore(before)
+                return "OUT_OF_RANGE"
+        step = self._balances()
+        self._draw(hold.feature, Left(abs(beyond)), hold.mode, is_refund=beyond < 0)
+        if self._left_the_range(step):
+            self._restore(before)
+            return "OUT_OF_RANGE"
+        del self.holds[name]
+        self.sequence += 1
+        return "OK"
+
+    def _return(self, hold: Hold, kept: Left) -> list[tuple[Leg, Decimal]]:
+        """Give back what is not kept; returns what found no row of its own, or not enough in it."""
+        homeless = []
+        for leg in hold.legs:
+            stays = min(abs(leg.delta), kept.at(leg.cost)) if kept.amount > 0 else Decimal(0)
+            kept.without(stays)
+            rest = abs(leg.delta) - stays
+            if rest == 0:
+                continue
+            if not any(row is leg.row for row in self.rows):
+                homeless.append((leg, rest))
+            elif leg.row.interval is not None and leg.row.period != leg.period:
+                continue  # the old period is charged
+            elif leg.delta < 0:
+                leg.row.balance += rest
+            else:
+                part = min(rest, max(leg.row.balance, Decimal(0)))
+                leg.row.balance -= part
+                if rest > part:
+                    homeless.append((leg, rest - part))
+        return homeless
+
+    def progress(self, name: str, used: Decimal) -> str:
+        """The most that was ever said."""
+        hold = self.holds[name]
+        if hold.value < 0:
+            return "REFUSED"
+        if used > hold.used:
+            hold.used = used
+            self.sequence += 1
+        return "OK"
 
     # Changes
 
@@ -336,17 +488,17 @@ class Customer:
         return said
 
     def forward(self) -> str:
-        """D7, by stepping at every boundary: what expired goes, then what fell due starts anew, and drained rows go.
+        """D7, by stepping at every boundary: holds expire, then what expired goes, then what fell due starts anew.
 
-        Up to the first end or start of a plan: the next call goes on from there.
+        Into how many entries the steps are put is not said here.
         """
         if not self.is_due:
             return "MOVED_ON"
         now = self.now
-        plans = [held.ends_at for held in self.subscriptions] + [plan.starts_at for plan in self.coming]
-        until = min([at for at in plans if at is not None and at < now], default=now)
-        while (instant := self.due) is not None and instant <= until:
+        while (instant := self.due) is not None and instant <= now:
             self.now = instant
+            if self._expire(instant):
+                continue
             self._change_plans()
             self.rows = [row for row in self.rows if row.expires_at is None or row.expires_at > instant]
             due = [row for row in self.rows if row.resets_at is not None and row.resets_at <= instant]
@@ -354,7 +506,7 @@ class Customer:
                 row.balance = row.granted
                 row.period += 1
             if due:
-                self.rows = [row for row in self.rows if not row.is_drained]
+                self.rows = [row for row in self.rows if not row.is_drained or self.is_held(row)]
         self.now = now
         self.changed()
         return "OK"
@@ -421,10 +573,22 @@ class Customer:
             if held and row.owner == owner and row.feature == "seats" and not row.bought_for_good
         ]
 
+    def _expire(self, instant: int) -> bool:
+        """Settle the first hold that expires by this instant at its progress: before anything else of that instant."""
+        expired = sorted(
+            (hold.expires_at, name) for name, hold in self.holds.items() if hold.expires_at <= instant
+        )
+        for _, name in expired[:1]:
+            hold = self.holds[name]
+            if self.settle(name, hold.used) != "OK":
+                self.settle(name, hold.value)
+        return bool(expired)
+
     def changed(self) -> None:
         """Count a change of what the customer is or holds."""
         self.sequence += 1
         self.shape += 1
+        self.noted_due = self.due
 
     def _rows_of(self, plan: Plan, quantities: Mapping[str, Decimal], owner: int, anchor: int) -> list[Row]:
         rows = []
@@ -474,7 +638,7 @@ class Customer:
             if closed is None or row.owner != closed or row.bought_for_good or id(row) in going_on
         ]
         missing = len(kept) + len(opened) - ROWS_MAX
-        drained = [row for row in kept if row.is_drained]
+        drained = [row for row in kept if row.is_drained and not self.is_held(row)]
         if missing > len(drained):
             return "too_many_balances"
         gone = {id(row) for row in drained[: max(0, missing)]}
@@ -509,9 +673,19 @@ def new_customer(now: int, costs: Mapping[str, Mapping[str, Decimal]], plans: It
 
 def copied(customer: Customer) -> Customer:
     """The same customer, to try something on."""
+    twins: dict[int, Row] = {}
+
+    def twin(row: Row) -> Row:
+        return twins.setdefault(id(row), replace(row))
+
+    holds = {
+        name: replace(hold, legs=tuple(replace(leg, row=twin(leg.row)) for leg in hold.legs))
+        for name, hold in customer.holds.items()
+    }
     return replace(
         customer,
-        rows=[replace(row) for row in customer.rows],
+        holds=holds,
+        rows=[twin(row) for row in customer.rows],
         subscriptions=list(customer.subscriptions),
         coming=list(customer.coming),
         flags=list(customer.flags),

@@ -36,7 +36,9 @@ from creditgate.core import plans as core_plans
 from creditgate.core.changes import Change, profile_change, rows_change
 from creditgate.core.customers import Customer, Record, Row
 from creditgate.core.decisions import Mode, Status
+from creditgate.core.holds import Hold
 from creditgate.core.journal import ORIGIN, Kind, StreamId
+from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError
 from tests.balances.valkey_process import ValkeyProcess
 from tests.lua.harness import NEVER_TOO_LATE, Replay, World, decimal_text, nanos
@@ -145,6 +147,7 @@ def plan_document(plan: model.Plan) -> words.Plan:
 # What is drawn
 
 CUSTOMERS = ("ann", "b/o b", "çyd")
+HOLD_IDS = ("lock", "l/ö ck", "another", "h4", "h5")
 INSTANTS = (
     1_767_225_600_000,  # 2026-01-01
     1_769_862_896_789,  # 2026-01-31 12:34:56.789
@@ -188,6 +191,8 @@ units = st.one_of(
 granted = st.one_of(amounts, amounts, st.just(D(LARGEST)), st.just(D(0)))
 used_features = st.sampled_from([*POOLED * 3, *FEATURES])
 intervals = st.sampled_from([None, None, "hour", "day", "month", "month", "year"])
+lasting = st.sampled_from([1, 30, 60, 90, 5 * 60, 5 * 60, 24 * 60, 24 * 60, 24 * 60, 24 * 60 + 1, 0])
+finals = st.sampled_from(["as held", "release", "release", "part", "part", "nano less", "flip", "other"])
 modes = st.sampled_from(["cap", "cap", "reject", "overflow"])
 customers = st.sampled_from(CUSTOMERS)
 keys = st.sampled_from([*[""] * 9, "aa", "bb", "cc"])
@@ -221,6 +226,29 @@ class Server:
         self.runner.close()
 
 
+class Straight:
+    """Sends each call once: there is no ledger to ask here, and nothing is lost."""
+
+    async def write(self, _partition: str, _op_id: str, send: Callable[[int], Any]) -> Any:
+        return await send(NEVER_TOO_LATE)
+
+    async def ask(self, send: Callable[[], Any]) -> Any:
+        return await send()
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A catalog that does not change."""
+
+    current: words.Catalog
+
+    async def having(self, _ask: Callable[[words.Catalog], Any]) -> words.Catalog:
+        return self.current
+
+    async def giving(self, **_ids: Any) -> words.Catalog:
+        return self.current
+
+
 class Life(RuleBasedStateMachine):
     """Customers live; the store and the model are asked the same."""
 
@@ -240,6 +268,14 @@ class Life(RuleBasedStateMachine):
         self.used: dict[tuple[str, str], Used] = {}
         self.documents: dict[str, Customer] = {}
         self.minted = 0
+        self.writer = CustomerWriter(
+            self.world.store,
+            self.world.keys,
+            clock,
+            Straight(),  # type: ignore[arg-type]
+            Fixed(self.world.catalog),  # type: ignore[arg-type]
+            self.world.ops,
+        )
 
     # The steps
 
@@ -388,6 +424,56 @@ class Life(RuleBasedStateMachine):
         self.expect(there, reply, there.track(feature, number, "reject"))
         assert reply.status is Status.OK or asked.status is Status.REFUSED, "check said that there is enough"
         self.compare(name, f"track all {reply.status.name}")
+
+    @rule(
+        name=customers,
+        calls=st.lists(
+            st.tuples(st.sampled_from(HOLD_IDS), used_features, units, modes, lasting),
+            min_size=1,
+            max_size=BURST,
+        ),
+    )
+    def holds(self, name: str, calls: list[tuple[str, str, Decimal, str, int]]) -> None:
+        """Units are held."""
+        for hold_id, feature, number, mode, minutes in calls:
+            there = self.ready(name)
+            if there is None:
+                return
+            expires_at = there.now + minutes * 60_000
+            reply = self.run(self.send_hold(name, hold_id, feature, number, mode, expires_at))
+            self.expect(there, reply, there.hold(hold_id, feature, number, mode, expires_at))
+            self.compare(name, f"hold {mode} {reply.status.name}{' in advance' if number < 0 else ''}")
+
+    @precondition(lambda self: any(there.holds for there in self.models.values()))
+    @rule(number=st.integers(0, 100), how=finals, other=units)
+    def settle(self, number: int, how: str, other: Decimal) -> None:
+        """A hold is kept, released, changed to a part of it, to more, or to the other sign."""
+        name, hold_id = self.one_of_the_holds(number)
+        there = self.ready(name)
+        if there is None or hold_id not in there.holds:
+            return
+        final = self.final_of(there.holds[hold_id].value, how, other)
+        reply = self.run(self.world.settle(name, str(final), hold_id=hold_id))
+        assert reply.status.name == there.settle(hold_id, final)
+        assert reply.status is not Status.OK or reply.sequence == there.sequence
+        self.compare(name, f"settle {how} {reply.status.name}")
+
+    @precondition(lambda self: any(there.holds for there in self.models.values()))
+    @rule(number=st.integers(0, 100), used=amounts)
+    def progress(self, number: int, used: Decimal) -> None:
+        """It is said how much of a hold was used so far."""
+        name, hold_id = self.one_of_the_holds(number)
+        there = self.ready(name)
+        if there is None or hold_id not in there.holds:
+            return
+        reply = self.run(self.world.progress(name, str(used), hold_id=hold_id))
+        assert reply.status.name == there.progress(hold_id, used)
+        self.compare(name, f"progress {reply.status.name}")
+
+    def one_of_the_holds(self, number: int) -> tuple[str, str]:
+        """A customer and the id of an open hold."""
+        found = [(name, hold_id) for name, there in self.models.items() for hold_id in there.holds]
+        return sorted(found)[number % len(found)]
 
     @precondition(lambda self: self.used)
     @rule(number=st.integers(0, 1000), other=st.booleans())
@@ -593,13 +679,42 @@ class Life(RuleBasedStateMachine):
         return self.models[name]
 
     def step(self, name: str) -> None:
+        """Step the customer over what is due, as the engine does it."""
+        there = self.models[name]
         record = self.run(self.world.record(name))
-        assert record.is_due == self.models[name].is_due
-        change = self.world.forward_change(record)
-        self.documents[name] = change.customer or self.documents[name]
-        written = self.run(self.world.forward(name, record=record, change=change))
-        assert written.status.name == self.models[name].forward()
-        self.compare(name, f"forward {written.status.name}")
+        assert record.is_due == there.is_due
+        has_fallen_due = there.due is not None and there.due <= there.now
+        self.run(self.writer.forward(name))
+        said = there.forward()
+        after = self.run(self.world.record(name))
+        assert (after.sequence > record.sequence) == has_fallen_due, "a due that was too early is no entry"
+        there.sequence, there.shape = after.sequence, after.shape
+        self.documents[name] = after.customer
+        self.compare(name, f"forward {said}")
+
+    async def send_hold(
+        self, name: str, hold_id: str, feature: str, number: Decimal, mode: str, expires_at: int
+    ) -> Reply:
+        return await self.world.hold(
+            name, feature, str(number), hold_id=hold_id, mode=Mode(mode), expires_at=expires_at
+        )
+
+    @staticmethod
+    def final_of(held: Decimal, how: str, number: Decimal) -> Decimal:
+        """At how many units a hold is settled."""
+        match how:
+            case "as held":
+                return held
+            case "release":
+                return D(0)
+            case "part":
+                return min(abs(held), abs(number)).copy_sign(held)
+            case "nano less":
+                return held - model.NANO.copy_sign(held)
+            case "flip":
+                return -held
+            case _:
+                return number
 
     def compare(self, name: str, step: str) -> None:
         """The record is the model, row by row in burn order, and is what the journal adds up to."""
@@ -623,6 +738,9 @@ class Life(RuleBasedStateMachine):
         assert held == [(twin.plan.name, twin.ends_at) for twin in there.subscriptions]
         coming = [(plan.plan_id, plan.starts_at) for plan in record.customer.scheduled]
         assert coming == [(twin.plan.name, twin.starts_at) for twin in there.coming]
+        assert {hold_id: hold_view(hold) for hold_id, hold in record.holds.items()} == {
+            hold_id: twin_hold_view(hold) for hold_id, hold in there.holds.items()
+        }
         self.read_journal(self.world.keys.partition_of(name))
         replay = self.replays[name]
         assert replay.sequence == record.sequence
@@ -637,9 +755,11 @@ class Life(RuleBasedStateMachine):
         for entry in page.entries:
             assert entry.customer_id is not None
             assert entry.items[0].call is not None
+            kinds = {item.kind for item in entry.items if item.document_type != "alert"}
             if entry.items[0].call.verb == "track":
-                moved = [item for item in entry.items if item.document_type != "alert"]
-                assert all(item.kind in (Kind.USE, Kind.REFUND) for item in moved)
+                assert kinds <= {Kind.USE, Kind.REFUND}
+            if entry.items[0].call.verb == "hold":
+                assert kinds == {Kind.HOLD, Kind.PUT}
             self.replays[entry.customer_id].add(entry)
         self.positions[partition] = page.upto
 
@@ -660,33 +780,49 @@ class MortalLife(Life):
         for name in self.models:
             self.compare(name, "kill")
 
-    @rule(name=customers, feature=st.sampled_from(FEATURES), number=units, waits=st.integers(0, 4))
-    def kill_in_between(self, name: str, feature: str, number: Decimal, waits: int) -> None:
+    @rule(
+        name=customers,
+        what=st.sampled_from(["track", "hold", "settle"]),
+        feature=st.sampled_from(FEATURES),
+        number=units,
+        waits=st.integers(0, 4),
+    )
+    def kill_in_between(self, name: str, what: str, feature: str, number: Decimal, waits: int) -> None:
         """The server is killed during a call: afterwards the whole of it has happened, or nothing of it."""
         there = self.ready(name)
-        if there is None:
+        if there is None or (what == "settle" and not there.holds):
             return
         tried = model.copied(there)
-        outcome = tried.track(feature, number, "cap")
-        reply = self.run(self.call_and_kill(name, feature, number, waits))
+        if what == "settle":
+            hold_id = sorted(there.holds)[0]
+            status = tried.settle(hold_id, number)
+            call = self.world.settle(name, str(number), hold_id=hold_id)
+        elif what == "hold":
+            expires_at = there.now + 3_600_000
+            status = tried.hold("h0", feature, number, "cap", expires_at).status
+            call = self.send_hold(name, "h0", feature, number, "cap", expires_at)
+        else:
+            status = tried.track(feature, number, "cap").status
+            call = self.world.track(name, feature, str(number))
+        reply = self.run(self.sent_and_killed(call, waits))
         self.restart()
         record = self.run(self.world.record(name))
         if reply is not None:
-            assert reply.status.name == outcome.status, "an answer that was given holds"
+            assert reply.status.name == status, "an answer that was given holds"
             assert record.sequence == tried.sequence
         fate = "answered" if reply is not None else "lost" if record.sequence == there.sequence else "kept"
         if record.sequence != there.sequence:
             self.models[name] = tried
         self.compare(name, f"kill in between, {fate}")
 
-    async def call_and_kill(self, name: str, feature: str, number: Decimal, waits: int) -> Reply | None:
+    async def sent_and_killed(self, call: Coroutine[Any, Any, Reply], waits: int) -> Reply | None:
         """Send a call, kill the server a few turns of the loop later; the reply, if it came before."""
-        call = asyncio.ensure_future(self.world.track(name, feature, str(number)))
+        sent = asyncio.ensure_future(call)
         for _ in range(waits):
             await asyncio.sleep(0)
         self.process.kill()
         try:
-            return await call
+            return await sent
         except (Unknown, RedisError):
             return None
 
@@ -717,6 +853,24 @@ def twin_view(row: model.Row) -> tuple[object, ...]:
         row.expires_at,
         row.plan,
     )
+
+
+def hold_view(hold: Hold) -> tuple[object, ...]:
+    legs = [(leg.row_id, leg.cost_nanos, leg.delta_nanos, leg.period) for leg in hold.legs]
+    return hold.feature_id, hold.value_nanos, hold.used_nanos, hold.expires_at, hold.mode, legs
+
+
+def twin_hold_view(hold: model.Hold) -> tuple[object, ...]:
+    legs = [
+        (
+            leg.row.name,
+            nanos(str(leg.cost)),
+            nanos(str(leg.delta)),
+            "-" if leg.period is None else str(leg.period),
+        )
+        for leg in hold.legs
+    ]
+    return hold.feature, nanos(str(hold.value)), nanos(str(hold.used)), hold.expires_at, hold.mode, legs
 
 
 async def emptied(redis: "Redis") -> None:

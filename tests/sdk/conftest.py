@@ -27,6 +27,12 @@ def errors(request: pytest.FixtureRequest) -> Answers:
 
 
 @pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def locks(request: pytest.FixtureRequest) -> Answers:
+    """Units that are held before they are used, with each client."""
+    return answers_of(request.param, "locks")
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
 def outage(request: pytest.FixtureRequest) -> Answers:
     """Calls while Redis does not answer, with each client."""
     return answers_without_redis(request.param, "outage")

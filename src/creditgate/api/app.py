@@ -21,6 +21,7 @@ from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
+from creditgate.api.routes.holds import HoldRoutes
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.legacy import LegacyRoutes
 from creditgate.api.routes.meter import MeterRoutes
@@ -32,6 +33,7 @@ from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.history import History
+from creditgate.engine.holds import Holds
 from creditgate.engine.meter import Meter
 from creditgate.engine.statement import Statements
 
@@ -48,6 +50,7 @@ PREFIXES = ("/v1", "/v1/v1")
 def create_app(
     *,
     meter: Meter,
+    holds: Holds,
     customers: Customers,
     catalogs: Catalogs,
     billing: Billing,
@@ -64,6 +67,7 @@ def create_app(
     """
     verbs, legacy = tables(
         meter=meter,
+        holds=holds,
         customers=customers,
         catalogs=catalogs,
         billing=billing,
@@ -107,6 +111,7 @@ def create_app(
 def tables(
     *,
     meter: Meter,
+    holds: Holds,
     customers: Customers,
     catalogs: Catalogs,
     billing: Billing,
@@ -116,12 +121,13 @@ def tables(
 ) -> tuple[dict[str, Verb], tuple[LegacyRoute, ...]]:
     """Return the table of every verb, and that of the routes from before them."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    meter_routes = MeterRoutes(meter, history, keys, settings)
+    meter_routes = MeterRoutes(meter, holds, history, keys, settings)
     customer_routes = CustomerRoutes(customers, catalogs, keys, settings)
     balance_routes = BalanceRoutes(customers, keys)
     billing_routes = BillingRoutes(billing, keys, settings)
     verbs = {
         **meter_routes.by_verb,
+        **HoldRoutes(holds, keys).by_verb,
         **customer_routes.by_verb,
         **balance_routes.by_verb,
         **billing_routes.by_verb,

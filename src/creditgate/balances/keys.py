@@ -5,6 +5,7 @@ cluster; what belongs to no customer has the tag `{sys}`. Ids are encoded inject
 `~` and `-` stay as they are, so no id can steer a hash tag, a pattern or another key.
 """
 
+from hashlib import blake2b
 from urllib.parse import quote, unquote
 from zlib import crc32
 
@@ -35,7 +36,7 @@ class Keys:
 
     def everything_pattern(self) -> str:
         """The pattern of every key under this prefix, for SCAN."""
-        return f"{self.prefix}:{{*}}:*"
+        return f"{self.prefix}:{{*}}*"
 
     def journal(self, partition: str) -> str:
         return f"{self.prefix}:{{{partition}}}:j"
@@ -61,6 +62,11 @@ class Keys:
     def workers(self) -> str:
         """The hash of heartbeats: worker id → '<version of the catalog> <ms of Redis TIME until which it counts>'."""
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:workers"
+
+    def pointer(self, hold_id: str) -> str:
+        """The key that tells whose hold an id names. Its own hash tag: the customer is not known before it is read."""
+        digest = blake2b(hold_id.encode(), digest_size=16).hexdigest()
+        return f"{self.prefix}:{{l:{digest}}}"
 
     def lease(self, name: str) -> str:
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:lease:{name}"

@@ -5,63 +5,40 @@ effect, and `engine/attempts.py` finds out. Nothing here is ever sent twice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
 
+from creditgate.balances.calls import (
+    Need,
+    NotSent,
+    Reply,
+    Unknown,
+    Written,
+    balances_in,
+    moved_in,
+    needs_sent,
+    stream_id_of,
+    terms_of,
+    text_of,
+    written_in,
+)
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerChanged
-from creditgate.balances.keys import KEY_BUCKET_TTL_MS, Keys
+from creditgate.balances.holds import HoldCalls
+from creditgate.balances.keys import KEY_BUCKET_TTL_MS, Keys, decoded, encoded
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.burn import order_fields
-from creditgate.core.catalog import Pool
 from creditgate.core.changes import Change, next_due
 from creditgate.core.customers import Customer, Record, Terms
-from creditgate.core.decisions import Mode, Moved, Status
+from creditgate.core.decisions import Mode, Status
+from creditgate.core.holds import Hold, decode_hold, due_with
 from creditgate.core.journal import Call, StreamId, encode_call
-from creditgate.errors import CreditgateError, Unavailable
+from creditgate.errors import Unavailable
 from creditgate.telemetry.metrics import Metrics
 
-TERMS_REMEMBERED = 65_536  # decoded terms kept by their bytes: one for each customer of a busy sidecar
-
-
-class Unknown(CreditgateError):
-    """The reply did not arrive: the call may have taken effect, but not any more once Redis is past `not_after`."""
-
-    code = "undecided"
-
-
-class NotSent(Unknown):
-    """The call reached no server that was reconciled: it has no effect, and may be sent again after reconciling."""
-
-
-class Need(NamedTuple):
-    """What a call needs of one pool, in nanos of the pool's unit; negative gives back."""
-
-    pool: Pool
-    nanos: int
-
-
-class Reply(NamedTuple):
-    """What a script said of a customer. Past `status` and `time`, the rest is set where the script gives it.
-
-    `stream_id` is the entry that was appended, or that of the first call for a replay; `pool` is the number of the pool
-    that answers a check, from 1, or 0.
-    """
-
-    status: Status
-    time: int
-    sequence: int = 0
-    terms: Terms = Terms()
-    balances: Mapping[str, int] = MappingProxyType({})
-    moved: tuple[Moved, ...] = ()
-    stream_id: StreamId | None = None
-    pool: int = 0
+__all__ = ["BalanceStore", "Need", "NotSent", "Reply", "Unknown", "Written"]
 
 
 class KeptKey(NamedTuple):
@@ -74,23 +51,11 @@ class KeptKey(NamedTuple):
     stream_id: StreamId
 
 
-class Written(NamedTuple):
-    """What a script said that writes a document or a change: the new sequence number or version."""
-
-    status: Status
-    time: int
-    number: int = 0
-    stream_id: StreamId | None = None
-
-
-class BalanceStore:
+class BalanceStore(HoldCalls):
     """All scripts of one server and prefix."""
 
     def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._clock = clock
-        self._metrics = metrics or Metrics()
+        super().__init__(redis, keys, clock, metrics)
         self._track = Script("track")
         self._check = Script("check")
         self._read = Script("read")
@@ -99,7 +64,6 @@ class BalanceStore:
         self._delete = Script("delete")
         self._put = Script("put")
         self._restore = Script("restore")
-        self._lease = Script("lease")
 
     async def track(
         self,
@@ -122,29 +86,28 @@ class BalanceStore:
         ]
         head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint, mode]
         head.append(" ".join(properties))
-        raw = await self._run(self._track, keys, [*head, *_needs(pools)])
+        raw = await self._run(self._track, keys, [*head, *needs_sent(pools)])
         if len(raw) == 2:
             return Reply(Status(raw[0]), raw[1])
-        balances, rest = _balances(raw, 6)
-        moved = tuple(Moved(_text(raw[i]), int(raw[i + 1])) for i in range(rest, len(raw), 2))
+        balances, rest = balances_in(raw, 6)
         return Reply(
             Status(raw[0]),
             raw[1],
             raw[2],
-            _terms(raw[4]),
+            terms_of(raw[4]),
             balances,
-            moved,
-            StreamId.parse(_text(raw[5])) if raw[5] else None,
+            moved_in(raw, rest),
+            stream_id_of(raw[5]),
         )
 
     async def check(self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]) -> Reply:
         """Say whether one of the pools covers its need, and which answers; `properties` as for `track`."""
-        arguments = [" ".join(properties), *_needs(pools)]
+        arguments = [" ".join(properties), *needs_sent(pools)]
         raw = await self._run(self._check, [self._keys.record(customer_id)], arguments)
         if len(raw) == 2:
             return Reply(Status(raw[0]), raw[1])
-        balances, _ = _balances(raw, 6)
-        return Reply(Status(raw[0]), raw[1], raw[2], _terms(raw[4]), balances, pool=raw[5])
+        balances, _ = balances_in(raw, 6)
+        return Reply(Status(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
 
     async def read(self, *, customer_id: str) -> Record | None:
         """Return the whole record, None if there is no such customer; one that `is_due` has to be stepped forward."""
@@ -155,17 +118,22 @@ class BalanceStore:
             raise Unavailable(
                 f"The record of this customer has a layout that this version does not know ({raw[0]})"
             )
-        fields = {_text(raw[i]): raw[i + 1] for i in range(4, len(raw), 2)}
+        fields = {text_of(raw[i]): raw[i + 1] for i in range(4, len(raw), 2)}
         return Record(
             now=raw[1],
             sequence=raw[2],
             shape=int(fields["shape"]),
-            uid=_text(fields["uid"]),
+            uid=text_of(fields["uid"]),
             clock=int(fields["clock"]) if fields["clock"] else None,
             is_due=raw[0] == Status.DUE,
             customer=msgspec.json.decode(fields["doc"], type=Customer),
-            terms=_terms(fields["terms"]),
+            terms=terms_of(fields["terms"]),
             balances={name[2:]: int(value) for name, value in fields.items() if name.startswith("b:")},
+            holds={
+                decoded(name[2:]): decode_hold(value)
+                for name, value in fields.items()
+                if name.startswith("h:")
+            },
         )
 
     async def change(
@@ -187,13 +155,13 @@ class BalanceStore:
         keys = [
             self._keys.record(customer_id),
             self._journal_of(customer_id),
-            self._keys.due(self._keys.partition_of(customer_id)),
+            self._due_of(customer_id),
             *self._buckets(customer_id, call),
         ]
         head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
         head += [uid, expected_shape, "" if expected_sequence is None else expected_sequence]
         head.append(clock if clock is not None else "")
-        return _written(await self._run(self._change, keys, [*head, *_change_arguments(change)]))
+        return written_in(await self._run(self._change, keys, [*head, *_change_arguments(change)]))
 
     async def forward(
         self,
@@ -209,21 +177,21 @@ class BalanceStore:
         keys = [
             self._keys.record(customer_id),
             self._journal_of(customer_id),
-            self._keys.due(self._keys.partition_of(customer_id)),
+            self._due_of(customer_id),
         ]
         head: list[Argument] = [not_after, customer_id, encode_call(call), uid, expected_sequence]
-        return _written(await self._run(self._forward, keys, [*head, *_change_arguments(change)]))
+        return written_in(await self._run(self._forward, keys, [*head, *_change_arguments(change)]))
 
     async def delete(self, *, not_after: int, customer_id: str, call: Call) -> Written:
         """Close every row of a customer and remove the record; the journal keeps the history."""
         keys = [
             self._keys.record(customer_id),
             self._journal_of(customer_id),
-            self._keys.due(self._keys.partition_of(customer_id)),
+            self._due_of(customer_id),
             *self._buckets(customer_id, call),
         ]
         arguments: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
-        return _written(await self._run(self._delete, keys, arguments))
+        return written_in(await self._run(self._delete, keys, arguments))
 
     async def put(
         self,
@@ -239,7 +207,7 @@ class BalanceStore:
         keys = [self._keys.documents(document_type), self._keys.journal("sys")]
         keys += self._keys.system_key_buckets(self._clock.now_ms()) if call.key else []
         head: list[Argument] = [not_after, encode_call(call), call.key, call.fingerprint]
-        return _written(
+        return written_in(
             await self._run(self._put, keys, [*head, document_type, document_id, expected_version, document])
         )
 
@@ -253,6 +221,7 @@ class BalanceStore:
         clock: int | None,
         customer: Customer | None,
         terms: Terms,
+        holds: Mapping[str, Hold],
         balances: Mapping[str, int],
     ) -> Written:
         """Put a record back as SQL has it, unless Redis has it as new or newer, or its stream is past `stood_at`.
@@ -261,7 +230,8 @@ class BalanceStore:
         """
         partition = self._keys.partition_of(customer_id)
         keys = [self._keys.record(customer_id), self._keys.journal(partition), self._keys.due(partition)]
-        orders, due = order_fields(terms), next_due(customer, terms) if customer is not None else None
+        orders = order_fields(terms)
+        due = due_with(holds, next_due(customer, terms)) if customer is not None else None
         arguments: list[Argument] = [str(stood_at), customer_id, uid, sequence]
         arguments += [
             clock if clock is not None else "",
@@ -269,12 +239,11 @@ class BalanceStore:
             msgspec.json.encode(terms),
             due if due is not None else "",
         ]
-        arguments += [
-            len(orders),
-            *_flat(orders),
-            *_flat(balances),
-        ]
-        return _written(await self._run(self._restore, keys, arguments))
+        arguments += [len(orders), len(holds), *_flat(orders)]
+        for hold_id, hold in holds.items():
+            arguments += [encoded(hold_id), msgspec.json.encode(hold)]
+        arguments += _flat(balances)
+        return written_in(await self._run(self._restore, keys, arguments))
 
     async def restore_documents(self, document_type: str, version: int, documents: dict[Any, str]) -> None:
         """Put all documents of a type back as SQL has them, unless Redis has that version or a newer one."""
@@ -302,15 +271,15 @@ class BalanceStore:
                 together.pexpire(buckets[0], KEY_BUCKET_TTL_MS)
             await together.execute()
 
-    async def lease(self, *, name: str, holder: str, ttl_ms: int) -> bool:
+    async def lease(self, *, name: str, holder: str, ttl_ms: int, instead_of: str = "") -> bool:
         """Take or renew a lease for so long, or give it back (0); False if somebody else has it."""
-        written = _written(await self._run(self._lease, [self._keys.lease(name)], [holder, ttl_ms]))
-        return written.status is Status.OK
+        raw = await self._run(self._lease, [self._keys.lease(name)], [holder, ttl_ms, instead_of])
+        return bool(raw[0] == Status.OK)
 
     async def documents(self, document_type: str) -> tuple[int, dict[str, bytes]]:
         """Return the version of a type of document, and all documents of it by id."""
         raw = await self._asked("documents", self._redis.hgetall(self._keys.documents(document_type)))
-        fields = {_text(name): value for name, value in raw.items()}
+        fields = {text_of(name): value for name, value in raw.items()}
         return int(fields.pop("version", 0)), fields
 
     async def documents_version(self, document_type: str) -> int:
@@ -325,7 +294,7 @@ class BalanceStore:
     async def workers(self) -> dict[str, tuple[int, int]]:
         """Return the version and the end of each worker that ever announced itself and was not forgotten."""
         raw = await self._asked("workers", self._redis.hgetall(self._keys.workers()))
-        found = {_text(worker): value.split() for worker, value in raw.items()}
+        found = {text_of(worker): value.split() for worker, value in raw.items()}
         return {worker: (int(version), int(until)) for worker, (version, until) in found.items()}
 
     async def forget_workers(self, workers: Sequence[str]) -> None:
@@ -337,42 +306,7 @@ class BalanceStore:
         members = await self._asked(
             "due", self._redis.zrange(self._keys.due(partition), 0, now_ms, byscore=True, offset=0, num=limit)
         )
-        return [_text(member).split(" ", 1)[1] for member in members]
-
-    def _journal_of(self, customer_id: str) -> str:
-        return self._keys.journal(self._keys.partition_of(customer_id))
-
-    def _buckets(self, customer_id: str, call: Call) -> list[str]:
-        return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
-
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        raw: list[Any] = await self._asked(script.name, script.call(self._redis, keys, args))
-        if raw[0] == Status.INVALID:
-            raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
-        return raw
-
-    async def _asked(self, operation: str, answer: Any) -> Any:
-        try:
-            with self._metrics.redis_call(operation):
-                return await answer
-        except ResponseError as error:  # an answer: the server refused before it wrote
-            raise Unavailable(f"Redis refused the call: {error}") from error
-        except ServerChanged as error:
-            raise NotSent(str(error)) from error
-        except (RedisError, OSError) as error:
-            raise Unknown(f"Redis did not answer: {error}") from error
-
-
-@lru_cache(maxsize=TERMS_REMEMBERED)
-def _terms(raw: bytes) -> Terms:
-    return msgspec.json.decode(raw, type=Terms)
-
-
-def _needs(pools: Iterable[Need]) -> list[Argument]:
-    arguments: list[Argument] = []
-    for need in pools:
-        arguments += [need.pool.feature_id, need.pool.cost_nanos, need.nanos]
-    return arguments
+        return [text_of(member).split(" ", 1)[1] for member in members]
 
 
 def _change_arguments(change: Change) -> list[Argument]:
@@ -392,19 +326,3 @@ def _change_arguments(change: Change) -> list[Argument]:
 
 def _flat(pairs: Mapping[str, str] | Mapping[str, int]) -> Iterable[Argument]:
     return chain.from_iterable(pairs.items())
-
-
-def _balances(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
-    """Read '<count>, then so many pairs of row id and amount' from raw[at] on; returns where it ends."""
-    end = at + 1 + 2 * raw[at]
-    return {_text(raw[i]): int(raw[i + 1]) for i in range(at + 1, end, 2)}, end
-
-
-def _written(raw: Sequence[Any]) -> Written:
-    if len(raw) == 2:
-        return Written(Status(raw[0]), raw[1])
-    return Written(Status(raw[0]), raw[1], raw[2], StreamId.parse(_text(raw[3])))
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw

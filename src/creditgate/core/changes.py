@@ -12,6 +12,7 @@ import msgspec
 from creditgate.core.burn import ROWS_MAX, in_burn_order, order_fields
 from creditgate.core.controls import Gate, gates, overages, spend_limits, usage_alerts
 from creditgate.core.customers import Customer, Flag, Record, Row, Terms
+from creditgate.core.holds import rows_held
 from creditgate.core.periods import boundary, period_at
 from creditgate.errors import Conflict
 
@@ -67,7 +68,8 @@ def rows_change(
 
     `kept` are rows of these that live on, as they then are; `steps` come after all others.
     Credits that were bought for good stay with the customer when their owner closes. Where more than 64 rows would
-    live, drained rows that never reset give up their place; Conflict `too_many_balances` if that is not enough.
+    live, drained rows that never reset (and to which no hold may give back) give up their place; Conflict
+    `too_many_balances` if that is not enough.
     """
     old = record.terms if record else Terms()
     closed, opened = set(closed), tuple(opened)
@@ -84,7 +86,8 @@ def rows_change(
             first_steps.append(Step("close", row.id))
     rows += changed.values()
     if record and len(rows) + len(opened) > ROWS_MAX:
-        drained = [row for row in rows if is_drained(row, record.balances[row.id])]
+        held = rows_held(record.holds)
+        drained = [row for row in rows if row.id not in held and is_drained(row, record.balances[row.id])]
         for row in drained[: len(rows) + len(opened) - ROWS_MAX]:
             rows.remove(row)
             first_steps.append(Step("drop", row.id))

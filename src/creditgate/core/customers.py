@@ -10,6 +10,7 @@ import msgspec
 
 from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
 from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate, UsageAlert
+from creditgate.core.holds import Hold
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -244,3 +245,4 @@ class Record(msgspec.Struct, frozen=True):
     customer: Customer
     terms: Terms
     balances: dict[str, int]
+    holds: dict[str, Hold] = {}

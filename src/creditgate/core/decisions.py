@@ -12,17 +12,21 @@ import msgspec
 
 from creditgate.core.catalog import Pool
 from creditgate.core.customers import Row, Terms
+from creditgate.core.holds import Held
 
 
 class Status(IntEnum):
-    INVALID = -9
-    TOO_LATE = -8
-    ABSENT = -7
-    UPGRADE = -6
-    DUE = -5
-    KEY_REUSED = -4
-    REPLAYED = -3
-    MOVED_ON = -2
+    INVALID = -12
+    TOO_LATE = -11
+    ABSENT = -10
+    UPGRADE = -9
+    DUE = -8
+    KEY_REUSED = -7
+    REPLAYED = -6
+    MOVED_ON = -5
+    EXISTS = -4
+    MISTIMED = -3
+    TOO_MANY = -2
     OUT_OF_RANGE = -1
     REFUSED = 0
     OK = 1
@@ -61,10 +65,10 @@ class Balance(NamedTuple):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The answer to one check or track.
+    """The answer to one check, track or hold.
 
     `pool` is the one that answers (that gave, for a track), None where the customer has none; `required_nanos` is what
-    the call needs of it, in the pool's unit. `pools` are all that were looked at.
+    the call needs of it, in the pool's unit. `pools` are all that were looked at. `held` is the hold that was made.
     """
 
     allowed: bool
@@ -76,6 +80,7 @@ class Decision(msgspec.Struct, frozen=True):
     balances: Mapping[str, int]
     moved: tuple[Moved, ...] = ()
     is_replay: bool = False
+    held: Held | None = None
 
     def balance(self, feature_id: str) -> Balance | None:
         """Return the customer's balance of the feature, None where there is no row of it."""

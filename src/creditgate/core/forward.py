@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from creditgate.core.catalog import Catalog, Plan
 from creditgate.core.changes import Change, Step, in_period_at, is_drained, on_its_own, renewed, terms_change
 from creditgate.core.customers import Customer, Flag, Record, Row, Subscription
+from creditgate.core.holds import rows_held
 from creditgate.core.plans import Mint, given_by, subscribed
 from creditgate.core.rollovers import renewal, rollover_row
 
@@ -19,8 +20,9 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
     """Return the change that brings a customer to `record.now`.
 
     However many periods were missed, a row resets once, into the period that holds now; what rolls over is worked out
-    in `rollovers.py`. At a reset the rows that are drained and never reset go. What a plan gives that comes back, and
-    what rolls over, is given even beyond 64 rows: nobody is asking who could be refused.
+    in `rollovers.py`. At a reset the rows that are drained and never reset go, unless a hold may give back to them.
+    What a plan gives that comes back, and what rolls over, is given even beyond 64 rows: nobody is asking who could be
+    refused.
     """
     now = record.now
     ends = _ending(record)
@@ -43,8 +45,9 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
             steps += [*moves, Step("reset", row.id, row.start_nanos)]
         else:
             kept.append(row)
+    held = rows_held(record.holds)
     for row in list(kept) if is_reset else ():
-        if is_drained(row, record.balances.get(row.id, row.granted_nanos)):
+        if row.id not in held and is_drained(row, record.balances.get(row.id, row.granted_nanos)):
             kept.remove(row)
             steps.append(Step("drop", row.id))
     flags = [flag for flag in record.terms.flags if flag.expires_at is None or flag.expires_at > now]
@@ -79,7 +82,10 @@ def _is_renewed(row: Row, ends: Mapping[str, int], now: int) -> bool:
 
 
 def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> tuple[list[Row], list[Step]]:
-    """Return what rolls over from a row that starts again, and the steps to it."""
+    """Return what rolls over from a row that starts again, and the steps to it.
+
+    One that is empty goes, unless a hold may give back to it.
+    """
     before = {kept.id: kept for kept in rows if kept.rolled_from == row.id}
     renewed = renewal(
         row,
@@ -99,8 +105,15 @@ def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> tuple[l
             new = rollover_row(row, rolled.amount_nanos, rolled.rolled_at, rolled.expires_at, mint("bal"))
             survivors.append(new)
             steps.append(Step("roll_in", new.id, rolled.amount_nanos))
-    gone = before.keys() - {kept.id for kept in survivors}
-    return survivors, [*steps, *(Step("close", row_id) for row_id in sorted(gone))]
+    held = rows_held(record.holds)
+    for row_id in sorted(before.keys() - {kept.id for kept in survivors}):
+        expires_at = before[row_id].expires_at
+        if row_id in held and (expires_at is None or expires_at > record.now):
+            survivors.append(before[row_id])
+            steps += [Step("cut", row_id)] if record.balances[row_id] else []
+        else:
+            steps.append(Step("close", row_id))
+    return survivors, steps
 
 
 class _Started(NamedTuple):

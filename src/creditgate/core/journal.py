@@ -8,7 +8,7 @@ An *entry* is one stream message, appended by the same script that made the chan
     t    the pinned instant in ms, only for a customer whose clock is pinned
     k<i> the call whose first item is item i, as `Call` in JSON
     0..  the items, numbered; each is either `<kind> <row id> <delta> <raw after>` in nanos,
-         `<kind>` alone (usage that took nothing), or `put <type> <id> <document as JSON>`
+         `<kind>` alone (usage that moved nothing), or `put <type> <id> <document as JSON>`
 
 Scripts write items and never read them; they pass `k<i>` through as it came. The identity of an item everywhere is
 (partition, stream id, item number).
@@ -24,6 +24,7 @@ import msgspec
 from creditgate.errors import CreditgateError
 
 SYSTEM_PARTITION = "sys"
+GONE = "null"  # what is put of a document that is no more
 
 
 class Kind(StrEnum):
@@ -39,6 +40,10 @@ class Kind(StrEnum):
     FORGIVE = "forgive"
     CORRECT = "correct"
     PUT = "put"
+
+
+USAGE = frozenset({Kind.USE, Kind.REFUND, Kind.HOLD, Kind.UNHOLD})
+"""What a call that uses a feature may do; any of them may also move nothing."""
 
 
 class PoisonEntry(CreditgateError):
@@ -159,7 +164,7 @@ def _decode_item(number: int, fields: Mapping[str, str]) -> Item:
             document=document,
         )
     kind, *balance = text.split(" ")
-    if not balance and kind in (Kind.USE, Kind.REFUND):
+    if not balance and kind in USAGE:
         return Item(number, Kind(kind), call)
     row_id, delta, after = balance
     if not row_id:

@@ -4,20 +4,24 @@ A call is resolved to pools (the feature's own rows, and the credit systems that
 one script, and answered from its one reply.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
+
 import msgspec
 
-from creditgate.balances.keys import Keys
+from creditgate.balances.keys import Keys, decoded
 from creditgate.balances.store import BalanceStore, Need, Reply
-from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
+from creditgate.core.amounts import AmountOutOfRange
 from creditgate.core.catalog import Catalog, Feature, FeatureType, Pool
 from creditgate.core.controls import GATE_PREFIX, property_digests
 from creditgate.core.decisions import Decision, Mode, Moved, Status
-from creditgate.core.journal import Call, StreamId
+from creditgate.core.holds import HOLD, Held, decode_hold
+from creditgate.core.journal import GONE, Call, Entry, StreamId
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import CallerKey, key_reused
+from creditgate.engine.needs import needs_of
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
 from creditgate.errors import InvalidRequest, NotFound, Undecided
 from creditgate.telemetry.metrics import Metrics
@@ -26,8 +30,8 @@ from creditgate.telemetry.metrics import Metrics
 class Usage(msgspec.Struct, frozen=True):
     """One use of a feature, by its id or by the name of an event.
 
-    `verb` is `track`, or `check` for a check that sends an event; `properties` is a JSON object as text; `occurred_at`
-    is the caller's time in Unix ms, for queries only.
+    `verb` is `track`, `check` for a check that sends an event, or `hold`; `properties` is a JSON object as text;
+    `occurred_at` is the caller's time in Unix ms, for queries only.
     """
 
     verb: str
@@ -39,6 +43,10 @@ class Usage(msgspec.Struct, frozen=True):
     properties: str = "{}"
     occurred_at: int | None = None
     key: CallerKey | None = None
+
+
+Send = Callable[[int, Call, Sequence[str], Sequence[Need]], Awaitable[Reply]]
+"""How a call is sent: given `not_after`, the call, digests of its properties, and what it needs of each pool."""
 
 
 class Meter:
@@ -80,7 +88,7 @@ class Meter:
     ) -> Decision:
         catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
         feature = catalog.feature(feature_id)
-        needs = _needs(catalog, feature, required_nanos)
+        needs = needs_of(catalog.pools(feature_id), required_nanos)
         for _ in range(FORWARD_ROUNDS_MAX):
             reply = await self._attempts.ask(
                 lambda: self._store.check(customer_id=customer_id, properties=properties, pools=needs)
@@ -97,27 +105,35 @@ class Meter:
         Raises NotFound `feature_not_found` or `customer_not_found`, InvalidRequest, AmountOutOfRange, KeyReused,
         Undecided.
         """
-        return await self._metrics.decided(usage.verb, usage.feature_id, self._track(usage))
 
-    async def _track(self, usage: Usage) -> Decision:
-        catalog, feature = await self._resolve(usage)
+        async def send(not_after: int, call: Call, properties: Sequence[str], needs: Sequence[Need]) -> Reply:
+            return await self._store.track(
+                not_after=not_after,
+                customer_id=usage.customer_id,
+                call=call,
+                mode=usage.mode,
+                properties=properties,
+                pools=needs,
+            )
+
+        return await self.take(usage, send)
+
+    async def take(self, usage: Usage, send: Send) -> Decision:
+        """Take what was used by another script than track's. Raises as `track` does, and what `send` raises."""
+        return await self._metrics.decided(usage.verb, usage.feature_id, self._take(usage, send))
+
+    async def _take(self, usage: Usage, send: Send) -> Decision:
+        catalog, feature = await self.resolve(usage)
         if usage.verb == "check" and feature.type is FeatureType.BOOLEAN:
             raise InvalidRequest(f"Feature {feature.id} is on or off; it cannot be used up with send_event")
-        needs = _needs(catalog, feature, usage.value_nanos)
+        needs = needs_of(catalog.pools(feature.id), usage.value_nanos)
         call = self._call(usage, feature, catalog.version)
         properties = _digests(usage.properties)
         for _ in range(FORWARD_ROUNDS_MAX):
             reply = await self._attempts.write(
                 self._keys.partition_of(usage.customer_id),
                 call.op_id,
-                lambda not_after: self._store.track(
-                    not_after=not_after,
-                    customer_id=usage.customer_id,
-                    call=call,
-                    mode=usage.mode,
-                    properties=properties,
-                    pools=needs,
-                ),
+                lambda not_after: send(not_after, call, properties, needs),
             )
             if isinstance(reply, Applied):
                 return await self._answer_again(usage, feature, needs, reply.stream_id, is_replay=False)
@@ -132,11 +148,11 @@ class Meter:
             raise key_reused(usage.key)
         if reply.status is Status.OUT_OF_RANGE:
             raise AmountOutOfRange("value: the balance would leave the range of amounts")
-        moved, is_replay = reply.moved, reply.status is Status.REPLAYED
+        is_replay = reply.status is Status.REPLAYED
         if is_replay and reply.stream_id is not None:
-            moved = await self._moved_by(usage.customer_id, reply.stream_id)
+            reply = await self._as_first(usage.customer_id, reply.stream_id, reply)
         return _decision(
-            feature, needs, reply, moved, allowed=reply.status is not Status.REFUSED, is_replay=is_replay
+            feature, needs, reply, allowed=reply.status is not Status.REFUSED, is_replay=is_replay
         )
 
     async def _answer_again(
@@ -146,19 +162,16 @@ class Meter:
         reply = await self._attempts.ask(
             lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=needs)
         )
-        moved = await self._moved_by(usage.customer_id, stream_id)
-        return _decision(feature, needs, reply, moved, allowed=True, is_replay=is_replay)
+        reply = await self._as_first(usage.customer_id, stream_id, reply)
+        return _decision(feature, needs, reply, allowed=True, is_replay=is_replay)
 
-    async def _moved_by(self, customer_id: str, stream_id: StreamId) -> tuple[Moved, ...]:
+    async def _as_first(self, customer_id: str, stream_id: StreamId, reply: Reply) -> Reply:
+        """Return the reply with what the call moved and held when it took effect."""
         entry = await self._history.entry(self._keys.partition_of(customer_id), stream_id)
-        items = entry.items if entry else ()
-        return tuple(
-            Moved(i.row_id, i.delta_nanos)
-            for i in items
-            if i.row_id is not None and i.delta_nanos is not None and not i.row_id.startswith(GATE_PREFIX)
-        )
+        return reply._replace(moved=moved_by(entry), held=held_by(entry)) if entry else reply
 
-    async def _resolve(self, usage: Usage) -> tuple[Catalog, Feature]:
+    async def resolve(self, usage: Usage) -> tuple[Catalog, Feature]:
+        """Return the feature that is used, and the catalog that has it; raises NotFound and InvalidRequest."""
         name = usage.event_name
         if usage.feature_id is not None:
             feature_id = usage.feature_id
@@ -198,12 +211,23 @@ def _features_of_event(catalog: Catalog, event_name: str) -> tuple[Feature, ...]
     return features
 
 
-def _needs(catalog: Catalog, feature: Feature, units_nanos: int) -> list[Need]:
-    """Return what the call needs of each pool. Costs are rounded once per pool, away from zero."""
-    needs = [Need(pool, multiply(units_nanos, pool.cost_nanos)) for pool in catalog.pools(feature.id)]
-    if any(abs(need.nanos) > INPUT_MAX for need in needs):
-        raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
-    return needs
+def moved_by(entry: Entry) -> tuple[Moved, ...]:
+    """Return what rows gave and got in an entry."""
+    return tuple(
+        Moved(item.row_id, item.delta_nanos)
+        for item in entry.items
+        if item.row_id is not None
+        and item.delta_nanos is not None
+        and not item.row_id.startswith(GATE_PREFIX)
+    )
+
+
+def held_by(entry: Entry) -> Held | None:
+    """Return the hold that an entry put, None if there is none."""
+    for item in entry.items:
+        if item.document_type == HOLD and item.document_id and item.document not in (None, GONE):
+            return Held(decoded(item.document_id), decode_hold(item.document))
+    return None
 
 
 def _raise_if_absent(reply: Reply, customer_id: str) -> None:
@@ -218,25 +242,24 @@ def _checked(feature: Feature, needs: list[Need], reply: Reply) -> Decision:
     if feature.type is FeatureType.BOOLEAN:
         allowed = any(flag.feature_id == feature.id for flag in reply.terms.flags)
     chosen = needs[reply.pool - 1] if reply.pool else None
-    return _answer(feature, needs, chosen, reply, (), allowed=allowed, is_replay=False)
+    return _answer(feature, needs, chosen, reply, allowed=allowed, is_replay=False)
 
 
 def _decision(
     feature: Feature,
     needs: list[Need],
     reply: Reply,
-    moved: tuple[Moved, ...],
     *,
     allowed: bool,
     is_replay: bool,
 ) -> Decision:
     """The pool that answers is the first that gave; where none did, the last of those that the customer has."""
-    gave = {row.feature_id for row in reply.terms.rows for part in moved if part.row_id == row.id}
+    gave = {row.feature_id for row in reply.terms.rows for part in reply.moved if part.row_id == row.id}
     owned = {row.feature_id for row in reply.terms.rows}
     chosen = next((need for need in needs if need.pool.feature_id in gave), None)
     if chosen is None:
         chosen = next((need for need in reversed(needs) if need.pool.feature_id in owned), None)
-    return _answer(feature, needs, chosen, reply, moved, allowed=allowed, is_replay=is_replay)
+    return _answer(feature, needs, chosen, reply, allowed=allowed, is_replay=is_replay)
 
 
 def _answer(
@@ -244,7 +267,6 @@ def _answer(
     needs: list[Need],
     chosen: Need | None,
     reply: Reply,
-    moved: tuple[Moved, ...],
     *,
     allowed: bool,
     is_replay: bool,
@@ -259,6 +281,7 @@ def _answer(
         required_nanos=required.nanos,
         terms=reply.terms,
         balances=reply.balances,
-        moved=moved,
+        moved=reply.moved,
         is_replay=is_replay,
+        held=reply.held,
     )

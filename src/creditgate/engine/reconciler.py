@@ -15,10 +15,12 @@ from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import ServerGuard, server_run_id
-from creditgate.balances.keys import Keys
+from creditgate.balances.holds import POINTER_TTL_MS, Pointer
+from creditgate.balances.keys import Keys, decoded
 from creditgate.balances.store import BalanceStore, KeptKey
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Customer, Terms
+from creditgate.core.holds import HOLD, Hold, decode_hold
 from creditgate.core.journal import SYSTEM_PARTITION, StreamId
 from creditgate.errors import StartupError, Unavailable
 from creditgate.ledger.customers import CustomerState
@@ -146,9 +148,15 @@ class Reconciler:
 
     async def _restore_customer(self, state: CustomerState, stood_at: StreamId) -> None:
         documents = {document.type: document.text for document in state.documents}
-        customer = msgspec.json.decode(documents["customer"], type=Customer | None)
+        customer = (
+            msgspec.json.decode(documents["customer"], type=Customer) if "customer" in documents else None
+        )
         terms = msgspec.json.decode(documents["terms"], type=Terms) if customer else Terms()
+        holds = _open_holds(state)
         amounts = {row.row_id: row.after_nanos for row in state.rows}
+        for hold_id, hold in holds.items():
+            pointer = Pointer(hold.op_id, state.customer_id, POINTER_TTL_MS)
+            await self._store.restore_pointer(hold_id=hold_id, pointer=pointer)
         await self._store.restore(
             stood_at=stood_at,
             customer_id=state.customer_id,
@@ -157,6 +165,7 @@ class Reconciler:
             clock=state.pinned_at,
             customer=customer,
             terms=terms,
+            holds=holds,
             balances={held_id: amounts[held_id] for held_id in terms.held_ids},
         )
 
@@ -171,3 +180,7 @@ class Reconciler:
             documents[document.id] = document.text
             found[document.type] = (max(version, document.sequence), documents)
         return found
+
+
+def _open_holds(state: CustomerState) -> dict[str, Hold]:
+    return {decoded(d.id): decode_hold(d.text) for d in state.documents if d.type == HOLD}

@@ -13,6 +13,7 @@ from creditgate.core.amounts import format_amount
 from creditgate.core.controls import GATE_PREFIX
 from creditgate.core.customers import Row, Terms
 from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind
+from creditgate.engine.finals import EXPIRE
 from creditgate.errors import NotFound
 from creditgate.ledger.store import Ledger
 
@@ -122,6 +123,11 @@ def _text(item: Item, call: Call, row: Row | None) -> str:
     source = f" ({row.plan_id})" if row is not None and row.plan_id else ""
     used = f"{format_amount(abs(call.value_nanos or 0))} {call.feature_id}"
     match item.kind:
+        case Kind.HOLD:
+            return f"held {used}"
+        case Kind.UNHOLD:
+            done = "took back" if (item.delta_nanos or 0) < 0 else "released"
+            return f"{done} {used}" + (" (the hold expired)" if call.verb == EXPIRE else "")
         case Kind.USE:
             return f"used {used}"
         case Kind.REFUND:

@@ -16,7 +16,8 @@ from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import format_amount
 from creditgate.core.customers import Record
-from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, Entry, StreamId
+from creditgate.core.holds import HOLD, decode_hold
+from creditgate.core.journal import GONE, ORIGIN, SYSTEM_PARTITION, Entry, StreamId
 from creditgate.ledger.store import Ledger
 
 CUSTOMERS_PAGE = 500
@@ -28,7 +29,7 @@ Progress = Callable[[int], None]
 
 
 class Move(NamedTuple):
-    """One item on a row, or an item on none, as both sides know it."""
+    """One item on a row, on a hold, or on neither, as both sides know it."""
 
     sequence: int
     stream_id: StreamId
@@ -36,6 +37,8 @@ class Move(NamedTuple):
     row_id: str | None
     delta_nanos: int
     after_nanos: int
+    hold_id: str | None
+    receipt: str | None
 
 
 class Proof(NamedTuple):
@@ -114,7 +117,16 @@ class Verifier:
             record = records[customer_id]
             uid = record.uid if record else ""
             stored = (
-                Move(i.sequence, i.stream_id, i.item, i.row_id, i.delta_nanos or 0, i.after_nanos or 0)
+                Move(
+                    i.sequence,
+                    i.stream_id,
+                    i.item,
+                    i.row_id,
+                    i.delta_nanos or 0,
+                    i.after_nanos or 0,
+                    i.hold_id,
+                    i.receipt,
+                )
                 for i in items
                 if i.uid == uid
             )
@@ -176,6 +188,7 @@ class Verifier:
 
 def _moves(entry: Entry) -> Iterator[Move]:
     for item in entry.items:
+        is_hold = item.document_type == HOLD
         yield Move(
             entry.sequence,
             entry.stream_id,
@@ -183,6 +196,8 @@ def _moves(entry: Entry) -> Iterator[Move]:
             item.row_id,
             item.delta_nanos or 0,
             item.after_nanos or 0,
+            item.document_id if is_hold else None,
+            item.document if is_hold else None,
         )
 
 
@@ -195,6 +210,7 @@ def _replay_customer(customer_id: str, record: Record | None, moves: list[Move])
     if record is None:
         return customer_id, "the journal knows it, Redis does not", 0
     balances: dict[str, int] = {}
+    receipts: dict[str, str] = {}
     expected, last = 0, None
     for move in moves:
         if move.sequence > record.sequence:
@@ -203,6 +219,8 @@ def _replay_customer(customer_id: str, record: Record | None, moves: list[Move])
             expected, last = expected + 1, move.stream_id
             if move.sequence != expected:
                 return customer_id, f"entry {expected} is missing from the journal", expected
+        if move.hold_id is not None and move.receipt is not None:
+            receipts[move.hold_id] = move.receipt
         if move.row_id is None:
             continue
         before = balances.get(move.row_id, 0)
@@ -213,7 +231,19 @@ def _replay_customer(customer_id: str, record: Record | None, moves: list[Move])
         balances[move.row_id] = move.after_nanos
     if expected != record.sequence:
         return customer_id, f"Redis is at entry {record.sequence}, the journal at {expected}", expected
-    return customer_id, _compared(record, balances), expected
+    return customer_id, _compared(record, balances) or _compared_holds(record, receipts), expected
+
+
+def _compared_holds(record: Record, receipts: dict[str, str]) -> str:
+    replayed = {decoded(name): decode_hold(text) for name, text in receipts.items() if text != GONE}
+    for hold_id in sorted(record.holds.keys() | replayed.keys()):
+        if hold_id not in replayed:
+            return f"hold {hold_id} is open in Redis, but not in the journal"
+        if hold_id not in record.holds:
+            return f"hold {hold_id} is open in the journal, but not in Redis"
+        if record.holds[hold_id] != replayed[hold_id]:
+            return f"hold {hold_id}: Redis has another receipt than the journal"
+    return ""
 
 
 def _compared(record: Record, replayed: dict[str, int]) -> str:

@@ -1,30 +1,39 @@
 """Changing a customer: read the record, step it forward if something is due, work the change out, apply it at once.
 
 The change holds only for the record that was read. If that has moved on meanwhile, it is read and worked out again.
+What fell due is stepped over in the order of time, however long nobody was there: at one instant, holds expire before
+plans end and rows start again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import AmountOutOfRange
 from creditgate.core.catalog import Catalog
-from creditgate.core.changes import Change
+from creditgate.core.changes import Change, next_due
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Status
 from creditgate.core.forward import forward_change, up_to_next_plan
+from creditgate.core.holds import Held, expired_by
 from creditgate.core.journal import Call
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.finals import as_held, finals_of_expired
 from creditgate.engine.ids import OpIds, mint
 from creditgate.engine.keys import NEVER, CallerKey, key_reused
 from creditgate.errors import NotFound, Undecided
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 
-FORWARD_ROUNDS_MAX = 12  # each brings a customer up to the next end or start of a plan
+FORWARD_ROUNDS_MAX = 12  # how often a call is asked again because something fell due meanwhile
+# Steps in a row, each up to the next end or start of a plan, or to the next holds that expire; the next call goes on.
+STEPS_MAX = 200
 CHANGE_ROUNDS_MAX = 32  # rounds lost to other calls for the same customer before we give up
 CLOCK_SKEW_MAX_MS = 60_000  # between Redis's clock and ours, while customers are stepped forward
 
@@ -61,7 +70,7 @@ class CustomerWriter:
 
     async def read(self, customer_id: str) -> Record | None:
         """Return the customer's record with nothing overdue in it, None if there is no such customer."""
-        for _ in range(FORWARD_ROUNDS_MAX + 1):
+        for _ in range(STEPS_MAX + 1):
             record = await self._attempts.ask(lambda: self._store.read(customer_id=customer_id))
             if record is None or not record.is_due:
                 return record
@@ -70,9 +79,7 @@ class CustomerWriter:
 
     async def forward(self, customer_id: str) -> None:
         """Step the customer over what fell due; nothing happens if nothing is due, or somebody else did it."""
-        record = await self._attempts.ask(lambda: self._store.read(customer_id=customer_id))
-        if record is not None and record.is_due:
-            await self._step(record)
+        await self.read(customer_id)
 
     async def change(
         self,
@@ -108,9 +115,7 @@ class CustomerWriter:
     ) -> bool:
         """Create the customer; False if somebody else was first."""
         return (
-            await self._apply(
-                customer_id, change, mint("uid"), 0, None, verb, catalog_version, None, None
-            )
+            await self._apply(customer_id, change, mint("uid"), 0, None, verb, catalog_version, None, None)
             is Status.OK
         )
 
@@ -160,11 +165,24 @@ class CustomerWriter:
         return written.status
 
     async def _step(self, record: Record) -> None:
+        """Take the first step of what fell due: the holds that expired before anything else, or all up to the next."""
         if record.clock is None:
             await self._check_clocks()
+        due = next_due(record.customer, record.terms)
+        expired = expired_by(record.holds, record.now)
+        first = [held for held in expired if due is None or held.hold.expires_at <= due]
+        if first:
+            await self._expire(record, first)
+        elif due is None or due > record.now:
+            await self._forward(record, self._catalogs.current, Change(due=due))  # it was that of a hold
+        else:
+            until = expired[0].hold.expires_at - 1 if expired else record.now
+            record = up_to_next_plan(replace(record, now=until))
+            catalog = await self._catalog_for(record)
+            await self._forward(record, catalog, forward_change(record, catalog, mint))
+
+    async def _forward(self, record: Record, catalog: Catalog, change: Change) -> None:
         customer_id = record.customer.id
-        catalog = await self._catalog_for(record)
-        change = forward_change(up_to_next_plan(record), catalog, mint)
         call = self._call("forward", catalog.version, None)
         written = await self._attempts.write(
             self._keys.partition_of(customer_id),
@@ -179,6 +197,32 @@ class CustomerWriter:
             ),
         )
         self._metrics.forward_steps += isinstance(written, Applied) or written.status is Status.OK
+
+    async def _expire(self, record: Record, expired: Sequence[Held]) -> None:
+        """Settle holds that have expired. One that would leave the range of amounts stays charged as it was held."""
+        catalog = self._catalogs.current
+        finals = finals_of_expired(expired, catalog, self._op_ids)
+        for some in (finals, finals[:1], [as_held(expired[0], catalog, self._op_ids)]):
+            if await self._settle(record, some) is not Status.OUT_OF_RANGE:
+                return
+
+    async def _settle(self, record: Record, finals: Sequence[Final]) -> Status:
+        customer_id = record.customer.id
+        reply = await self._attempts.write(
+            self._keys.partition_of(customer_id),
+            finals[0].call.op_id,
+            lambda not_after: self._store.settle(
+                not_after=not_after,
+                customer_id=customer_id,
+                expected_sequence=record.sequence,
+                finals=finals,
+            ),
+        )
+        if isinstance(reply, Applied):
+            return Status.OK
+        if reply.status is Status.OK:
+            self._metrics.settled("expired", len(finals), reply.terms, reply.moved)
+        return reply.status
 
     async def _catalog_for(self, record: Record) -> Catalog:
         """Return the catalog to step by; where a plan ends, what may come in its place is marked as given first."""

@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy import Row, Select, case, func, select, tuple_
 
-from creditgate.core.journal import StreamId
+from creditgate.core.holds import HOLD
+from creditgate.core.journal import GONE, StreamId
 from creditgate.ledger.rows import join_amount, join_amount_if_any
 from creditgate.ledger.tables import journal_items
 
@@ -58,7 +59,7 @@ class CustomerState(msgspec.Struct, frozen=True):
 
 
 class ProofItem(msgspec.Struct, frozen=True):
-    """One item of a customer, without its call and its document. Items without a row have no amounts."""
+    """One item of a customer, without its call; of documents, only the receipts of holds. Without a row, no amounts."""
 
     customer_id: str
     uid: str | None
@@ -69,6 +70,8 @@ class ProofItem(msgspec.Struct, frozen=True):
     row_id: str | None
     delta_nanos: int | None
     after_nanos: int | None
+    hold_id: str | None
+    receipt: str | None
 
 
 class KeyUse(msgspec.Struct, frozen=True):
@@ -83,7 +86,10 @@ class KeyUse(msgspec.Struct, frozen=True):
 
 
 def select_latest_documents(partition: str, customer_ids: Collection[str] | None) -> Select[Any]:
-    """Return the statement for the latest document of each (type, id) of the customers, of every uid; None: of none."""
+    """Return the statement for the latest document of each (type, id) of the customers, of every uid; None: of none.
+
+    One that was put as null last is gone.
+    """
     age = func.row_number().over(
         partition_by=(_items.customer_id, _items.uid, _items.document_type, _items.document_id),
         order_by=_NEWEST_FIRST,
@@ -105,7 +111,8 @@ def select_latest_documents(partition: str, customer_ids: Collection[str] | None
         .where(_items.partition == partition, whose, _items.document_type.is_not(None))
         .subquery()
     )
-    return select(aged).where(aged.c.age == 1).order_by(aged.c.document_type, aged.c.document_id)
+    latest = select(aged).where(aged.c.age == 1, aged.c.document != GONE)
+    return latest.order_by(aged.c.document_type, aged.c.document_id)
 
 
 def select_document_versions(partition: str, customer_id: str | None, document_type: str) -> Select[Any]:
@@ -199,6 +206,8 @@ def select_proof(partition: str, customer_id: str) -> Select[Any]:
             _items.delta_nano,
             _items.after_whole,
             _items.after_nano,
+            case((_items.document_type == HOLD, _items.document_id)).label("hold_id"),
+            case((_items.document_type == HOLD, _items.document)).label("receipt"),
         )
         .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
         .where(_items.partition == partition, _items.customer_id == customer_id)
@@ -285,6 +294,8 @@ def proof_item_of(row: Row[Any]) -> ProofItem:
         row_id=row.row_id,
         delta_nanos=join_amount_if_any(row.delta_whole, row.delta_nano),
         after_nanos=join_amount_if_any(row.after_whole, row.after_nano),
+        hold_id=row.hold_id,
+        receipt=row.receipt,
     )
 
 

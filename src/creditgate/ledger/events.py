@@ -1,8 +1,8 @@
 """Usage events: what counts as one, how it is put together from an entry, and the page of them that SQL is asked for.
 
-An event is an item of kind use or refund on which a call of usage begins. What the call took are its *deductions*: that
-item and those after it up to the next call. `events_of` reads events out of an entry wherever the entry came from, so
-the stream's tail and SQL give the same ones, in the same order and with the same cursor.
+An event is an item of kind use, refund, hold or unhold on which a call of usage begins. What the call took are its
+*deductions*: that item and those after it up to the next call. `events_of` reads events out of an entry wherever the
+entry came from, so the stream's tail and SQL give the same ones, in the same order and with the same cursor.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import ColumnElement, Select, and_, select, tuple_
 
-from creditgate.core.journal import Call, Entry, Item, Kind, StreamId
+from creditgate.core.journal import USAGE, Call, Entry, Item, StreamId
 from creditgate.ledger.tables import journal_items
-
-_EVENT_KINDS = frozenset({Kind.USE, Kind.REFUND})
 
 _items = journal_items.c
 _ORDER = (_items.event_at, _items.partition, _items.stream_ms, _items.stream_counter, _items.item)
@@ -57,7 +55,7 @@ def event_at(entry: Entry, item: Item) -> int | None:
     That is the time the caller gave, else the customer's pinned clock, else when the entry was appended.
     """
     call = item.call
-    if call is None or call.value_nanos is None or item.kind not in _EVENT_KINDS:
+    if call is None or call.value_nanos is None or item.kind not in USAGE:
         return None
     if call.occurred_at is not None:
         return call.occurred_at

@@ -59,7 +59,7 @@ class _Numbers(Collector):
 def _decisions(metrics: Metrics) -> Iterator[Metric]:
     yield _counter(
         "creditgate_decisions",
-        "Answers to check and track; outcome is allowed, denied, undecided or replayed.",
+        "Answers to check, track and hold; outcome is allowed, denied, undecided or replayed.",
         ("verb", "feature", "outcome"),
         metrics.decisions.items(),
     )
@@ -71,10 +71,20 @@ def _decisions(metrics: Metrics) -> Iterator[Metric]:
     )
     for name, text, nanos in (
         ("creditgate_taken", "Taken from balances of a feature, in its own unit.", metrics.taken_nanos),
-        ("creditgate_given_back", "Given back by negative values, likewise.", metrics.given_back_nanos),
+        (
+            "creditgate_given_back",
+            "Given back by negative values and by holds, likewise.",
+            metrics.given_back_nanos,
+        ),
     ):
         amounts = (((feature,), value / NANOS) for feature, value in nanos.items())
         yield _counter(name, text, ("feature",), amounts)
+    yield _counter(
+        "creditgate_holds_settled",
+        "Holds that ended; outcome is confirmed, released or expired.",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in metrics.holds_settled.items()),
+    )
 
 
 def _redis(metrics: Metrics) -> Iterator[Metric]:

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Sequence, Sized
 from time import perf_counter
 from types import TracebackType
 
-from creditgate.core.decisions import Decision
+from creditgate.core.customers import Terms
+from creditgate.core.decisions import Decision, Moved
 from creditgate.core.journal import Entry
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, KeyReused, NotFound
 
@@ -40,6 +41,7 @@ class Metrics:
         self.decision_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by verb
         self.taken_nanos: Counter[str] = Counter()  # by the feature whose balance it was, in its own unit
         self.given_back_nanos: Counter[str] = Counter()
+        self.holds_settled: Counter[str] = Counter()  # by how they ended
         self.redis_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by operation
         self.redis_errors: Counter[tuple[str, str]] = Counter()  # by operation and kind of error
         self.entries_flushed = 0
@@ -81,9 +83,17 @@ class Metrics:
             self.decisions[verb, decision.feature_id, "replayed"] += 1
             return
         self.decisions[verb, decision.feature_id, "allowed" if decision.allowed else "denied"] += 1
-        if decision.moved:
-            owners = {row.id: row.feature_id for row in decision.terms.rows}
-            for row_id, delta_nanos in decision.moved:
+        self._count_moved(decision.terms, decision.moved)
+
+    def settled(self, outcome: str, count: int, terms: Terms, moved: Sequence[Moved]) -> None:
+        """Count holds that have ended, and what that moved."""
+        self.holds_settled[outcome] += count
+        self._count_moved(terms, moved)
+
+    def _count_moved(self, terms: Terms, moved: Sequence[Moved]) -> None:
+        if moved:
+            owners = {row.id: row.feature_id for row in terms.rows}
+            for row_id, delta_nanos in moved:
                 counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
                 counter[owners.get(row_id, OTHER)] += abs(delta_nanos)
 

@@ -150,7 +150,7 @@ class LegacyRoutes:
             return answers_1_2.check(decision, customer_id=customer_id, catalog=self._catalogs.current)
         if call.version < ONE_SHAPE_SINCE:
             return answers_2_0.check(decision, customer_id=customer_id)
-        return check_answer(decision, customer_id=customer_id, takes=request.send_event)
+        return check_answer(decision, customer_id=customer_id, takes=request.takes)
 
     def _customer_answer(self, record: Record, expand: tuple[str, ...], call: Call) -> Answer:
         newest, catalog = self._customer_routes.answer(record, expand), self._catalogs.current

@@ -18,9 +18,11 @@ from creditgate.api.wire.answers import (
 )
 from creditgate.api.wire.customers import EventsAnswer, events_answer
 from creditgate.api.wire.fields import read
+from creditgate.api.wire.holds import LockRequest, wanted
 from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.history import History
+from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, Usage
 from creditgate.errors import InvalidInputs, InvalidRequest
@@ -31,8 +33,11 @@ CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 class MeterRoutes:
     """The two verbs that everything else is here for."""
 
-    def __init__(self, meter: Meter, history: History, keys: RepeatedKeys, settings: ApiSettings) -> None:
+    def __init__(
+        self, meter: Meter, holds: Holds, history: History, keys: RepeatedKeys, settings: ApiSettings
+    ) -> None:
         self._meter = meter
+        self._holds = holds
         self._history = history
         self._keys = keys
         self._settings = settings
@@ -48,7 +53,7 @@ class MeterRoutes:
     async def check(self, call: Call) -> Answer:
         request = read(CheckRequest, call.body)
         decision, headers = await self.checked(request, call)
-        answer = check_answer(decision, customer_id=request.customer_id, takes=request.send_event)
+        answer = check_answer(decision, customer_id=request.customer_id, takes=request.takes)
         return Answer(encode(answer), headers=headers)
 
     async def checked(self, request: CheckRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
@@ -62,8 +67,10 @@ class MeterRoutes:
             mode=Mode.REJECT,
             properties=request.properties_text(),
         )
-        if request.send_event:
-            return await self._check_and_take(usage, caller_key("check", call, usage))
+        if request.takes:
+            lock = wanted(request.lock)
+            key = caller_key("check", call, *_asked(usage, lock))
+            return await self._take(usage, lock, key)
         decision = await self._meter.check(
             customer_id=usage.customer_id,
             feature_id=request.feature_id,
@@ -72,11 +79,17 @@ class MeterRoutes:
         )
         return decision, NO_HEADERS
 
-    async def _check_and_take(
-        self, usage: Usage, key: CallerKey | None
+    async def _take(
+        self, usage: Usage, lock: LockRequest | None, key: CallerKey | None
     ) -> tuple[Decision, Mapping[str, str]]:
-        """A check with `send_event` is a track that takes all or nothing, answered as a check."""
-        decision = await self._keys.once(key, self._meter.track(msgspec.structs.replace(usage, key=key)))
+        """Take what is used, for good or, with a lock, until that is finalized."""
+        usage = msgspec.structs.replace(usage, key=key)
+        if lock is None:
+            taking = self._meter.track(usage)
+        else:
+            usage = msgspec.structs.replace(usage, verb="hold", mode=lock.mode(usage.mode))
+            taking = self._holds.hold(usage, hold_id=lock.lock_id, expires_at=lock.expires_ms())
+        decision = await self._keys.once(key, taking)
         return decision, self._keys.headers(key, decision.is_replay)
 
     async def track(self, call: Call) -> Answer:
@@ -104,13 +117,14 @@ class MeterRoutes:
             properties=request.properties_text(),
             occurred_at=occurred_at,
         )
-        key = caller_key("track", call, usage, in_body=request.idempotency_key)
-        decision = await self._keys.once(key, self._meter.track(msgspec.structs.replace(usage, key=key)))
+        lock = wanted(request.lock)
+        key = caller_key("track", call, *_asked(usage, lock), in_body=request.idempotency_key)
+        decision, headers = await self._take(usage, lock, key)
         if not decision.allowed:
             raise InvalidRequest(
                 refusal_of(decision, value_nanos=usage.value_nanos), code="insufficient_balance"
             )
-        return decision, self._keys.headers(key, decision.is_replay)
+        return decision, headers
 
     async def list_events(self, call: Call) -> Answer:
         request = read(ListEventsRequest, call.body)
@@ -129,6 +143,11 @@ class MeterRoutes:
         """In a test environment the customer's own clock may be ahead of ours."""
         if self._settings.env == "live" and (timestamp or 0) > _now_ms() + CLOCK_SLACK_MS:
             raise InvalidInputs("timestamp: cannot be in the future")
+
+
+def _asked(usage: Usage, lock: LockRequest | None) -> tuple[object, ...]:
+    """Return what a key stands for."""
+    return (usage,) if lock is None else (usage, lock)
 
 
 def _now_ms() -> int:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.features import FeatureAnswer
+from creditgate.api.wire.holds import LockAnswer, lock_answer
 from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import interval_count
 from creditgate.core.amounts import format_amount
@@ -103,6 +104,7 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     balance: BalanceAnswer | None
     balances: dict[str, BalanceAnswer | None] | UnsetType = UNSET
     flag: FlagAnswer | None
+    lock: LockAnswer | UnsetType = UNSET
     code: str | UnsetType = UNSET
 
 
@@ -115,6 +117,7 @@ class TrackAnswer(msgspec.Struct, frozen=True, kw_only=True):
     balance: BalanceAnswer | None
     balances: dict[str, BalanceAnswer | None] | UnsetType = UNSET
     deductions: tuple[DeductionAnswer, ...]
+    lock: LockAnswer | UnsetType = UNSET
 
 
 class Success(msgspec.Struct, frozen=True):
@@ -140,6 +143,7 @@ def check_answer(decision: Decision, *, customer_id: str, takes: bool) -> CheckA
         balance=_answering_balance(decision),
         balances=_balances(decision) if takes and decision.allowed else UNSET,
         flag=_flag(decision),
+        lock=lock_answer(decision),
     )
 
 
@@ -155,6 +159,7 @@ def track_answer(
         balance=_answering_balance(decision),
         balances=_balances(decision),
         deductions=tuple(deduction_answer(rows[part.row_id], 0 - part.delta_nanos) for part in moved),
+        lock=lock_answer(decision),
     )
 
 

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from creditgate.api.wire.controls import ControlsRequest
 from creditgate.api.wire.fields import ABSENT, NotYet, Request, own_object
+from creditgate.api.wire.holds import PROPERTIES_BYTES_MAX, LockRequest, wanted
 from creditgate.api.wire.numbers import (
     INSTANT_MAX,
     WHOLE_MAX,
@@ -30,7 +31,6 @@ from creditgate.core.own import METADATA_BYTES_MAX
 from creditgate.errors import InvalidInputs, InvalidRequest
 
 LIMIT_MAX = 1000  # rows of one page
-PROPERTIES_BYTES_MAX = 4096  # they travel through the journal with every event
 
 BALANCE_FEATURES = "balances.feature"
 FLAG_FEATURES = "flags.feature"
@@ -52,10 +52,10 @@ class CheckRequest(CustomerRequest, frozen=True):
     required_balance: Raw = ABSENT
     send_event: bool = False
     properties: Raw = ABSENT
+    lock: LockRequest | None = None
     product_id: NotYet | None = None
     required_quantity: NotYet | None = None
     entity_id: NotYet | None = None
-    lock: NotYet | None = None
     with_preview: NotYet | None = None
     skip_event: NotYet | None = None
     customer_data: NotYet | None = None
@@ -66,6 +66,11 @@ class CheckRequest(CustomerRequest, frozen=True):
         super().__post_init__()
         if not self.feature_id:
             raise InvalidInputs("input: Must provide either product_id or feature_id")
+
+    @property
+    def takes(self) -> bool:
+        """Whether it takes what it allows, for good or with a lock."""
+        return self.send_event or wanted(self.lock) is not None
 
     def required_nanos(self) -> int:
         """Units of the feature; 1 unless it is said."""
@@ -85,8 +90,8 @@ class TrackRequest(CustomerRequest, frozen=True):
     timestamp: float | None = None
     overage_behavior: Mode = Mode.CAP
     idempotency_key: str | None = None
+    lock: LockRequest | None = None
     entity_id: NotYet | None = None
-    lock: NotYet | None = None
     skip_event: NotYet | None = None
     customer_data: NotYet | None = None
     entity_data: NotYet | None = None

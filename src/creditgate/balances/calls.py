@@ -1,0 +1,150 @@
+"""What all scripts have in common: how they are run, what their replies say, and what is raised if there is none.
+
+A call whose reply did not arrive raises `Unknown`: it may or may not have taken effect, and `engine/attempts.py` finds
+out. Nothing here is ever sent twice.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import ServerChanged
+from creditgate.balances.keys import Keys
+from creditgate.balances.scripts import Argument, Script
+from creditgate.core.catalog import Pool
+from creditgate.core.customers import Terms
+from creditgate.core.decisions import Moved, Status
+from creditgate.core.holds import Held
+from creditgate.core.journal import Call, StreamId
+from creditgate.errors import CreditgateError, Unavailable
+from creditgate.telemetry.metrics import Metrics
+
+TERMS_REMEMBERED = 65_536  # decoded terms kept by their bytes: one for each customer of a busy sidecar
+
+
+class Unknown(CreditgateError):
+    """The reply did not arrive: the call may have taken effect, but not any more once Redis is past `not_after`."""
+
+    code = "undecided"
+
+
+class NotSent(Unknown):
+    """The call reached no server that was reconciled: it has no effect, and may be sent again after reconciling."""
+
+
+class Need(NamedTuple):
+    """What a call needs of one pool, in nanos of the pool's unit; negative gives back."""
+
+    pool: Pool
+    nanos: int
+
+
+class Reply(NamedTuple):
+    """What a script said of a customer. Past `status` and `time`, the rest is set where the script gives it.
+
+    `stream_id` is the entry that was appended, or that of the first call for a replay; `pool` is the number of the pool
+    that answers a check, from 1, or 0.
+    """
+
+    status: Status
+    time: int
+    sequence: int = 0
+    terms: Terms = Terms()
+    balances: Mapping[str, int] = MappingProxyType({})
+    moved: tuple[Moved, ...] = ()
+    stream_id: StreamId | None = None
+    pool: int = 0
+    held: Held | None = None
+
+
+class Written(NamedTuple):
+    """What a script said that writes a document or a change: the new sequence number or version."""
+
+    status: Status
+    time: int
+    number: int = 0
+    stream_id: StreamId | None = None
+
+
+class ScriptCalls:
+    """Calls of scripts on one server and prefix."""
+
+    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._clock = clock
+        self._metrics = metrics or Metrics()
+
+    def _journal_of(self, customer_id: str) -> str:
+        return self._keys.journal(self._keys.partition_of(customer_id))
+
+    def _due_of(self, customer_id: str) -> str:
+        return self._keys.due(self._keys.partition_of(customer_id))
+
+    def _buckets(self, customer_id: str, call: Call) -> list[str]:
+        return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        raw: list[Any] = await self._asked(script.name, script.call(self._redis, keys, args))
+        if raw[0] == Status.INVALID:
+            raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
+        return raw
+
+    async def _asked(self, operation: str, answer: Any) -> Any:
+        try:
+            with self._metrics.redis_call(operation):
+                return await answer
+        except ResponseError as error:  # an answer: the server refused before it wrote
+            raise Unavailable(f"Redis refused the call: {error}") from error
+        except ServerChanged as error:
+            raise NotSent(str(error)) from error
+        except (RedisError, OSError) as error:
+            raise Unknown(f"Redis did not answer: {error}") from error
+
+
+@lru_cache(maxsize=TERMS_REMEMBERED)
+def terms_of(raw: bytes) -> Terms:
+    """Return the terms in a reply; those of a customer seldom change, and are decoded once."""
+    return msgspec.json.decode(raw, type=Terms)
+
+
+def needs_sent(pools: Iterable[Need]) -> list[Argument]:
+    """Return the needs as arguments."""
+    arguments: list[Argument] = []
+    for need in pools:
+        arguments += [need.pool.feature_id, need.pool.cost_nanos, need.nanos]
+    return arguments
+
+
+def balances_in(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
+    """Read '<count>, then so many pairs of row id and amount' from raw[at] on; returns where it ends."""
+    end = at + 1 + 2 * raw[at]
+    return {text_of(raw[i]): int(raw[i + 1]) for i in range(at + 1, end, 2)}, end
+
+
+def moved_in(raw: Sequence[Any], at: int) -> tuple[Moved, ...]:
+    """Read pairs of row id and delta from raw[at] to the end."""
+    return tuple(Moved(text_of(raw[i]), int(raw[i + 1])) for i in range(at, len(raw), 2))
+
+
+def written_in(raw: Sequence[Any]) -> Written:
+    """Return the reply of a script that says little."""
+    if len(raw) == 2:
+        return Written(Status(raw[0]), raw[1])
+    return Written(Status(raw[0]), raw[1], raw[2], stream_id_of(raw[3]))
+
+
+def stream_id_of(raw: bytes | str) -> StreamId | None:
+    """Return a stream id, None where a script says ''."""
+    return StreamId.parse(text_of(raw)) if raw else None
+
+
+def text_of(raw: bytes | str) -> str:
+    """Return a piece of a reply as text."""
+    return raw.decode() if isinstance(raw, bytes) else raw

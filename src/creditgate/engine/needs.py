@@ -1,0 +1,18 @@
+"""What a call needs of each pool that it may draw on."""
+
+from collections.abc import Iterable
+
+from creditgate.balances.store import Need
+from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
+from creditgate.core.catalog import Pool
+
+
+def needs_of(pools: Iterable[Pool], units_nanos: int) -> list[Need]:
+    """Return what so many units need of each pool. Costs are rounded once per pool, away from zero.
+
+    Raises AmountOutOfRange if they cost too much.
+    """
+    needs = [Need(pool, multiply(units_nanos, pool.cost_nanos)) for pool in pools]
+    if any(abs(need.nanos) > INPUT_MAX for need in needs):
+        raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
+    return needs
