@@ -20,6 +20,7 @@ from creditgate.errors import StartupError
 from creditgate.ledger import database as database_module
 from creditgate.ledger.database import Database, LedgerUnavailable
 from creditgate.ledger.events import EventFilter
+from creditgate.ledger.listing import CustomerFilter, Place
 from creditgate.ledger.store import Ledger
 from creditgate.ledger.tables import metadata
 from tests.conformance.ledger import (
@@ -39,6 +40,7 @@ ENTRIES_PER_BATCH = 20
 # Appends batches of entries 1, 2, 3 … behind the position that it finds, and says each position that was committed.
 WRITER = f"""
 import sys
+from creditgate.ledger.listing import CustomerFilter, Place
 from creditgate.ledger.store import Ledger
 from tests.conformance.ledger import EPOCH, FIRST, T0, batch_of, make_entry
 ledger = Ledger(sys.argv[1])
@@ -199,6 +201,15 @@ class TestLedgerOnSQLite(LedgerConformance):
             steps = [step for plan in plans for step in plan]
             assert any(expected in step for step in steps), (expected, steps)
             assert not [step for step in steps if step.startswith("SCAN journal_items")], steps
+
+    @pytest.mark.parametrize("newest_first", [True, False])
+    def test_a_page_of_customers_is_a_piece_of_an_index(self, ledger: Ledger, newest_first: bool) -> None:
+        """The list of a hundred thousand customers costs what the page holds: nothing is sorted."""
+        for after, expected in ((None, "SCAN"), (Place(T0, "a"), "SEARCH")):
+            with recorded_plans() as plans:
+                ledger.listed(CustomerFilter(), after=after, limit=9, newest_first=newest_first)
+            ((step,),) = plans
+            assert step.startswith(f"{expected} listed_customers USING COVERING INDEX"), step
 
     def test_killed_anywhere_rows_and_position_agree(
         self, ledger: Ledger, database: Database, url: str
