@@ -17,8 +17,8 @@ from tests.lua.harness import DAY_MS, MONTH, NEVER_TOO_LATE, T0, UID, World, ans
 from tests.lua.test_contracts import Recorder, header_of
 from tests.lua.test_put import put
 
-NAMES = ["track", "change", "forward", "put", "check", "read"]
-WRITERS = ["track", "change", "forward", "put"]
+NAMES = ["track", "change", "forward", "delete", "put", "check", "read"]
+WRITERS = ["track", "change", "forward", "delete", "put"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ async def capture(world: World, name: str) -> Sent:
             expected_sequence=record.sequence,
             change=world.forward_change(record),
         ),
+        "delete": lambda: store.delete(**common),
         "put": lambda: store.put(
             not_after=NEVER_TOO_LATE,
             call=call,
@@ -117,11 +118,11 @@ GARBAGE = [
     *(("track", "mode", text) for text in ("", "CAP", "cap ", "all", "overflowing")),
     *(
         (name, argument, text)
-        for name in ("track", "change", "put")
+        for name in ("track", "change", "delete", "put")
         for argument in ("key", "fingerprint")
         for text in ("x", "a b")
     ),
-    *((name, "fingerprint", "") for name in ("track", "change", "put")),
+    *((name, "fingerprint", "") for name in ("track", "change", "delete", "put")),
     *(("put", "document_id", text) for text in ("", "a b", "version", "a\nb")),
     *(("put", "document_type", text) for text in ("", "a b")),
     ("put", "document", ""),
@@ -199,7 +200,10 @@ async def test_number_of_arguments_is_checked(world: World, name: str, more: int
     assert await world.everything() == before
 
 
-SLOTS = [("track", 6), ("change", 7), ("forward", 3), ("put", 6), ("check", 1), ("read", 1)]
+SLOTS = [
+    *(("track", 6), ("change", 7), ("forward", 3), ("delete", 7), ("put", 6)),
+    *(("check", 1), ("read", 1)),
+]
 
 
 @pytest.mark.parametrize(("name", "slot"), [(name, slot) for name, count in SLOTS for slot in range(count)])
