@@ -622,6 +622,29 @@ class LedgerConformance:
         assert list(state.documents) == ledger.documents(FIRST, "ada")
         assert [item.uid for item in ledger.proof(FIRST, ["ada"])] == ["uid-1"] * 3 + ["uid-2"] * 2
 
+    def test_each_life_of_a_customer_has_its_own_events_and_an_end(self, ledger: Ledger) -> None:
+        """Whoever takes the id of a deleted customer is not shown what that one used, and the books of both close."""
+        call = Call("customers.delete", "op", 1)
+        append_all(
+            ledger,
+            [
+                made_as(1, Customer("ada", T0)),
+                make_entry(2, use("old", -1, 9, call=track("old")), sequence=2),
+                make_entry(3, put("customer", "-", "null", call=call), sequence=3),
+                made_as(4, Customer("ada", T0 + 4), uid="uid-2"),
+                make_entry(5, use("new", -1, 4, call=track("new")), uid="uid-2", sequence=2),
+            ],
+        )
+
+        def ops(uid: str | None) -> list[str]:
+            wanted = EventFilter(customer=(FIRST, "ada"), uid=uid)
+            return [event.call.op_id for event in ledger.events(wanted, limit=9)]
+
+        assert (ops("uid-1"), ops("uid-2"), ops(None)) == (["old"], ["new"], ["new", "old"])
+        assert ledger.latest_uid(FIRST, "ada") == "uid-2"
+        assert ledger.latest_uid(FIRST, "nobody") is None
+        assert [item.is_end for item in ledger.proof(FIRST, ["ada"])] == [False, False, True, False, False]
+
     # All customers
 
     def test_customers_are_paged_by_their_bytes(self, ledger: Ledger) -> None:

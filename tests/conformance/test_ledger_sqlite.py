@@ -194,6 +194,10 @@ class TestLedgerOnSQLite(LedgerConformance):
                 "journal_documents (partition=? AND customer_id=? AND document_type=?)",
                 lambda: ledger.document_versions(FIRST, "ada", "terms"),
             ),
+            (
+                "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=?)",
+                lambda: ledger.latest_uid(FIRST, "ada"),
+            ),
         ]
         for expected, read in reads:
             with recorded_plans() as plans:

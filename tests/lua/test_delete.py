@@ -1,4 +1,4 @@
-"""delete.lua on a real Valkey: a customer goes whole, the journal says how, and whoever comes after is somebody else."""
+"""delete.lua on a real Valkey: a customer goes whole, the journal says how, and who comes after is somebody else."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ async def somebody(world: World, **more: Any) -> None:
 
 
 async def test_every_row_is_closed_in_the_journal(world: World) -> None:
-    """What was left expires and what was owed is forgiven, row by row, so that the books of a deleted customer close."""
+    """What was left expires and what was owed is forgiven, row by row: the books of a deleted customer close."""
     await somebody(world)
     before = await world.record("ann b")
     written = await delete(world)

@@ -11,6 +11,9 @@ import msgspec
 from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
 from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate, UsageAlert
 
+METADATA_BYTES_MAX = 16 * 1024
+"""Of the caller's own data about a customer or a plan: it travels with every change of the document."""
+
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """The terms of one balance. Instants in Unix ms, amounts in nanos.

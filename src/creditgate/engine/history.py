@@ -74,14 +74,16 @@ class History:
     ) -> EventPage:
         """Return one page of usage events; `start` is included, `end` is not. An event just tracked is there.
 
+        Of a customer who was deleted and made again, only those of the new life.
         Raises InvalidInputs for a cursor that we did not give.
         """
         limit = min(limit, PAGE_MAX)
         before = _decode_cursor(cursor)
         customer = (self._keys.partition_of(customer_id), customer_id) if customer_id is not None else None
-        wanted = EventFilter(customer=customer, feature_ids=feature_ids, start_at=start, end_at=end)
         partitions = [customer[0]] if customer else self._keys.partitions
         tail = [entry for partition in partitions for entry in await self._tail(partition)]
+        uid = await self._uid_of(customer, tail) if customer else None
+        wanted = EventFilter(customer=customer, uid=uid, feature_ids=feature_ids, start_at=start, end_at=end)
         stored = await asyncio.to_thread(self._ledger.events, wanted, before=before, limit=limit + 1)
         found = {event.cursor: event for event in stored}
         for event in _events_of(tail):
@@ -95,6 +97,10 @@ class History:
 
     async def _tail(self, partition: str) -> list[Entry]:
         return [entry async for entry in self._stream.tail(partition, StreamId(0, 0))]
+
+    async def _uid_of(self, customer: tuple[str, str], tail: Iterable[Entry]) -> str | None:
+        uids = [entry.uid for entry in tail if entry.customer_id == customer[1]]
+        return uids[-1] if uids else await asyncio.to_thread(self._ledger.latest_uid, *customer)
 
     async def _rows_of(
         self, events: Iterable[ledger_events.Event], tail: Iterable[Entry]
@@ -134,6 +140,7 @@ def _matches(event: ledger_events.Event, wanted: EventFilter, before: EventCurso
     at = event.cursor.event_at
     return (
         (wanted.customer is None or event.customer_id == wanted.customer[1])
+        and (wanted.uid is None or event.uid == wanted.uid)
         and (not wanted.feature_ids or event.call.feature_id in wanted.feature_ids)
         and (wanted.start_at is None or at >= wanted.start_at)
         and (wanted.end_at is None or at < wanted.end_at)

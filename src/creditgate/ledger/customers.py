@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy import Row, Select, and_, func, select, tuple_
 
 from creditgate.core.journal import StreamId
 from creditgate.ledger.rows import join_amount, join_amount_if_any
@@ -58,7 +58,10 @@ class CustomerState(msgspec.Struct, frozen=True):
 
 
 class ProofItem(msgspec.Struct, frozen=True):
-    """One item of a customer, without its call and its document. Items without a row have no amounts."""
+    """One item of a customer, without its call and its document. Items without a row have no amounts.
+
+    `is_end`: it says that the customer was deleted.
+    """
 
     customer_id: str
     uid: str | None
@@ -69,6 +72,7 @@ class ProofItem(msgspec.Struct, frozen=True):
     row_id: str | None
     delta_nanos: int | None
     after_nanos: int | None
+    is_end: bool
 
 
 class KeyUse(msgspec.Struct, frozen=True):
@@ -88,6 +92,22 @@ def select_last_item(partition: str, customer_id: str) -> Select[Any]:
         select(_items.uid, _items.sequence, _items.pinned_at, _items.stream_ms, _items.stream_counter)
         .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
         .where(_items.partition == partition, _items.customer_id == customer_id)
+        .order_by(*_NEWEST_FIRST)
+        .limit(1)
+    )
+
+
+def select_latest_uid(partition: str, customer_id: str) -> Select[Any]:
+    """Return the statement for a customer's latest uid: that of the last document, since each life begins with one."""
+    return (
+        select(_items.uid)
+        .with_hint(journal_items, _DOCUMENTS, "sqlite")
+        .where(
+            _items.partition == partition,
+            _items.customer_id == customer_id,
+            _items.document_type == "customer",
+            _items.document_id == "-",
+        )
         .order_by(*_NEWEST_FIRST)
         .limit(1)
     )
@@ -208,6 +228,7 @@ def select_proof(partition: str, customer_id: str) -> Select[Any]:
             _items.delta_nano,
             _items.after_whole,
             _items.after_nano,
+            and_(_items.document_type == "customer", _items.document == "null").label("is_end"),
         )
         .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
         .where(_items.partition == partition, _items.customer_id == customer_id)
@@ -265,6 +286,7 @@ def proof_item_of(row: Row[Any]) -> ProofItem:
         row_id=row.row_id,
         delta_nanos=join_amount_if_any(row.delta_whole, row.delta_nano),
         after_nanos=join_amount_if_any(row.after_whole, row.after_nano),
+        is_end=bool(row.is_end),
     )
 
 

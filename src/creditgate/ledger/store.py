@@ -245,6 +245,11 @@ class Ledger:
                 documents=tuple(_documents(connection, partition, customer_id, last.uid)),
             )
 
+    def latest_uid(self, partition: str, customer_id: str) -> str | None:
+        """Return the uid of the customer, or of the last one who had this id; None if nobody ever had it."""
+        with self._database.reading() as connection:
+            return connection.execute(customers.select_latest_uid(partition, customer_id)).scalar()
+
     def customers(self, partition: str, *, after: str | None = None, limit: int) -> list[str]:
         """Return one page of the ids of a partition's customers, in the order of their bytes, after the last seen."""
         return self._ids(customers.select_customers(partition, after=after, limit=limit))
