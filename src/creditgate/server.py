@@ -31,6 +31,7 @@ from creditgate.engine.access import Access
 from creditgate.engine.attempts import Attempts
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
@@ -75,6 +76,7 @@ class UseCases(NamedTuple):
 
     meter: Meter
     customers: Customers
+    customer_list: CustomerList
     catalogs: Catalogs
     billing: Billing
     access: Access
@@ -161,6 +163,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
         yield UseCases(
             meter=Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics),
             customers=customers,
+            customer_list=CustomerList(keys, stream, ledger, writer),
             catalogs=catalogs,
             billing=billing,
             access=Access(store, attempts, op_ids),
@@ -329,6 +332,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
     return create_app(
         meter=cases.meter,
         customers=cases.customers,
+        customer_list=cases.customer_list,
         catalogs=cases.catalogs,
         billing=cases.billing,
         access=cases.access,

@@ -66,6 +66,7 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
     app = create_app(
         meter=part,
         customers=part,
+        customer_list=part,
         catalogs=part,
         billing=part,
         access=door,

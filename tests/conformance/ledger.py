@@ -21,11 +21,11 @@ from msgspec.structs import replace
 from creditgate.core.amounts import NANOS
 from creditgate.core.customers import Customer, Subscription
 from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind, StreamId
+from creditgate.core.listing import CustomerFilter, Place, PlanFilter, changes_in, matches
 from creditgate.errors import StartupError
 from creditgate.ledger.customers import Document, KeyUse, RowState
 from creditgate.ledger.database import Database, EntriesRefused
 from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of
-from creditgate.ledger.listing import CustomerFilter, Place, PlanFilter, changes_in, matches
 from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
 from creditgate.ledger.tables import metadata
 

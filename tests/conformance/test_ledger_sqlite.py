@@ -16,11 +16,11 @@ import sqlalchemy
 from sqlalchemy import event
 
 from creditgate.core.journal import ORIGIN, StreamId
+from creditgate.core.listing import CustomerFilter, Place
 from creditgate.errors import StartupError
 from creditgate.ledger import database as database_module
 from creditgate.ledger.database import Database, LedgerUnavailable
 from creditgate.ledger.events import EventFilter
-from creditgate.ledger.listing import CustomerFilter, Place
 from creditgate.ledger.store import Ledger
 from creditgate.ledger.tables import metadata
 from tests.conformance.ledger import (
@@ -40,7 +40,6 @@ ENTRIES_PER_BATCH = 20
 # Appends batches of entries 1, 2, 3 … behind the position that it finds, and says each position that was committed.
 WRITER = f"""
 import sys
-from creditgate.ledger.listing import CustomerFilter, Place
 from creditgate.ledger.store import Ledger
 from tests.conformance.ledger import EPOCH, FIRST, T0, batch_of, make_entry
 ledger = Ledger(sys.argv[1])

@@ -4,8 +4,6 @@ The other order would lose what is flushed in between.
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Row, Terms
 from creditgate.core.journal import Entry, StreamId
-from creditgate.errors import InvalidInputs
+from creditgate.engine.cursors import not_ours, packed, unpacked, whole
 from creditgate.ledger import events as ledger_events
 from creditgate.ledger.events import EventCursor, EventFilter
 from creditgate.ledger.store import Ledger
@@ -170,23 +168,21 @@ def _row_at(terms: list[Term], stream_id: StreamId) -> Row | None:
 
 
 def _event_id(cursor: EventCursor) -> str:
-    return "evt_" + _packed(f"{cursor.partition}.{cursor.stream_id}.{cursor.item}")
+    return "evt_" + packed(cursor.partition, cursor.stream_id, cursor.item)
 
 
 def _encode_cursor(cursor: EventCursor) -> str:
-    return _packed(f"{cursor.event_at}.{cursor.partition}.{cursor.stream_id}.{cursor.item}")
+    return packed(cursor.event_at, cursor.partition, cursor.stream_id, cursor.item)
 
 
 def _decode_cursor(text: str) -> EventCursor | None:
     if not text:
         return None
     try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
-        event_at, partition, stream_id, item = raw.split(".")
-        return EventCursor(int(event_at), partition, StreamId.parse(stream_id), int(item))
-    except (ValueError, binascii.Error) as error:
-        raise InvalidInputs("start_cursor: is not a cursor that was given") from error
-
-
-def _packed(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        event_at, partition, stream_id, item = unpacked(text, 4)
+        ms, _, counter = stream_id.partition("-")
+        if not partition.isalnum():
+            raise ValueError("no partition")
+        return EventCursor(whole(event_at), partition, StreamId(whole(ms), whole(counter)), whole(item))
+    except ValueError as error:
+        raise not_ours() from error

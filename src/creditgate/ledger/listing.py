@@ -1,13 +1,12 @@
-"""The list of customers: who is there now, when each was made, and what each can be found by.
+"""The list of customers in SQL: who is there now, when each was made, and what each can be found by.
 
 It follows from the journal and is written in the transaction that appends the entries, so it is as far as the journal
-is. `changes_in` and `matches` say the same of entries that SQL does not have yet.
+is. What it finds is what `core/listing.py` says of the same customers.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -23,8 +22,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from creditgate.core.customers import Customer
-from creditgate.core.journal import Entry
+from creditgate.core.listing import CustomerFilter, Listed, Place, PlanFilter, folded
 from creditgate.ledger.tables import listed_customers, listed_plans
 
 _listed = listed_customers.c
@@ -35,78 +33,6 @@ _DELETE_CUSTOMERS = delete(listed_customers).where(_listed.customer_id == bindpa
 _DELETE_PLANS = delete(listed_plans).where(_plans.customer_id == bindparam("gone"))
 _INSERT_CUSTOMERS = insert(listed_customers)
 _INSERT_PLANS = insert(listed_plans)
-
-
-class Place(NamedTuple):
-    """Where a customer stands in the list, the oldest first: ids in the order of their bytes where times are equal."""
-
-    created_at: int
-    customer_id: str
-
-
-class Listed(msgspec.Struct, frozen=True):
-    """What a customer is found by: `text` is what is searched, `plans` are pairs of plan id and version."""
-
-    place: Place
-    text: str
-    plans: frozenset[tuple[str, int]]
-
-
-class PlanFilter(msgspec.Struct, frozen=True):
-    """Who is on this plan, in one of these versions; without any, in whatever version."""
-
-    plan_id: str
-    versions: tuple[int, ...] = ()
-
-
-class CustomerFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which customers are asked for. What is left out filters nothing.
-
-    `text` stands anywhere in the id, the name or the email, whatever the case. `plans`: on one of them at least;
-    `on_any_plan`: on any. `since` and `until` are included, Unix ms.
-    """
-
-    text: str = ""
-    plans: tuple[PlanFilter, ...] = ()
-    on_any_plan: bool = False
-    since: int | None = None
-    until: int | None = None
-
-
-def listed(customer: Customer) -> Listed:
-    """Return what a customer is found by."""
-    return Listed(
-        place=Place(customer.created_at, customer.id),
-        text=_folded("\n".join((customer.id, customer.name or "", customer.email or ""))),
-        plans=frozenset((held.plan_id, held.plan_version) for held in customer.subscriptions),
-    )
-
-
-def changes_in(entries: Iterable[Entry]) -> dict[str, Listed | None]:
-    """Return what the entries, in order, make of the customers whose documents they put: None where one is deleted."""
-    changes: dict[str, Listed | None] = {}
-    for entry in entries:
-        for item in entry.items:
-            if entry.customer_id is None or item.document_type != "customer" or item.document is None:
-                continue
-            try:
-                customer = msgspec.json.decode(item.document, type=Customer | None)
-            except msgspec.DecodeError:
-                continue  # what is no customer cannot be listed; the journal keeps it as it came
-            changes[entry.customer_id] = listed(customer) if customer is not None else None
-    return changes
-
-
-def matches(found: Listed, wanted: CustomerFilter) -> bool:
-    """Say whether a customer is among those asked for; SQL decides the same by `select_page`."""
-    at = found.place.created_at
-    return (
-        _folded(wanted.text) in found.text
-        and (not wanted.on_any_plan or bool(found.plans))
-        and (not wanted.plans or any(_is_on(found, plan) for plan in wanted.plans))
-        and (wanted.since is None or at >= wanted.since)
-        and (wanted.until is None or at <= wanted.until)
-    )
 
 
 def write(connection: Connection, changes: Mapping[str, Listed | None]) -> None:
@@ -152,7 +78,7 @@ def place_of(row: Row[Any]) -> Place:
 def _conditions(wanted: CustomerFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.text:
-        conditions.append(_listed.search_text.contains(_folded(wanted.text), autoescape=True))
+        conditions.append(_listed.search_text.contains(folded(wanted.text), autoescape=True))
     if wanted.on_any_plan:
         conditions.append(exists().where(_plans.customer_id == _listed.customer_id))
     if wanted.plans:
@@ -168,15 +94,3 @@ def _conditions(wanted: CustomerFilter) -> list[ColumnElement[bool]]:
 def _plan_condition(plan: PlanFilter) -> ColumnElement[bool]:
     is_plan = _plans.plan_id == plan.plan_id
     return and_(is_plan, _plans.plan_version.in_(plan.versions)) if plan.versions else is_plan
-
-
-def _is_on(found: Listed, plan: PlanFilter) -> bool:
-    return any(
-        plan_id == plan.plan_id and (not plan.versions or version in plan.versions)
-        for plan_id, version in found.plans
-    )
-
-
-def _folded(text: str) -> str:
-    """Both databases compare folded text alike. Without NUL: PostgreSQL stores none, and a name may have one."""
-    return text.casefold().replace("\x00", "")

@@ -27,12 +27,12 @@ from sqlalchemy import (
 )
 
 from creditgate.core.journal import ORIGIN, Entry, StreamId
+from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
 from creditgate.ledger import customers, events, listing, repartition
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
-from creditgate.ledger.listing import CustomerFilter, Place
 from creditgate.ledger.rows import entries_of, entry_of, item_rows
 from creditgate.ledger.tables import journal_items, poison_entries, stream_positions
 
@@ -158,7 +158,7 @@ class Ledger:
         for batch in batches:
             _check(batch)
         rows = [row for batch in batches for entry in batch.entries for row in item_rows(entry)]
-        changes = listing.changes_in(entry for batch in batches for entry in batch.entries)
+        changes = changes_in(entry for batch in batches for entry in batch.entries)
         poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
         with self._database.writing() as connection:
             # First the positions: a batch that comes too late is refused by its position, and not by a row that is
