@@ -3,6 +3,7 @@
 An SDK takes a 5xx on check for "allowed", so here a crash would be free access.
 """
 
+import base64
 import json
 import socket
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ VERBS = (
     "customers.advance_test_clock",
     "customers.get",
     "customers.get_or_create",
+    "customers.list",
+    "customers.update",
     "events.list",
     "features.create",
     "features.delete",
@@ -139,6 +142,9 @@ USUAL: dict[str, dict[str, Any]] = {
     "customers.get": {"customer_id": CUSTOMER},
     "customers.get_or_create": {"customer_id": CUSTOMER},
     "customers.advance_test_clock": {"customer_id": CUSTOMER},
+    "customers.list": {},
+    "customers.update": {"customer_id": CUSTOMER},
+    "customers.delete": {"customer_id": CUSTOMER},
     "events.list": {"customer_id": CUSTOMER},
     "features.create": {"feature_id": "new", "name": "New", "type": "metered", "consumable": True},
     "plans.create": {"plan_id": "new", "name": "New"},
@@ -168,6 +174,11 @@ def _priced(**changes: Any) -> dict[str, Any]:
 
 def _deep(levels: int) -> dict[str, Any]:
     return {"x": _deep(levels - 1)} if levels else {}
+
+
+def _cursor(text: str) -> str:
+    """A cursor that we might have given, if it said so."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 NOT_YET = "invalid_request"
@@ -275,6 +286,49 @@ CALLS = (
     Bad("customers.get_or_create", {"name": 5}),
     Bad("customers.get_or_create", {"currency": "eur"}, NOT_YET),
     Bad("customers.get_or_create", {"customer_id": "x", "auto_enable_plan_id": "pro"}, "invalid_request"),
+    Bad("customers.list", {"limit": 0}),
+    Bad("customers.list", {"limit": 1001}),
+    Bad("customers.list", {"limit": 1.5}),
+    Bad("customers.list", {"limit": None}),
+    Bad("customers.list", {"search": 5}),
+    Bad("customers.list", {"search": "a\x00b"}),
+    Bad("customers.list", {"search": "x" * 257}),
+    Bad("customers.list", {"plans": "pro"}),
+    Bad("customers.list", {"plans": ["pro"]}),
+    Bad("customers.list", {"plans": [{"id": ""}]}),
+    Bad("customers.list", {"plans": [{"id": "pro", "versions": [0]}]}),
+    Bad("customers.list", {"plans": [{"id": "pro", "versions": [1.5]}]}),
+    Bad("customers.list", {"plans": [{"id": "pro", "versions": [1] * 101}]}),
+    Bad("customers.list", {"plans": [{"id": "pro"}] * 101}),
+    Bad("customers.list", {"subscription_status": "expired"}),
+    Bad("customers.list", {"subscription_status": "scheduled"}, NOT_YET),
+    Bad("customers.list", {"processors": ["stripe"]}, NOT_YET),
+    Bad("customers.list", {"sort_order": "down"}),
+    Bad("customers.list", {"created_at_range": {"start": "today"}}),
+    Bad("customers.list", {"created_at_range": {"end": 1e300}}),
+    Bad("customers.list", {"start_cursor": "bogus"}),
+    Bad("customers.list", {"start_cursor": "\u00e9"}),
+    Bad("customers.list", {"start_cursor": _cursor("1")}),
+    Bad("customers.list", {"start_cursor": _cursor("1" * 30 + ".ann")}),
+    Bad("customers.list", {"start_cursor": _cursor("1.a\x00b")}),
+    Bad("customers.update", {"customer_id": "nobody"}, "customer_not_found", 404),
+    Bad("customers.update", {"new_customer_id": "other"}, NOT_YET),
+    Bad("customers.update", {"new_customer_id": CUSTOMER}, NOT_YET),
+    Bad("customers.update", {"name": 5}),
+    Bad("customers.update", {"email": ["v@example.com"]}),
+    Bad("customers.update", {"metadata": "x"}),
+    Bad("customers.update", {"metadata": {"x": "y" * 17_000}}),
+    Bad("customers.update", {"metadata": _deep(40)}),
+    Bad("customers.update", {"send_email_receipts": "yes"}),
+    Bad("customers.update", {"billing_controls": {"spend_limits": [{"enabled": True}]}}, NOT_YET),
+    Bad("customers.update", {"config": {"disable_pooled_balance": True}}, NOT_YET),
+    Bad("customers.update", {"currency": "eur"}, NOT_YET),
+    Bad("customers.delete", {"customer_id": "nobody"}, "customer_not_found", 404),
+    Bad("customers.delete", {"delete_in_stripe": True}, NOT_YET),
+    Bad("events.list", {"start_cursor": _cursor("1" * 30 + ".p00.1-1.0")}),
+    Bad("events.list", {"start_cursor": _cursor("1.p00." + "1" * 30 + "-1.0")}),
+    Bad("events.list", {"start_cursor": _cursor("1.p00.1-1." + "1" * 30)}),
+    Bad("events.list", {"start_cursor": _cursor("1.p\x00.1-1.0")}),
     Bad("events.list", {"limit": 0}),
     Bad("events.list", {"limit": 1001}),
     Bad("events.list", {"limit": "50"}),
@@ -459,7 +513,10 @@ def test_a_body_too_large(api: ApiClient, verb: str) -> None:
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(
     "verb",
-    ["balances.check", "balances.track", "balances.create", "billing.attach", "customers.get_or_create"],
+    [
+        *("balances.check", "balances.track", "balances.create", "billing.attach"),
+        *("customers.get_or_create", "customers.update", "customers.delete"),
+    ],
 )
 @pytest.mark.parametrize("name", IDS)
 def test_customer_ids(api: ApiClient, verb: str, name: str) -> None:
@@ -594,6 +651,7 @@ FIELDS = (
         "lock",
         "consumable",
         "start_cursor",
+        *("search", "plans", "sort_order", "subscription_status", "created_at_range", "email"),
     ),
 )
 

@@ -64,6 +64,78 @@ def test_a_profile_is_kept(api: ApiClient) -> None:
     assert found["send_email_receipts"] is True
 
 
+def test_a_profile_is_changed(api: ApiClient) -> None:
+    """What is said is set, a null empties it, and what is not said stays; metadata is merged name by name."""
+    made = {"name": "Ann", "email": "a@example.com", "metadata": {"team": "red", "size": 3, "tags": ["a"]}}
+    api.ask("customers.get_or_create", {"customer_id": "changing"} | made)
+    first = api.ask(
+        "customers.update",
+        {
+            "customer_id": "changing",
+            "name": None,
+            "stripe_id": "cus_1",
+            "send_email_receipts": True,
+            "metadata": {"team": "blue", "size": None, "new": {"deep": None}},
+        },
+    )
+    assert (first["name"], first["email"], first["stripe_id"]) == (None, "a@example.com", "cus_1")
+    assert first["send_email_receipts"] is True
+    assert first["processors"] == {"stripe": {"id": "cus_1"}}
+    assert first["metadata"] == {"team": "blue", "tags": ["a"], "new": {"deep": None}}
+    second = api.ask("customers.update", {"customer_id": "changing", "name": "Eve", "metadata": None})
+    assert second == first | {"name": "Eve"}
+    assert api.ask("customers.update", {"customer_id": "changing"}) == second
+    assert api.ask("customers.get", {"customer_id": "changing"}) == second
+
+
+def test_metadata_does_not_grow_without_end(api: ApiClient) -> None:
+    """Merging cannot make a document that every later change would have to carry."""
+    api.ask("customers.get_or_create", {"customer_id": "growing", "metadata": {"a": "x" * 9_000}})
+    answer = api.call("customers.update", {"customer_id": "growing", "metadata": {"b": "x" * 9_000}})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inputs")
+    api.ask("customers.update", {"customer_id": "growing", "metadata": {"a": None, "b": "x" * 9_000}})
+
+
+def test_a_customer_is_deleted(api: ApiClient, customer: str) -> None:
+    """After it nobody is there, the usage can still be looked at, and whoever comes under the id starts anew."""
+    _track(api, customer, 2)
+    assert api.ask("customers.delete", {"customer_id": customer, "delete_in_stripe": False}) == {
+        "success": True
+    }
+    again = api.call("customers.delete", {"customer_id": customer})
+    assert (again.status_code, again.json()["code"]) == (404, "customer_not_found")
+    assert api.call("customers.get", {"customer_id": customer}).status_code == 404
+    assert [event["value"] for event in api.ask("events.list", {"customer_id": customer})["list"]] == [2]
+    made = api.ask("customers.get_or_create", {"customer_id": customer})
+    assert made["balances"]["usd_credits"]["remaining"] == 5
+    assert api.ask("events.list", {"customer_id": customer})["list"] == []
+
+
+def test_customers_are_listed(api: ApiClient) -> None:
+    """Newest first, page after page, each as `customers.get` shows it; searched, and by plan."""
+    for number in range(5):
+        profile = {"customer_id": f"listed.{number}", "name": f"Liz {number}", "email": "LIZ@example.com"}
+        api.ask("customers.get_or_create", profile)
+    _track(api, "listed.3", 2)
+    asked: dict[str, Any] = {"search": "lIZ", "limit": 2.0, "start_cursor": ""}
+    pages = [api.ask("customers.list", asked)]
+    assert list(pages[0]) == ["list", "next_cursor"]
+    while pages[-1]["next_cursor"] is not None:
+        pages.append(api.ask("customers.list", asked | {"start_cursor": pages[-1]["next_cursor"]}))
+    assert [len(page["list"]) for page in pages] == [2, 2, 1]
+    found = [customer for page in pages for customer in page["list"]]
+    assert [customer["id"] for customer in found] == [f"listed.{number}" for number in (4, 3, 2, 1, 0)]
+    assert found[1] == api.ask("customers.get", {"customer_id": "listed.3"})
+    oldest = api.ask("customers.list", asked | {"sort_order": "asc"})["list"]
+    assert [customer["id"] for customer in oldest] == ["listed.0", "listed.1"]
+    on_pro = {"search": "liz", "plans": [{"id": "pro"}]}
+    on_free = {"search": "liz", "plans": [{"id": "free", "versions": [1.0, 2]}], "limit": 9}
+    assert api.ask("customers.list", on_pro) == {"list": [], "next_cursor": None}
+    assert len(api.ask("customers.list", on_free | {"subscription_status": "active"})["list"]) == 5
+    ranges = {"start": found[0]["created_at"], "end": found[0]["created_at"] + 1}
+    assert found[0] in api.ask("customers.list", {"search": "liz", "created_at_range": ranges})["list"]
+
+
 def test_reacts_local_check_agrees(api: ApiClient, customer: str) -> None:
     """What the React hook works out from the expanded customer is what the sidecar answers."""
     state = api.ask("customers.get_or_create", {"customer_id": customer, "expand": ["balances.feature"]})
@@ -208,6 +280,8 @@ def test_keys_of_each_place(api: ApiClient, place: str) -> None:
             {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": 1}]},
         ),
         ("balances.check", {"feature_id": "basic_messages", "send_event": True}),
+        ("customers.update", {"name": "Once", "metadata": {"n": 1}}),
+        ("customers.delete", {}),
     ],
 )
 def test_other_calls_with_a_key(api: ApiClient, verb: str, body: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers, Grant, Profile
 
-ANSWERS_AT_ONCE = 50  # worked out before other calls get their turn: some milliseconds
+ANSWERS_AT_ONCE = 20  # worked out before other calls get their turn: a few milliseconds
 
 
 class CustomerRoutes:
