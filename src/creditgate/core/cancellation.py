@@ -24,25 +24,23 @@ class CancelAction(StrEnum):
 def find_subscription(
     customer: Customer, *, plan_id: str | None, subscription_id: str | None
 ) -> Subscription:
-    """Return the subscription that is named by its own id, by that of its plan, or by neither.
+    """Return the subscription that is named by its own id, by that of its plan, by both, or by neither.
 
-    By neither: the paid plan before free ones, plans before add-ons, the newest first.
+    Where several fit: the paid plan before free ones, plans before add-ons, the newest first.
     Raises NotFound `cus_product_not_found`.
     """
-    if subscription_id is not None:
-        found = [s for s in customer.subscriptions if s.id == subscription_id]
-        named = f" with subscription_id '{subscription_id}' for"
-    elif plan_id is not None:
-        found = [s for s in customer.subscriptions if s.plan_id == plan_id]
-        named = f" for plan '{plan_id}' on"
-    else:
-        found = sorted(customer.subscriptions, key=lambda s: (s.add_on, s.recurrence is None, -s.started_at))
-        named = " for"
+    found = [
+        held
+        for held in customer.subscriptions
+        if subscription_id in (None, held.id) and plan_id in (None, held.plan_id)
+    ]
     if not found:
+        named = f" with subscription_id '{subscription_id}'" if subscription_id is not None else ""
+        on = f" for plan '{plan_id}' on" if plan_id is not None else " for"
         raise NotFound(
-            f"No active subscription found{named} customer '{customer.id}'", code="cus_product_not_found"
+            f"No active subscription found{named}{on} customer '{customer.id}'", code="cus_product_not_found"
         )
-    return found[0]
+    return min(found, key=lambda held: (held.add_on, held.recurrence is None, -held.started_at))
 
 
 def cancellation(record: Record, subscription: Subscription, action: CancelAction) -> Change | None:
