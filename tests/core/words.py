@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from creditgate.core.catalog import (
     Catalog,
     CatalogDocument,
@@ -16,7 +18,7 @@ from creditgate.core.catalog import (
     PlanPrice,
     Recurrence,
 )
-from creditgate.core.changes import in_period_at
+from creditgate.core.changes import Change, in_period_at
 from creditgate.core.customers import Customer, Record, Row, Terms
 
 NOW = 1_767_225_600_000
@@ -119,3 +121,26 @@ class Mint:
     def __call__(self, prefix: str) -> str:
         self.count += 1
         return f"{prefix}_{self.count}"
+
+
+def applied(before: Record, change: Change, *, now: int) -> Record:
+    """The record after a change, seen at a later instant: what the script writes, in short."""
+    balances = dict(before.balances)
+    for step in change.steps:
+        if step.action in ("close", "drop"):
+            assert step.action == "close" or balances[step.row_id] == 0
+            del balances[step.row_id]
+        else:
+            assert (step.action == "open") == (step.row_id not in balances)
+            balances[step.row_id] = step.amount_nanos
+    after = replace(
+        before,
+        now=now,
+        sequence=before.sequence + 1,
+        shape=before.shape + 1,
+        customer=change.customer or before.customer,
+        terms=change.terms if change.terms is not None else before.terms,
+        balances=balances,
+    )
+    assert {row.id for row in after.terms.rows} == after.balances.keys()
+    return after
