@@ -178,6 +178,113 @@ def test_attaching_pro_and_buying_credits(api: ApiClient, customer: str) -> None
     assert found["subscriptions"][0]["current_period_end"] > found["subscriptions"][0]["current_period_start"]
 
 
+def test_cancelling_a_plan(api: ApiClient, customer: str) -> None:
+    """A cancelled plan says since when and until when, on the customer and on the pricing page; it can be kept on."""
+    url = api.ask("billing.attach", {"customer_id": customer, "plan_id": "pro"})["payment_url"]
+    assert httpx.post(url).status_code == 303
+    before = api.ask("customers.get", {"customer_id": customer})
+    update = {"customer_id": customer, "plan_id": "pro", "redirect_mode": "if_required"}
+    answer = api.ask("billing.update", update | {"cancel_action": "cancel_end_of_cycle"})
+    assert answer == {"customer_id": customer, "payment_url": None}
+    (pro,) = api.ask("customers.get", {"customer_id": customer})["subscriptions"]
+    assert (pro["status"], pro["expires_at"]) == ("active", pro["current_period_end"])
+    assert pro["started_at"] <= pro["canceled_at"] < pro["expires_at"]
+    plans = {plan["id"]: plan for plan in api.ask("plans.list", {"customer_id": customer})["list"]}
+    assert plans["pro"]["customer_eligibility"] == {
+        "attach_action": "none",
+        "status": "active",
+        "canceling": True,
+    }
+    api.ask("billing.update", update | {"cancel_action": "uncancel"})
+    assert api.ask("customers.get", {"customer_id": customer}) == before
+    by_id = {"customer_id": customer, "subscription_id": pro["id"], "cancel_action": "cancel_immediately"}
+    api.ask("billing.update", by_id)
+    after = api.ask("customers.get", {"customer_id": customer})
+    assert [held["plan_id"] for held in after["subscriptions"]] == ["free"]
+    assert (after["balances"]["usd_credits"]["remaining"], after["flags"]) == (5, {})
+    gone = api.call("billing.update", by_id)
+    assert (gone.status_code, gone.json()["code"]) == (404, "cus_product_not_found")
+
+
+def test_a_preview_of_a_plan(api: ApiClient, customer: str) -> None:
+    """What attaching pro costs and changes, in full, as it stands on the wire."""
+    now = api.ask(
+        "customers.advance_test_clock", {"customer_id": customer, "frozen_time": 1_900_000_000_000}
+    )["frozen_time"]
+    preview = api.ask("billing.preview_attach", {"customer_id": customer, "plan_id": "pro"})
+    line = {
+        "display_name": "Pro",
+        "description": "Pro - base price",
+        "subtotal": 10,
+        "total": 10,
+        "plan_id": "pro",
+        "feature_id": None,
+        "quantity": 1,
+        "discounts": [],
+    }
+    month, two_months = now + 31 * DAY_MS, now + 61 * DAY_MS  # from the 17th of March
+    assert preview == {
+        "customer_id": customer,
+        "line_items": [line | {"period": {"start": now, "end": month}}],
+        "subtotal": 10,
+        "total": 10,
+        "currency": "usd",
+        "incoming": [
+            {
+                "plan_id": "pro",
+                "feature_quantities": [],
+                "effective_at": None,
+                "canceled_at": None,
+                "expires_at": None,
+            }
+        ],
+        "outgoing": [
+            {
+                "plan_id": "free",
+                "feature_quantities": [],
+                "effective_at": now,
+                "canceled_at": now,
+                "expires_at": now,
+            }
+        ],
+        "redirect_to_checkout": True,
+        "checkout_type": "autumn_checkout",
+        "resets_usage": True,
+        "next_cycle": {
+            "starts_at": month,
+            "subtotal": 10,
+            "total": 10,
+            "line_items": [line | {"period": {"start": month, "end": two_months}}],
+            "usage_line_items": [],
+        },
+    }
+    (held,) = api.ask("customers.get", {"customer_id": customer})["subscriptions"]
+    assert held["plan_id"] == "free"
+
+
+def test_a_preview_of_a_top_up(api: ApiClient, customer: str) -> None:
+    """Credits that are bought once replace nothing and are not paid again; none of them cost nothing."""
+    quantities = [{"feature_id": "usd_credits", "quantity": 20.5}]
+    asked = {"customer_id": customer, "plan_id": "top_up", "feature_quantities": quantities}
+    preview = api.ask("billing.preview_attach", asked)
+    assert preview["line_items"] == [
+        {
+            "display_name": "USD credits",
+            "description": "Top up - 21 USD credits",
+            "subtotal": 21,
+            "total": 21,
+            "plan_id": "top_up",
+            "feature_id": "usd_credits",
+            "quantity": 21,
+            "discounts": [],
+        }
+    ]
+    assert (preview["outgoing"], preview["resets_usage"], "next_cycle" in preview) == ([], False, False)
+    assert preview["incoming"][0]["feature_quantities"] == [{"feature_id": "usd_credits", "quantity": 21}]
+    nothing = api.ask("billing.preview_attach", {"customer_id": customer, "plan_id": "top_up"})
+    assert (nothing["total"], nothing["redirect_to_checkout"], nothing["checkout_type"]) == (0, False, None)
+
+
 def test_a_grant_of_its_own(api: ApiClient, customer: str) -> None:
     """A free grant is a row beside the plan's, under the name the caller gave it; the name cannot be given twice."""
     grant = {
@@ -282,6 +389,7 @@ def test_keys_of_each_place(api: ApiClient, place: str) -> None:
         ("balances.check", {"feature_id": "basic_messages", "send_event": True}),
         ("customers.update", {"name": "Once", "metadata": {"n": 1}}),
         ("customers.delete", {}),
+        ("billing.update", {"cancel_action": "cancel_immediately"}),
     ],
 )
 def test_other_calls_with_a_key(api: ApiClient, verb: str, body: dict[str, Any]) -> None:

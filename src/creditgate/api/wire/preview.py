@@ -1,6 +1,7 @@
 """What attaching a plan would cost and change, on the wire."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -31,7 +32,7 @@ class ChargeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     plan_id: str
     feature_id: str | None
     quantity: Raw
-    discounts: tuple[None, ...] = ()
+    discounts: tuple[Any, ...] = ()
     period: PeriodAnswer | UnsetType = UNSET
 
 
@@ -59,7 +60,7 @@ class NextCycleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     subtotal: Raw
     total: Raw
     line_items: tuple[ChargeAnswer, ...]
-    usage_line_items: tuple[None, ...] = ()
+    usage_line_items: tuple[Any, ...] = ()
 
 
 class PreviewAttachAnswer(msgspec.Struct, frozen=True, kw_only=True):
