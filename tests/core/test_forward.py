@@ -1,5 +1,6 @@
 """What falls due by itself: however long nobody asked, the outcome is that of having been there at every boundary."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from creditgate.core.catalog import Interval, Rollover
 from creditgate.core.changes import Change, next_due
-from creditgate.core.customers import Customer, Flag, Purchase, Record, Row, Subscription
+from creditgate.core.controls import BillingControls, UsageLimit
+from creditgate.core.customers import Customer, Flag, Record, Row, Subscription
 from creditgate.core.forward import forward_change, plan_in_place_of
 from creditgate.core.periods import boundary
 from creditgate.core.plans import attach, new_customer
@@ -39,6 +42,7 @@ PRO = plan(
     item("seats", "10"),
     item("sso"),
     price="10",
+    controls=BillingControls(usage_limits=(UsageLimit("messages", nanos("30"), Interval.DAY),)),
 )
 PACKS = plan("packs", item("usd", price="1", every=ONE_OFF), price="5", group="packs")
 TOP_UP = plan("top_up", item("usd", price="1", every=ONE_OFF), add_on=True)
@@ -140,7 +144,7 @@ def test_an_end_at_the_instant_of_a_reset_gives_no_month_more() -> None:
     """The end of a paid month is the end: the plan's credits are not renewed once more at that instant."""
     before = left(ending(made("pro"), "pro", END), usd_pro="0")
     change = stepped(before, END)
-    gone = {r.id for r in before.terms.rows}
+    gone = before.terms.held_ids
     assert {step.row_id for step in change.steps if step.action == "close"} == gone
     assert not [step for step in change.steps if step.row_id in gone and step.action != "close"]
 
@@ -223,6 +227,24 @@ def test_two_plans_that_end_at_two_instants() -> None:
     assert [s.started_at for s in after.customer.subscriptions if s.plan_id == "free"] == [END]
 
 
+def test_what_rolled_over_goes_with_its_grant() -> None:
+    """A gift of three months is over after three months, whether its holder looked in on the way or not."""
+    gift = row("gift", "4", reset=MONTH, rollover=Rollover(6), expires_at=boundary(NOW, MONTH, 3))
+    on_the_way = forwarded(record(gift), boundary(NOW, MONTH, 2))
+    assert sum(on_the_way.balances.values()) == nanos("12")
+    for before in (record(gift), on_the_way):
+        assert forwarded(before, boundary(NOW, MONTH, 3)).terms.rows == ()
+
+
+@st.composite
+def grant_of(draw: st.DrawFn, row_id: str) -> Row:
+    """A grant that resets or does not, rolls over or does not, and may expire."""
+    days, reset = draw(st.integers(0, 80)), draw(st.sampled_from([None, ONE_OFF, DAY, MONTH]))
+    rollovers = [None, Rollover(1), Rollover(2, max_nanos=nanos("3")), Rollover(None, max_nanos=nanos("6"))]
+    rollover = draw(st.sampled_from(rollovers)) if reset == MONTH else None
+    return row(row_id, "4", expires_at=NOW + days * DAY_MS if days else None, reset=reset, rollover=rollover)
+
+
 def lives() -> st.SearchStrategy[Record]:
     """A customer on some plans, of which some end, with rows full, used and used up, and grants that expire."""
 
@@ -234,20 +256,11 @@ def lives() -> st.SearchStrategy[Record]:
             if draw(st.booleans()):
                 ends = [NOW, NOW + 1, END - 1, END, END + 1, boundary(NOW, MONTH, 2)]
                 there = ending(there, held.plan_id, draw(st.sampled_from(ends)))
-        grants = [
-            row(f"grant_{number}", "4", expires_at=NOW + days * DAY_MS if days else None, reset=reset)
-            for number, (days, reset) in enumerate(
-                draw(
-                    st.lists(
-                        st.tuples(st.integers(0, 80), st.sampled_from([None, ONE_OFF, DAY, MONTH])),
-                        max_size=3,
-                    )
-                )
-            )
-        ]
+        grants = [draw(grant_of(f"grant_{number}")) for number in range(draw(st.integers(0, 3)))]
         rows = (*there.terms.rows, *grants)
         shares = st.sampled_from([0, 1, 2])
         balances = {r.id: r.granted_nanos * draw(shares) // 2 for r in rows}
+        balances |= {gate.id: gate.limit_nanos * draw(shares) // 2 for gate in there.terms.gates}
         return replace(there, terms=replace(there.terms, rows=rows), balances=balances)
 
     return draw_one()
@@ -265,16 +278,17 @@ def seen(there: Record) -> object:
     """All that can be told apart from outside, but for the ids that were made meanwhile."""
     plan_of = {s.id: s.plan_id for s in there.customer.subscriptions}
     plan_of |= {p.id: p.plan_id for p in there.customer.purchases}
-    rows = sorted(
-        (
-            replace(r, id="", owner_id=plan_of.get(r.owner_id or "")).__repr__(),
-            there.balances[r.id],
-        )
-        for r in there.terms.rows
-    )
-    subscriptions = [replace(s, id="") for s in there.customer.subscriptions]
-    purchases: tuple[Purchase, ...] = there.customer.purchases
-    return rows, subscriptions, purchases, [flag.feature_id for flag in there.terms.flags]
+    rows, rolled_over = [], Counter[object]()
+    for each in there.terms.rows:
+        if each.rolled_from is None:
+            known = replace(each, id="", owner_id=plan_of.get(each.owner_id or ""))
+            rows.append((repr(known), there.balances[each.id]))
+        else:
+            rolled_over[each.feature_id, each.expires_at] += there.balances[each.id]
+    gates = [(gate.period, gate.resets_at, there.balances[gate.id]) for gate in there.terms.gates]
+    held = [replace(s, id="") for s in there.customer.subscriptions]
+    flags = [flag.feature_id for flag in there.terms.flags]
+    return sorted(rows), rolled_over, sorted(gates), held, flags
 
 
 @given(

@@ -126,13 +126,18 @@ class Mint:
 def applied(before: Record, change: Change, *, now: int) -> Record:
     """The record after a change, seen at a later instant: what the script writes, in short."""
     balances = dict(before.balances)
-    for step in change.steps:
-        if step.action in ("close", "drop"):
-            assert step.action == "close" or balances[step.row_id] == 0
-            del balances[step.row_id]
-        else:
-            assert (step.action == "open") == (step.row_id not in balances)
-            balances[step.row_id] = step.amount_nanos
+    for action, row_id, amount in change.steps:
+        assert (action in ("open", "roll_in")) == (row_id not in balances)
+        match action:
+            case "close" | "drop":
+                assert action == "close" or balances[row_id] == 0
+                del balances[row_id]
+            case "shift":
+                balances[row_id] += amount
+            case "roll_out":
+                balances[row_id] -= amount
+            case _:
+                balances[row_id] = amount
     after = replace(
         before,
         now=now,
@@ -142,5 +147,5 @@ def applied(before: Record, change: Change, *, now: int) -> Record:
         terms=change.terms if change.terms is not None else before.terms,
         balances=balances,
     )
-    assert {row.id for row in after.terms.rows} == after.balances.keys()
+    assert after.terms.held_ids == after.balances.keys()
     return after
