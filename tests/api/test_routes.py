@@ -88,6 +88,30 @@ def test_a_profile_is_changed(api: ApiClient) -> None:
     assert api.ask("customers.get", {"customer_id": "changing"}) == second
 
 
+def test_a_limit_is_changed(api: ApiClient, customer: str) -> None:
+    """A usage limit that is set on a customer holds at once, and each kind of control is replaced by itself."""
+
+    def limit(units: int) -> Any:
+        usage_limit = {"feature_id": "basic_messages", "limit": units, "interval": "month"}
+        body = {"customer_id": customer, "billing_controls": {"usage_limits": [usage_limit]}}
+        return api.ask("customers.update", body)["billing_controls"]["usage_limits"]
+
+    check = {"customer_id": customer, "feature_id": "basic_messages", "required_balance": 2}
+    _track(api, customer, 3)
+    (found,) = limit(3)
+    assert (found["limit"], found["usage"], found["source"]) == (3, 0, "customer")
+    _track(api, customer, 2)
+    assert api.ask("balances.check", check)["allowed"] is False
+    (raised,) = limit(4)
+    assert (raised["limit"], raised["usage"]) == (4, 2)
+    assert api.ask("balances.check", check)["allowed"] is True
+    spend = {"spend_limits": [{"feature_id": "usd_credits", "overage_limit": 1}]}
+    both = api.ask("customers.update", {"customer_id": customer, "billing_controls": spend})
+    assert list(both["billing_controls"]) == ["spend_limits", "usage_limits"]
+    none = {"customer_id": customer, "billing_controls": {"spend_limits": [], "usage_limits": []}}
+    assert api.ask("customers.update", none)["billing_controls"] == {}
+
+
 def test_metadata_does_not_grow_without_end(api: ApiClient) -> None:
     """Merging cannot make a document that every later change would have to carry."""
     api.ask("customers.get_or_create", {"customer_id": "growing", "metadata": {"a": "x" * 9_000}})

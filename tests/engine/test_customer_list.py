@@ -8,7 +8,7 @@ import pytest
 
 from creditgate import server
 from creditgate.core.amounts import NANOS
-from creditgate.core.customers import Record
+from creditgate.core.customers import CustomerChanges, Record
 from creditgate.core.decisions import Mode
 from creditgate.core.listing import CustomerFilter, PlanFilter
 from creditgate.engine.customers import Grant, Profile
@@ -81,7 +81,7 @@ async def test_a_page_is_full_though_much_has_changed(cases: server.UseCases) ->
         await _make(cases, name, "Red")
     await cases.flusher.flush_once()
     for name in names[20:115]:
-        await cases.customers.update(name, {"name": "Blue"}, {})
+        await cases.customers.update(name, CustomerChanges({"name": "Blue"}))
     red = CustomerFilter(text="red")
     assert await _walk(cases, 10, True, red) == [*names[115:][::-1], *names[:20][::-1]]
     assert await _walk(cases, 10, False, CustomerFilter(text="blue")) == names[20:115]
@@ -118,7 +118,7 @@ async def test_filters_hold_for_what_is_not_in_sql_yet(cases: server.UseCases) -
         await _make(cases, name, name.title())
     await cases.flusher.flush_once()
     await _buy_pro(cases, "bob")
-    await cases.customers.update("ann", {"name": None, "email": "Someone@Example.com"}, {})
+    await cases.customers.update("ann", CustomerChanges({"name": None, "email": "Someone@Example.com"}))
     by_filter: tuple[tuple[CustomerFilter, list[str]], ...] = (
         (CustomerFilter(plans=(PlanFilter("pro"),)), ["bob"]),
         (CustomerFilter(plans=(PlanFilter("free"),)), ["ann"]),

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from creditgate import server
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
+from creditgate.core.customers import CustomerChanges
 from creditgate.core.decisions import Decision, Mode
 from creditgate.core.journal import ORIGIN
 from creditgate.engine.customers import Grant, Profile
@@ -36,7 +37,7 @@ async def test_a_deleted_customer_is_unknown_everywhere(ann: server.UseCases) ->
     assert not await ann.customers.delete("ann")
     for call in (
         ann.customers.get("ann"),
-        ann.customers.update("ann", {"name": "Eve"}, {}),
+        ann.customers.update("ann", CustomerChanges({"name": "Eve"})),
         ann.customers.delete("ann"),
         ann.customers.delete("ann", KEY),
         ann.customers.grant(Grant("ann", "usd_credits", NANOS)),

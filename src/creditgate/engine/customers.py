@@ -8,7 +8,7 @@ from creditgate.balances.clock import RedisClock
 from creditgate.core.catalog import Catalog, FeatureType, Interval, Recurrence, Rollover
 from creditgate.core.changes import Change, in_period_at, next_due, profile_change, rows_change
 from creditgate.core.controls import NO_CONTROLS, BillingControls
-from creditgate.core.customers import METADATA_BYTES_MAX, Customer, Record, Row
+from creditgate.core.customers import Customer, CustomerChanges, Record, Row
 from creditgate.core.plans import new_customer
 from creditgate.core.updates import BalanceFilter, BalanceUpdate, balance_change, removal
 from creditgate.engine.catalogs import Catalogs
@@ -81,20 +81,16 @@ class Customers:
             await self._create(customer_id, profile)
         raise Undecided("The customer could not be made; nothing was changed")
 
-    async def update(
-        self,
-        customer_id: str,
-        changes: dict[str, Any],
-        metadata: dict[str, Any],
-        key: CallerKey | None = None,
-    ) -> bool:
-        """Set fields of the customer's document, and merge metadata; returns whether this was a replay.
+    async def update(self, customer_id: str, changes: CustomerChanges, key: CallerKey | None = None) -> bool:
+        """Change a customer's profile, metadata and controls; returns whether this was a replay.
 
-        A name in `metadata` whose value is null is taken out. Raises NotFound, InvalidInputs for too much metadata.
+        Raises NotFound for the customer or a feature that the controls name, InvalidInputs for too much metadata.
         """
+        controls = msgspec.structs.replace(NO_CONTROLS, **changes.controls)
+        await self._catalogs.having(lambda catalog: catalog.check_controls(controls))
 
         def work_out(record: Record) -> Change | None:
-            updated = _updated(record.customer, changes, metadata)
+            updated = changes.applied_to(record.customer)
             return profile_change(record, updated) if updated != record.customer else None
 
         outcome = await self._writer.change(customer_id, work_out, verb="customers.update", key=key)
@@ -213,16 +209,6 @@ def _filled_in(customer: Customer, profile: Profile) -> Customer:
         email=customer.email or profile.email,
         send_email_receipts=customer.send_email_receipts if receipts is None else receipts,
     )
-
-
-def _updated(customer: Customer, changes: dict[str, Any], metadata: dict[str, Any]) -> Customer:
-    taken_out = {name for name, value in metadata.items() if value is None}
-    merged = {n: value for n, value in (customer.metadata | metadata).items() if n not in taken_out}
-    if metadata and len(msgspec.json.encode(merged)) > METADATA_BYTES_MAX:
-        raise InvalidInputs(
-            f"metadata: must have at most {METADATA_BYTES_MAX} bytes, with what is there already"
-        )
-    return msgspec.structs.replace(customer, metadata=merged, **changes)
 
 
 def _granted_row(grant: Grant, catalog: Catalog, record: Record) -> Row:

@@ -96,9 +96,9 @@ class CustomerRoutes:
 
     async def update_customer(self, call: Call) -> Answer:
         request = read(UpdateCustomerRequest, call.body)
-        customer_id, changes, metadata = request.customer_id, request.changes(), request.own_metadata()
-        key = caller_key("update_customer", call, customer_id, changes, metadata)
-        work = self._customers.update(customer_id, changes, metadata, key)
+        customer_id, changes = request.customer_id, request.changes()
+        key = caller_key("update_customer", call, customer_id, changes)
+        work = self._customers.update(customer_id, changes, key)
         headers = self._keys.headers(key, await self._keys.once(key, work))
         return Answer(encode(self.answer(await self._customers.get(customer_id))), headers=headers)
 

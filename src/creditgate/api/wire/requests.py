@@ -24,7 +24,7 @@ from creditgate.api.wire.numbers import (
 )
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence, Rollover
-from creditgate.core.customers import METADATA_BYTES_MAX
+from creditgate.core.customers import METADATA_BYTES_MAX, CustomerChanges
 from creditgate.core.decisions import Mode
 from creditgate.core.ids import check_caller_id
 from creditgate.core.own import METADATA_BYTES_MAX
@@ -156,7 +156,10 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
 
 
 class UpdateCustomerRequest(CustomerRequest, frozen=True):
-    """`customers.update`. What is not said stays as it is; metadata is merged, and a null takes its name out."""
+    """`customers.update`. What is not said stays as it is; metadata is merged, and a null takes its name out.
+
+    Of billing controls each kind that is named is replaced.
+    """
 
     name: str | UnsetType | None = UNSET
     email: str | UnsetType | None = UNSET
@@ -164,15 +167,16 @@ class UpdateCustomerRequest(CustomerRequest, frozen=True):
     stripe_id: str | UnsetType | None = UNSET
     send_email_receipts: bool | None = None
     metadata: Raw = ABSENT
+    billing_controls: ControlsRequest | None = None
     new_customer_id: NotYet | None = None
+    time_zone: NotYet | None = None
     currency: NotYet | None = None
-    billing_controls: NotYet | None = None
     billing_details: NotYet | None = None
     config: NotYet | None = None
     processors: NotYet | None = None
 
-    def changes(self) -> dict[str, Any]:
-        """Return what is to be different, by the fields of `Customer`."""
+    def changes(self) -> CustomerChanges:
+        """Return what is to be different."""
         said: dict[str, Any] = {
             "name": self.name,
             "email": self.email,
@@ -181,10 +185,11 @@ class UpdateCustomerRequest(CustomerRequest, frozen=True):
         }
         if self.send_email_receipts is not None:
             said["send_email_receipts"] = self.send_email_receipts
-        return {field: value for field, value in said.items() if value is not UNSET}
-
-    def own_metadata(self) -> dict[str, Any]:
-        return metadata(self.metadata)
+        return CustomerChanges(
+            fields={field: value for field, value in said.items() if value is not UNSET},
+            metadata=metadata(self.metadata),
+            controls=self.billing_controls.said() if self.billing_controls else {},
+        )
 
 
 class DeleteCustomerRequest(CustomerRequest, frozen=True):
