@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
-from creditgate.core.customers import Customer, Subscription
+from creditgate.core.customers import Customer, Scheduled, Subscription
 from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind, StreamId
 from creditgate.core.listing import CustomerFilter, Place, PlanFilter, changes_in, matches
 from creditgate.errors import StartupError
@@ -204,16 +204,19 @@ class LedgerConformance:
     def test_an_older_record_gets_its_list_of_customers(self, ledger: Ledger, database: Database) -> None:
         """Whoever upgrades finds the customers of before in the list, as if it had always been kept."""
         append_all(ledger, lives_of_customers())
-        kept = [everything_listed(ledger), everything_listed(ledger, CustomerFilter(text="ann"))]
-        kept.append(everything_listed(ledger, CustomerFilter(plans=(PlanFilter("pro", (2,)),))))
+        filters = (
+            CustomerFilter(),
+            CustomerFilter(text="ann"),
+            CustomerFilter(plans=(PlanFilter("pro", (2,)),)),
+            CustomerFilter(status="scheduled"),
+        )
+        kept = [everything_listed(ledger, wanted) for wanted in filters]
         with database.writing() as connection:
             for table in ("listed_customers", "listed_plans"):
                 connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001'"))
         ledger.migrate()
-        filled = [everything_listed(ledger), everything_listed(ledger, CustomerFilter(text="ann"))]
-        filled.append(everything_listed(ledger, CustomerFilter(plans=(PlanFilter("pro", (2,)),))))
-        assert filled == kept
+        assert [everything_listed(ledger, wanted) for wanted in filters] == kept
         assert all(kept)
 
     def test_a_newer_schema_is_refused(self, ledger: Ledger, database: Database) -> None:
@@ -813,12 +816,16 @@ def created(ms: int, customer_id: str, *, at: int) -> Entry:
 
 def lives_of_customers() -> list[Entry]:
     """One who stays, one who changes, one who is deleted, and one who is deleted and made again."""
-    pro = Subscription("sub_1", "pro", 2, T0, T0)
+    pro, later = Subscription("sub_1", "pro", 2, T0, T0), Scheduled("sub_2", "free", 1, T0, T0 + 9)
     gone = put("customer", "-", "null", call=Call("delete", "op", 1))
     return [
         created(1, "ann", at=T0 + 3),
         made_as(2, Customer("changed", T0 + 3, name="Old")),
-        made_as(3, Customer("changed", T0 + 3, name="Joanna", subscriptions=(pro,)), sequence=2),
+        made_as(
+            3,
+            Customer("changed", T0 + 3, name="Joanna", subscriptions=(pro,), scheduled=(later,)),
+            sequence=2,
+        ),
         created(4, "gone", at=T0),
         make_entry(5, gone, customer="gone", sequence=2),
         made_as(6, Customer("gone and back", T0 + 4, name="Anna", subscriptions=(pro,))),
@@ -845,6 +852,17 @@ customer_documents = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+    scheduled=st.lists(
+        st.builds(
+            Scheduled,
+            id=st.just("sub"),
+            plan_id=st.sampled_from(["free", "pro"]),
+            plan_version=st.integers(1, 3),
+            created_at=st.just(T0),
+            starts_at=st.just(T0),
+        ),
+        max_size=1,
+    ).map(tuple),
 )
 customer_filters = st.builds(
     CustomerFilter,
@@ -857,7 +875,7 @@ customer_filters = st.builds(
         ),
         max_size=2,
     ).map(tuple),
-    on_any_plan=st.booleans(),
+    status=st.sampled_from([None, "active", "scheduled"]),
     since=st.none() | st.integers(T0 - 1, T0 + 4),
     until=st.none() | st.integers(T0 - 1, T0 + 4),
 )

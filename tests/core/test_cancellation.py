@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from creditgate.core.cancellation import CancelAction, cancellation, find_subscription
 from creditgate.core.changes import Change
-from creditgate.core.customers import Customer, Record, Subscription
+from creditgate.core.customers import Customer, Record, Scheduled, Subscription
 from creditgate.core.periods import boundary
 from creditgate.errors import InvalidRequest, NotFound
 from tests.core.words import DAY, DAY_MS, MONTH, NOW, YEAR, record, row
@@ -98,6 +98,58 @@ def test_a_free_plan_has_no_cycle_to_end() -> None:
     with pytest.raises(InvalidRequest, match="cancel_immediately"):
         cancellation(customer(FREE), FREE, CancelAction.CANCEL_END_OF_CYCLE)
     assert after(customer(FREE), FREE, CancelAction.CANCEL_IMMEDIATELY).expires_at is not None
+
+
+def test_a_trial_is_a_cycle_too() -> None:
+    """Whoever cancels while trying keeps the trial to its end, and is not let into a month that is not wanted."""
+    held = replace(PRO, anchor=NOW + 7 * DAY_MS, trial_ends_at=NOW + 7 * DAY_MS)
+    assert after(customer(held), held, CancelAction.CANCEL_END_OF_CYCLE).expires_at == NOW + 7 * DAY_MS
+
+
+@pytest.mark.parametrize("days", [3, 300])
+def test_an_end_that_was_agreed_is_not_put_off(days: int) -> None:
+    """A plan that was taken until a day ends then or sooner; to uncancel what was not cancelled leaves that day."""
+    held = replace(PRO, expires_at=NOW + days * DAY_MS)
+    there = customer(held)
+    ended = after(there, held, CancelAction.CANCEL_END_OF_CYCLE)
+    assert ended.canceled_at == there.now
+    assert ended.expires_at == NOW + min(days, 31) * DAY_MS
+    assert cancellation(there, held, CancelAction.UNCANCEL) is None
+
+
+def downgraded() -> tuple[Record, Subscription, Scheduled]:
+    """Somebody on pro, with a cheaper plan to come, and an add-on to come besides."""
+    end = boundary(NOW, MONTH, 1)
+    pro = replace(PRO, canceled_at=NOW, expires_at=end)
+    basic = Scheduled("sub_basic", "basic", 1, NOW, end)
+    more = Scheduled("sub_more", "more", 1, NOW, end, add_on=True)
+    there = customer(pro)
+    coming = replace(there.customer, scheduled=(basic, more))
+    return replace(there, customer=coming), pro, basic
+
+
+@pytest.mark.parametrize("action", list(CancelAction))
+def test_what_was_to_come_instead_does_not_come(action: CancelAction) -> None:
+    """Whoever leaves a plan, or stays after all, is not surprised by a downgrade that was planned before."""
+    there, pro, _ = downgraded()
+    changed = outcome(there, pro, action).customer
+    assert changed is not None
+    assert [s.plan_id for s in changed.scheduled] == ["more"]
+    (held,) = changed.subscriptions
+    assert (held.canceled_at is None) == (action is CancelAction.UNCANCEL)
+
+
+@pytest.mark.parametrize("action", [CancelAction.CANCEL_END_OF_CYCLE, CancelAction.CANCEL_IMMEDIATELY])
+def test_a_plan_that_was_to_come_is_called_off(action: CancelAction) -> None:
+    """Without the plan that was to come, the one that was to end for it goes on."""
+    there, pro, basic = downgraded()
+    assert find_subscription(there.customer, plan_id="basic", subscription_id=None) == basic
+    change = cancellation(there, basic, action)
+    assert change is not None
+    assert change.customer is not None
+    assert change.customer.subscriptions == (replace(pro, canceled_at=None, expires_at=None),)
+    assert [s.plan_id for s in change.customer.scheduled] == ["more"]
+    assert cancellation(there, basic, CancelAction.UNCANCEL) is None
 
 
 @pytest.mark.parametrize(

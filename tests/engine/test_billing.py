@@ -259,7 +259,7 @@ async def test_a_preview_writes_nothing(ann: server.UseCases, redis: "Redis") ->
     quantities = {"usd_credits": 20 * NANOS}
     for plan_id, wanted in (("pro", {}), ("top_up", quantities), ("top_up", {})):
         previewed = await ann.billing.preview_attach(customer_id="ann", plan_id=plan_id, quantities=wanted)
-        assert previewed.needs_checkout is (previewed.preview.total_nanos > 0)
+        assert previewed.needs_checkout is (previewed.preview.now.total_nanos > 0)
     assert {key: await redis.dump(key) for key in await redis.keys("*")} == before
 
 

@@ -29,21 +29,22 @@ def find_subscription(
     Where several fit: the paid plan before free ones, plans before add-ons, the newest first.
     Raises NotFound `cus_product_not_found`.
     """
-
-    def is_named(held: Subscription | Scheduled) -> bool:
-        return subscription_id in (None, held.id) and plan_id in (None, held.plan_id)
-
-    ranked = sorted(
-        customer.subscriptions, key=lambda held: (held.add_on, held.recurrence is None, -held.started_at)
-    )
-    found = next(filter(is_named, (*ranked, *customer.scheduled)), None)
-    if found is None:
+    ranked: list[Subscription | Scheduled] = [
+        *sorted(
+            customer.subscriptions, key=lambda held: (held.add_on, held.recurrence is None, -held.started_at)
+        ),
+        *customer.scheduled,
+    ]
+    found = [
+        held for held in ranked if subscription_id in (None, held.id) and plan_id in (None, held.plan_id)
+    ]
+    if not found:
         named = f" with subscription_id '{subscription_id}'" if subscription_id is not None else ""
         on = f" for plan '{plan_id}' on" if plan_id is not None else " for"
         raise NotFound(
             f"No active subscription found{named}{on} customer '{customer.id}'", code="cus_product_not_found"
         )
-    return found
+    return found[0]
 
 
 def cancellation(record: Record, named: Subscription | Scheduled, action: CancelAction) -> Change | None:

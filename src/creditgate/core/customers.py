@@ -10,10 +10,8 @@ import msgspec
 
 from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
 from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate, UsageAlert
+from creditgate.core.own import METADATA_BYTES_MAX
 from creditgate.errors import InvalidInputs
-
-METADATA_BYTES_MAX = 16 * 1024
-"""Of the caller's own data about a customer or a plan: it travels with every change of the document."""
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):

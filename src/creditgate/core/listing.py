@@ -3,8 +3,8 @@
 Ids are compared by their bytes, which is the order of Python's strings too.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -19,16 +19,28 @@ class Place(NamedTuple):
     customer_id: str
 
 
+Status = Literal["active", "scheduled"]
+"""Of a plan: the customer is on it, or it is to come."""
+
+
+class HeldPlan(NamedTuple):
+    """A plan that a customer has."""
+
+    plan_id: str
+    version: int
+    status: Status
+
+
 class Listed(msgspec.Struct, frozen=True):
-    """What a customer is found by: `text` is what is searched, `plans` are pairs of plan id and version."""
+    """What a customer is found by: `text` is what is searched."""
 
     place: Place
     text: str
-    plans: frozenset[tuple[str, int]]
+    plans: frozenset[HeldPlan]
 
 
 class PlanFilter(msgspec.Struct, frozen=True):
-    """Who is on this plan, in one of these versions; without any, in whatever version."""
+    """Who has this plan, in one of these versions; without any, in whatever version."""
 
     plan_id: str
     versions: tuple[int, ...] = ()
@@ -37,15 +49,19 @@ class PlanFilter(msgspec.Struct, frozen=True):
 class CustomerFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which customers are asked for. What is left out filters nothing.
 
-    `text` stands anywhere in the id, the name or the email, whatever the case. `plans`: on one of them at least;
-    `on_any_plan`: on any. `since` and `until` are included, Unix ms.
+    `text` stands anywhere in the id, the name or the email, whatever the case. Of `plans` the customer has one at
+    least, and it has that `status`; without `plans`, any plan. `since` and `until` are included, Unix ms.
     """
 
     text: str = ""
     plans: tuple[PlanFilter, ...] = ()
-    on_any_plan: bool = False
+    status: Status | None = None
     since: int | None = None
     until: int | None = None
+
+    @property
+    def asks_for_no_plan(self) -> bool:
+        return not self.plans and self.status is None
 
 
 def listed(customer: Customer) -> Listed:
@@ -53,7 +69,7 @@ def listed(customer: Customer) -> Listed:
     return Listed(
         place=Place(customer.created_at, customer.id),
         text=folded("\n".join((customer.id, customer.name or "", customer.email or ""))),
-        plans=frozenset((held.plan_id, held.plan_version) for held in customer.subscriptions),
+        plans=frozenset(_plans_of(customer)),
     )
 
 
@@ -77,8 +93,7 @@ def matches(found: Listed, wanted: CustomerFilter) -> bool:
     at = found.place.created_at
     return (
         folded(wanted.text) in found.text
-        and (not wanted.on_any_plan or bool(found.plans))
-        and (not wanted.plans or any(_is_on(found, plan) for plan in wanted.plans))
+        and (wanted.asks_for_no_plan or any(_is_one_of(held, wanted) for held in found.plans))
         and (wanted.since is None or at >= wanted.since)
         and (wanted.until is None or at <= wanted.until)
     )
@@ -92,8 +107,16 @@ def folded(text: str) -> str:
     return text.casefold().replace("\x00", "")
 
 
-def _is_on(found: Listed, plan: PlanFilter) -> bool:
-    return any(
-        plan_id == plan.plan_id and (not plan.versions or version in plan.versions)
-        for plan_id, version in found.plans
+def _plans_of(customer: Customer) -> Iterator[HeldPlan]:
+    for held in customer.subscriptions:
+        yield HeldPlan(held.plan_id, held.plan_version, "active")
+    for coming in customer.scheduled:
+        yield HeldPlan(coming.plan_id, coming.plan_version, "scheduled")
+
+
+def _is_one_of(held: HeldPlan, wanted: CustomerFilter) -> bool:
+    is_named = not wanted.plans or any(
+        held.plan_id == plan.plan_id and (not plan.versions or held.version in plan.versions)
+        for plan in wanted.plans
     )
+    return is_named and wanted.status in (None, held.status)

@@ -43,7 +43,7 @@ class Ended(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """What would be paid now, and what next if anything; when the plan starts, and which one would end then.
+    """What would be paid now, and what next if anything; when the plan starts and ends, and which one would end for it.
 
     `quantities` are totals in nanos by feature.
     """
@@ -52,9 +52,10 @@ class Preview(NamedTuple):
     now: Due
     next: Due | None
     starts_at: int
+    expires_at: int | None
     quantities: Mapping[str, int]
     ended: Ended | None
-    options: AttachOptions
+    resets_usage: bool
 
 
 def paid_from(
@@ -62,13 +63,15 @@ def paid_from(
 ) -> int | None:
     """Return since when the plan would have to be paid: now, once it starts, or once its trial is over.
 
-    None where it has been paid, and only goes on. Raises what `switch_to` does.
+    None if never: it goes on as it was paid, or ends with its trial. Raises what `switch_to` does.
     """
     replaced, starts_at = switch_to(customer, catalog, plan, now, options)
     if replaced is not None and replaced.plan_id == plan.id:
         return None
     trial_ends_at = None if options.no_trial or starts_at > now else trial_end(customer, plan, now)
-    return starts_at if trial_ends_at is None else trial_ends_at
+    if trial_ends_at is None:
+        return starts_at
+    return None if plan.free_trial is not None and plan.free_trial.reverts else trial_ends_at
 
 
 def preview(
@@ -81,32 +84,53 @@ def preview(
     options: AttachOptions = AS_USUAL,
 ) -> Preview:
     """Return what attaching the plan at `record.now` would cost and change; raises what attaching it would raise."""
-    attach(record, record.customer, catalog, plan, quantities, mint=mint, options=options)
+    change = attach(record, record.customer, catalog, plan, quantities, mint=mint, options=options)
+    assert change.customer is not None
     replaced, starts_at = switch_to(record.customer, catalog, plan, record.now, options)
-    is_paid_from = paid_from(record.customer, catalog, plan, record.now, options)
     lines = [line for line in quote(plan, quantities) if line.feature_id is None or line.quantity_nanos]
-    now, then = Due(record.now, ()), None
-    if is_paid_from == record.now:
-        anchor = cycle_anchor(plan, replaced, record.now)
-        now, then = _due_at(plan, lines, anchor, record.now), _next_due(plan, lines, anchor, record.now)
-    elif is_paid_from is not None and lines:
-        then = _due_at(plan, lines, is_paid_from, is_paid_from)
+    now, then = _dues(record, catalog, plan, lines, replaced, options)
+    expires_at = _expiry(record.customer, change.customer, options)
     included = {item.feature_id: item.included_nanos for item in plan.items}
+    goes = replaced if replaced is not None and replaced.plan_id != plan.id else None
     return Preview(
         plan=plan,
         now=now,
-        next=then,
+        next=then if then and (expires_at is None or then.at < expires_at) else None,
         starts_at=starts_at,
+        expires_at=expires_at,
         quantities={
             line.feature_id: included[line.feature_id] + line.quantity_nanos
             for line in lines
             if line.feature_id
         },
-        ended=Ended(replaced, _bought_with(replaced, record))
-        if replaced and is_paid_from is not None
-        else None,
-        options=options,
+        ended=Ended(goes, _bought_with(goes, record)) if goes else None,
+        resets_usage=goes is not None and starts_at <= record.now and options.carry_usages is None,
     )
+
+
+def _dues(
+    record: Record,
+    catalog: Catalog,
+    plan: Plan,
+    lines: list[Line],
+    replaced: Subscription | None,
+    options: AttachOptions,
+) -> tuple[Due, Due | None]:
+    """Return what is paid now and what next."""
+    nothing, at = Due(record.now, ()), paid_from(record.customer, catalog, plan, record.now, options)
+    if at is None or not lines:
+        return nothing, None
+    if at > record.now:
+        return nothing, _due_at(plan, lines, at, at)
+    anchor = cycle_anchor(plan, replaced, record.now)
+    return _due_at(plan, lines, anchor, record.now), _next_due(plan, lines, anchor, record.now)
+
+
+def _expiry(before: Customer, after: Customer, options: AttachOptions) -> int | None:
+    """Return when the plan that is new would end again by itself."""
+    known = {held.id for held in before.subscriptions}
+    new = next((held for held in after.subscriptions if held.id not in known), None)
+    return new.expires_at if new else options.ends_at
 
 
 def _due_at(plan: Plan, lines: Iterable[Line], anchor: int, at: int) -> Due:
@@ -128,9 +152,7 @@ def _next_due(plan: Plan, lines: Iterable[Line], anchor: int, now: int) -> Due |
         recurrence = _recurrence(plan, line)
         if recurrence.repeats:
             period = period_at(anchor, recurrence, now) + 1
-            spans[line] = Span(
-                boundary(anchor, recurrence, period), boundary(anchor, recurrence, period + 1)
-            )
+            spans[line] = Span(boundary(anchor, recurrence, period), boundary(anchor, recurrence, period + 1))
     if not spans:
         return None
     at = min(span.start for span in spans.values())

@@ -48,9 +48,14 @@ def write(connection: Connection, changes: Mapping[str, Listed | None]) -> None:
         for customer_id, found in there
     ]
     plans = [
-        {"customer_id": customer_id, "plan_id": plan_id, "plan_version": version}
+        {
+            "customer_id": customer_id,
+            "plan_id": held.plan_id,
+            "plan_version": held.version,
+            "status": held.status,
+        }
         for customer_id, found in there
-        for plan_id, version in sorted(found.plans)
+        for held in sorted(found.plans)
     ]
     if customers:
         connection.execute(_INSERT_CUSTOMERS, customers)
@@ -79,11 +84,13 @@ def _conditions(wanted: CustomerFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.text:
         conditions.append(_listed.search_text.contains(folded(wanted.text), autoescape=True))
-    if wanted.on_any_plan:
-        conditions.append(exists().where(_plans.customer_id == _listed.customer_id))
-    if wanted.plans:
-        on_one = or_(*(_plan_condition(plan) for plan in wanted.plans))
-        conditions.append(exists().where(_plans.customer_id == _listed.customer_id, on_one))
+    if not wanted.asks_for_no_plan:
+        has_one = exists().where(_plans.customer_id == _listed.customer_id)
+        if wanted.plans:
+            has_one = has_one.where(or_(*(_plan_condition(plan) for plan in wanted.plans)))
+        if wanted.status is not None:
+            has_one = has_one.where(_plans.status == wanted.status)
+        conditions.append(has_one)
     if wanted.since is not None:
         conditions.append(_listed.created_at >= wanted.since)
     if wanted.until is not None:

@@ -97,7 +97,8 @@ Index(
     postgresql_where=journal_items.c.event_at.is_not(None),
 )
 
-# Who is there now, and the plans that each is on: what `listing` makes of the documents. No partition: an id is in one.
+# Who is there now, and the plans that each has or is to have: what `listing` makes of the documents. Without the
+# partition, since an id is in one only.
 listed_customers = Table(
     "listed_customers",
     metadata,
@@ -115,6 +116,7 @@ listed_plans = Table(
     Column("customer_id", ID, primary_key=True),
     Column("plan_id", ID, primary_key=True),
     Column("plan_version", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", ID, primary_key=True),
     sqlite_with_rowid=False,
 )
 

@@ -145,7 +145,9 @@ class UpdateBillingRequest(CustomerRequest, frozen=True):
     def action(self) -> CancelAction:
         """Return what is to be done; InvalidRequest if nothing is said that can be."""
         if self.cancel_action is None:
-            raise InvalidRequest("cancel_action is missing; changing a plan in another way is not supported yet")
+            raise InvalidRequest(
+                "cancel_action is missing; changing a plan in another way is not supported yet"
+            )
         return self.cancel_action
 
 

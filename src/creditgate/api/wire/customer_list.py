@@ -9,8 +9,8 @@ from creditgate.api.wire.fields import NotYet, Request
 from creditgate.api.wire.numbers import WHOLE_MAX, whole
 from creditgate.api.wire.requests import LIMIT_MAX
 from creditgate.core.ids import check_caller_id
-from creditgate.core.listing import CustomerFilter, PlanFilter
-from creditgate.errors import InvalidInputs, InvalidRequest
+from creditgate.core.listing import CustomerFilter, PlanFilter, Status
+from creditgate.errors import InvalidInputs
 
 PLANS_MAX = 100  # named in one call, and versions of each
 
@@ -22,15 +22,8 @@ class SortOrder(StrEnum):
     DESC = "desc"
 
 
-class SubscriptionStatus(StrEnum):
-    """What a subscription can be."""
-
-    ACTIVE = "active"
-    SCHEDULED = "scheduled"
-
-
 class PlanQuery(Request, frozen=True):
-    """Whoever is on this plan; of these versions, if any are named."""
+    """Whoever has this plan; of these versions, if any are named."""
 
     id: str
     versions: tuple[float, ...] = ()
@@ -60,14 +53,10 @@ class ListCustomersRequest(Request, frozen=True):
     limit: float = 50
     search: str | None = None
     plans: tuple[PlanQuery, ...] = ()
-    subscription_status: SubscriptionStatus | None = None
+    subscription_status: Status | None = None
     sort_order: SortOrder = SortOrder.DESC
     created_at_range: CreatedAtRange = CreatedAtRange()
     processors: NotYet | None = None
-
-    def __post_init__(self) -> None:
-        if self.subscription_status is SubscriptionStatus.SCHEDULED:
-            raise InvalidRequest("subscription_status scheduled is not supported yet")
 
     def rows(self) -> int:
         return whole(self.limit, field="limit", least=1, most=LIMIT_MAX)
@@ -80,7 +69,7 @@ class ListCustomersRequest(Request, frozen=True):
         return CustomerFilter(
             text=check_caller_id(self.search, field="search") if self.search else "",
             plans=tuple(plan.filter(place) for place, plan in enumerate(self.plans)),
-            on_any_plan=self.subscription_status is not None,
+            status=self.subscription_status,
             since=since,
             until=until,
         )

@@ -82,12 +82,11 @@ class PreviewAttachAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def preview_answer(previewed: Previewed, *, customer_id: str) -> PreviewAttachAnswer:
     """Return a preview as it stands on the wire; the page to pay on is the server's own, not Stripe's."""
     found, catalog, needs_checkout = previewed
-    is_later = found.starts_at > found.now.at
     incoming = PlanChangeAnswer(
         plan_id=found.plan.id,
         feature_quantities=_quantities(found.quantities),
-        effective_at=found.starts_at if is_later else None,
-        expires_at=found.options.ends_at,
+        effective_at=found.starts_at if found.starts_at > found.now.at else None,
+        expires_at=found.expires_at,
     )
     return PreviewAttachAnswer(
         customer_id=customer_id,
@@ -98,7 +97,7 @@ def preview_answer(previewed: Previewed, *, customer_id: str) -> PreviewAttachAn
         outgoing=(_outgoing(found.ended, found),) if found.ended else (),
         redirect_to_checkout=needs_checkout,
         checkout_type="autumn_checkout" if needs_checkout else None,
-        resets_usage=found.ended is not None and not is_later and found.options.carry_usages is None,
+        resets_usage=found.resets_usage,
         next_cycle=_next_cycle(found.next, found.plan, catalog) if found.next else UNSET,
     )
 

@@ -24,7 +24,7 @@ from creditgate.api.wire.numbers import (
 )
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence, Rollover
-from creditgate.core.customers import METADATA_BYTES_MAX, CustomerChanges
+from creditgate.core.customers import CustomerChanges
 from creditgate.core.decisions import Mode
 from creditgate.core.ids import check_caller_id
 from creditgate.core.own import METADATA_BYTES_MAX

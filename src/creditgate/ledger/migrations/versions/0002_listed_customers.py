@@ -1,4 +1,4 @@
-"""The list of customers and of the plans they are on, filled from the journal."""
+"""The list of customers and of the plans they have, filled from the journal."""
 
 import json
 from collections import deque
@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("customer_id", ID, primary_key=True),
         sa.Column("plan_id", ID, primary_key=True),
         sa.Column("plan_version", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("status", ID, primary_key=True),
         sqlite_with_rowid=False,
     )
     connection = op.get_bind()
@@ -70,8 +71,12 @@ def _customer_row(customer_id: str, found: Any) -> dict[str, Any]:
 
 
 def _plan_rows(customer_id: str, found: Any) -> list[dict[str, Any]]:
-    held = {(plan["plan_id"], plan["plan_version"]) for plan in found.get("subscriptions", ())}
+    held = {
+        (plan["plan_id"], plan["plan_version"], status)
+        for kind, status in (("subscriptions", "active"), ("scheduled", "scheduled"))
+        for plan in found.get(kind, ())
+    }
     return [
-        {"customer_id": customer_id, "plan_id": plan_id, "plan_version": version}
-        for plan_id, version in sorted(held)
+        {"customer_id": customer_id, "plan_id": plan_id, "plan_version": version, "status": status}
+        for plan_id, version, status in sorted(held)
     ]
