@@ -235,7 +235,6 @@ CALLS = (
     Bad("billing.attach", {"feature_quantities": [{"feature_id": "usd_credits", "quantity": 1}] * 2}),
     Bad("billing.attach", {"feature_quantities": {"usd_credits": 1}}),
     Bad("billing.attach", {"redirect_mode": "always"}, NOT_YET),
-    Bad("billing.attach", {"carry_over_usages": {"enabled": True}}, NOT_YET),
     Bad("billing.attach", {"free_trial": {"duration_length": 7}}, NOT_YET),
     Bad("billing.attach", {"customize": {"price": None, "items": [{"feature_id": "usd_credits"}]}}, NOT_YET),
     Bad("billing.preview_attach", {"plan_id": None}),

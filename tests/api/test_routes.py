@@ -215,7 +215,7 @@ def test_cancelling_a_plan(api: ApiClient, customer: str) -> None:
     assert pro["started_at"] <= pro["canceled_at"] < pro["expires_at"]
     plans = {plan["id"]: plan for plan in api.ask("plans.list", {"customer_id": customer})["list"]}
     assert plans["pro"]["customer_eligibility"] == {
-        "attach_action": "none",
+        "attach_action": "activate",
         "status": "active",
         "canceling": True,
     }
