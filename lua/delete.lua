@@ -31,11 +31,12 @@
 local RECORD, JOURNAL, DUE, BUCKETS = KEYS[1], KEYS[2], KEYS[3], 4
 local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
--- Read. Whoever repeats a deletion finds no customer any more, and is told what became of the first one.
+-- Read. Whoever repeats a deletion finds no customer any more, or one who came after: the key is that of the first call
+-- all the same.
 if not not_after or not keys.are_valid(key, fingerprint) then return { STATUS.INVALID, records.time_ms() } end
 local record, status = records.read(RECORD, not_after, {})
 if status and status ~= STATUS.ABSENT then return { status, record.time } end
-local replayed, first_id = keys.find(BUCKETS, key, fingerprint, record.uid or keys.ANYBODY, record.time)
+local replayed, first_id = keys.find(BUCKETS, key, fingerprint, keys.ANYBODY, record.time)
 if replayed == STATUS.KEY_REUSED then return { replayed, record.time } end
 if replayed then return { replayed, record.now, 0, first_id } end
 if status then return { status, record.time } end

@@ -31,6 +31,7 @@ from creditgate.engine.access import Access
 from creditgate.engine.attempts import Attempts
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
@@ -79,6 +80,7 @@ class UseCases(NamedTuple):
     meter: Meter
     holds: Holds
     customers: Customers
+    customer_list: CustomerList
     catalogs: Catalogs
     billing: Billing
     access: Access
@@ -191,6 +193,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             meter=meter,
             holds=Holds(store, keys, attempts, writer, catalogs, meter, op_ids, metrics),
             customers=customers,
+            customer_list=CustomerList(keys, stream, ledger, writer),
             catalogs=catalogs,
             billing=billing,
             access=Access(store, attempts, op_ids),
@@ -352,6 +355,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
         meter=cases.meter,
         holds=cases.holds,
         customers=cases.customers,
+        customer_list=cases.customer_list,
         catalogs=cases.catalogs,
         billing=cases.billing,
         access=cases.access,

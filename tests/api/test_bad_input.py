@@ -3,6 +3,7 @@
 An SDK takes a 5xx on check for "allowed", so here a crash would be free access.
 """
 
+import base64
 import json
 import socket
 from collections.abc import Iterator
@@ -28,9 +29,13 @@ VERBS = (
     "balances.progress",
     "balances.create",
     "billing.attach",
+    "billing.preview_attach",
+    "billing.update",
     "customers.advance_test_clock",
     "customers.get",
     "customers.get_or_create",
+    "customers.list",
+    "customers.update",
     "events.list",
     "features.create",
     "features.delete",
@@ -140,9 +145,14 @@ USUAL: dict[str, dict[str, Any]] = {
     "balances.delete": {"customer_id": CUSTOMER, "feature_id": "usd_credits"},
     "balances.list": {"customer_id": CUSTOMER},
     "billing.attach": {"customer_id": CUSTOMER, "plan_id": "top_up"},
+    "billing.preview_attach": {"customer_id": CUSTOMER, "plan_id": "top_up"},
+    "billing.update": {"customer_id": CUSTOMER, "cancel_action": "cancel_end_of_cycle"},
     "customers.get": {"customer_id": CUSTOMER},
     "customers.get_or_create": {"customer_id": CUSTOMER},
     "customers.advance_test_clock": {"customer_id": CUSTOMER},
+    "customers.list": {},
+    "customers.update": {"customer_id": CUSTOMER},
+    "customers.delete": {"customer_id": CUSTOMER},
     "events.list": {"customer_id": CUSTOMER},
     "features.create": {"feature_id": "new", "name": "New", "type": "metered", "consumable": True},
     "plans.create": {"plan_id": "new", "name": "New"},
@@ -172,6 +182,11 @@ def _priced(**changes: Any) -> dict[str, Any]:
 
 def _deep(levels: int) -> dict[str, Any]:
     return {"x": _deep(levels - 1)} if levels else {}
+
+
+def _cursor(text: str) -> str:
+    """A cursor that we might have given, if it said so."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 NOT_YET = "invalid_request"
@@ -254,6 +269,30 @@ CALLS = (
     Bad("billing.attach", {"redirect_mode": "always"}, NOT_YET),
     Bad("billing.attach", {"free_trial": {"duration_length": 7}}, NOT_YET),
     Bad("billing.attach", {"customize": {"price": None, "items": [{"feature_id": "usd_credits"}]}}, NOT_YET),
+    Bad("billing.preview_attach", {"plan_id": None}),
+    Bad("billing.preview_attach", {"plan_id": "nothing"}, "product_not_found", 404),
+    Bad("billing.preview_attach", {"plan_id": "free"}, "plan_already_attached", 409),
+    Bad("billing.preview_attach", {"customer_id": "nobody"}, "customer_not_found", 404),
+    Bad("billing.preview_attach", {"success_url": "javascript:alert(1)"}),
+    Bad("billing.preview_attach", {"feature_quantities": [{"feature_id": "sso", "quantity": 1}]}),
+    Bad(
+        "billing.preview_attach",
+        {"feature_quantities": [{"feature_id": "usd_credits", "quantity": 1e14}]},
+        "amount_out_of_range",
+    ),
+    Bad("billing.preview_attach", {"customize": {"price": {"amount": 1, "interval": "month"}}}, NOT_YET),
+    Bad("billing.update", {}, NOT_YET),
+    Bad("billing.update", {"cancel_action": None}, NOT_YET),
+    Bad("billing.update", {"cancel_action": "explode"}),
+    Bad("billing.update", {"cancel_action": 5}),
+    Bad("billing.update", {"plan_id": "pro"}, "cus_product_not_found", 404),
+    Bad("billing.update", {"plan_id": 5}),
+    Bad("billing.update", {"subscription_id": "sub_x"}, "cus_product_not_found", 404),
+    Bad("billing.update", {"customer_id": "nobody"}, "customer_not_found", 404),
+    Bad("billing.update", {"entity_id": "seat_1"}, NOT_YET),
+    Bad("billing.update", {"refund_last_payment": "full"}, NOT_YET),
+    Bad("billing.update", {"no_billing_changes": True}, NOT_YET),
+    Bad("billing.update", {"feature_quantities": [{"feature_id": "usd_credits", "quantity": 1}]}, NOT_YET),
     Bad("balances.create", {"included_grant": -1}),
     Bad("balances.create", {"included_grant": "1"}),
     Bad("balances.create", {"included_grant": None}),
@@ -306,6 +345,52 @@ CALLS = (
     Bad("customers.get_or_create", {"name": 5}),
     Bad("customers.get_or_create", {"currency": "eur"}, NOT_YET),
     Bad("customers.get_or_create", {"customer_id": "x", "auto_enable_plan_id": "pro"}, "invalid_request"),
+    Bad("customers.list", {"limit": 0}),
+    Bad("customers.list", {"limit": 1001}),
+    Bad("customers.list", {"limit": 1.5}),
+    Bad("customers.list", {"limit": None}),
+    Bad("customers.list", {"search": 5}),
+    Bad("customers.list", {"search": "a\x00b"}),
+    Bad("customers.list", {"search": "x" * 257}),
+    Bad("customers.list", {"plans": "pro"}),
+    Bad("customers.list", {"plans": ["pro"]}),
+    Bad("customers.list", {"plans": [{"id": ""}]}),
+    Bad("customers.list", {"plans": [{"id": "pro", "versions": [0]}]}),
+    Bad("customers.list", {"plans": [{"id": "pro", "versions": [1.5]}]}),
+    Bad("customers.list", {"plans": [{"id": "pro", "versions": [1] * 101}]}),
+    Bad("customers.list", {"plans": [{"id": "pro"}] * 101}),
+    Bad("customers.list", {"subscription_status": "expired"}),
+    Bad("customers.list", {"processors": ["stripe"]}, NOT_YET),
+    Bad("customers.list", {"sort_order": "down"}),
+    Bad("customers.list", {"created_at_range": {"start": "today"}}),
+    Bad("customers.list", {"created_at_range": {"end": 1e300}}),
+    Bad("customers.list", {"start_cursor": "bogus"}),
+    Bad("customers.list", {"start_cursor": "\u00e9"}),
+    Bad("customers.list", {"start_cursor": _cursor("1")}),
+    Bad("customers.list", {"start_cursor": _cursor("1" * 30 + ".ann")}),
+    Bad("customers.list", {"start_cursor": _cursor("1.a\x00b")}),
+    Bad("customers.update", {"customer_id": "nobody"}, "customer_not_found", 404),
+    Bad("customers.update", {"new_customer_id": "other"}, NOT_YET),
+    Bad("customers.update", {"new_customer_id": CUSTOMER}, NOT_YET),
+    Bad("customers.update", {"name": 5}),
+    Bad("customers.update", {"email": ["v@example.com"]}),
+    Bad("customers.update", {"metadata": "x"}),
+    Bad("customers.update", {"metadata": {"x": "y" * 17_000}}),
+    Bad("customers.update", {"metadata": _deep(40)}),
+    Bad("customers.update", {"send_email_receipts": "yes"}),
+    Bad("customers.update", _controls(spend_limits=[{"enabled": True}])),
+    Bad("customers.update", _controls(usage_limits=[_limit(feature_id="nothing")]), "feature_not_found", 404),
+    Bad("customers.update", _controls(usage_limits=[_limit()] * 33)),
+    Bad("customers.update", _controls(auto_topups=[{"feature_id": "usd_credits"}]), NOT_YET),
+    Bad("customers.update", {"time_zone": "Europe/Paris"}, NOT_YET),
+    Bad("customers.update", {"config": {"disable_pooled_balance": True}}, NOT_YET),
+    Bad("customers.update", {"currency": "eur"}, NOT_YET),
+    Bad("customers.delete", {"customer_id": "nobody"}, "customer_not_found", 404),
+    Bad("customers.delete", {"delete_in_stripe": True}, NOT_YET),
+    Bad("events.list", {"start_cursor": _cursor("1" * 30 + ".p00.1-1.0")}),
+    Bad("events.list", {"start_cursor": _cursor("1.p00." + "1" * 30 + "-1.0")}),
+    Bad("events.list", {"start_cursor": _cursor("1.p00.1-1." + "1" * 30)}),
+    Bad("events.list", {"start_cursor": _cursor("1.p\x00.1-1.0")}),
     Bad("events.list", {"limit": 0}),
     Bad("events.list", {"limit": 1001}),
     Bad("events.list", {"limit": "50"}),
@@ -504,7 +589,11 @@ def test_a_body_too_large(api: ApiClient, verb: str) -> None:
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(
     "verb",
-    ["balances.check", "balances.track", "balances.create", "billing.attach", "customers.get_or_create"],
+    [
+        *("balances.check", "balances.track", "balances.create", "billing.attach"),
+        *("customers.get_or_create", "customers.update", "customers.delete"),
+        *("billing.preview_attach", "billing.update"),
+    ],
 )
 @pytest.mark.parametrize("name", IDS)
 def test_customer_ids(api: ApiClient, verb: str, name: str) -> None:
@@ -655,6 +744,16 @@ FIELDS = (
         "used",
         "consumable",
         "start_cursor",
+        *(
+            "cancel_action",
+            "subscription_id",
+            "search",
+            "plans",
+            "sort_order",
+            "subscription_status",
+            "created_at_range",
+            "email",
+        ),
     ),
 )
 

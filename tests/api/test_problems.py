@@ -69,6 +69,7 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
         meter=part,
         holds=part,
         customers=part,
+        customer_list=part,
         catalogs=part,
         billing=part,
         access=door,

@@ -64,6 +64,102 @@ def test_a_profile_is_kept(api: ApiClient) -> None:
     assert found["send_email_receipts"] is True
 
 
+def test_a_profile_is_changed(api: ApiClient) -> None:
+    """What is said is set, a null empties it, and what is not said stays; metadata is merged name by name."""
+    made = {"name": "Ann", "email": "a@example.com", "metadata": {"team": "red", "size": 3, "tags": ["a"]}}
+    api.ask("customers.get_or_create", {"customer_id": "changing"} | made)
+    first = api.ask(
+        "customers.update",
+        {
+            "customer_id": "changing",
+            "name": None,
+            "stripe_id": "cus_1",
+            "send_email_receipts": True,
+            "metadata": {"team": "blue", "size": None, "new": {"deep": None}},
+        },
+    )
+    assert (first["name"], first["email"], first["stripe_id"]) == (None, "a@example.com", "cus_1")
+    assert first["send_email_receipts"] is True
+    assert first["processors"] == {"stripe": {"id": "cus_1"}}
+    assert first["metadata"] == {"team": "blue", "tags": ["a"], "new": {"deep": None}}
+    second = api.ask("customers.update", {"customer_id": "changing", "name": "Eve", "metadata": None})
+    assert second == first | {"name": "Eve"}
+    assert api.ask("customers.update", {"customer_id": "changing"}) == second
+    assert api.ask("customers.get", {"customer_id": "changing"}) == second
+
+
+def test_a_limit_is_changed(api: ApiClient, customer: str) -> None:
+    """A usage limit that is set on a customer holds at once, and each kind of control is replaced by itself."""
+
+    def limit(units: int) -> Any:
+        usage_limit = {"feature_id": "basic_messages", "limit": units, "interval": "month"}
+        body = {"customer_id": customer, "billing_controls": {"usage_limits": [usage_limit]}}
+        return api.ask("customers.update", body)["billing_controls"]["usage_limits"]
+
+    check = {"customer_id": customer, "feature_id": "basic_messages", "required_balance": 2}
+    _track(api, customer, 3)
+    (found,) = limit(3)
+    assert (found["limit"], found["usage"], found["source"]) == (3, 0, "customer")
+    _track(api, customer, 2)
+    assert api.ask("balances.check", check)["allowed"] is False
+    (raised,) = limit(4)
+    assert (raised["limit"], raised["usage"]) == (4, 2)
+    assert api.ask("balances.check", check)["allowed"] is True
+    spend = {"spend_limits": [{"feature_id": "usd_credits", "overage_limit": 1}]}
+    both = api.ask("customers.update", {"customer_id": customer, "billing_controls": spend})
+    assert list(both["billing_controls"]) == ["spend_limits", "usage_limits"]
+    none = {"customer_id": customer, "billing_controls": {"spend_limits": [], "usage_limits": []}}
+    assert api.ask("customers.update", none)["billing_controls"] == {}
+
+
+def test_metadata_does_not_grow_without_end(api: ApiClient) -> None:
+    """Merging cannot make a document that every later change would have to carry."""
+    api.ask("customers.get_or_create", {"customer_id": "growing", "metadata": {"a": "x" * 9_000}})
+    answer = api.call("customers.update", {"customer_id": "growing", "metadata": {"b": "x" * 9_000}})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inputs")
+    api.ask("customers.update", {"customer_id": "growing", "metadata": {"a": None, "b": "x" * 9_000}})
+
+
+def test_a_customer_is_deleted(api: ApiClient, customer: str) -> None:
+    """After it nobody is there, the usage can still be looked at, and whoever comes under the id starts anew."""
+    _track(api, customer, 2)
+    assert api.ask("customers.delete", {"customer_id": customer, "delete_in_stripe": False}) == {
+        "success": True
+    }
+    again = api.call("customers.delete", {"customer_id": customer})
+    assert (again.status_code, again.json()["code"]) == (404, "customer_not_found")
+    assert api.call("customers.get", {"customer_id": customer}).status_code == 404
+    assert [event["value"] for event in api.ask("events.list", {"customer_id": customer})["list"]] == [2]
+    made = api.ask("customers.get_or_create", {"customer_id": customer})
+    assert made["balances"]["usd_credits"]["remaining"] == 5
+    assert api.ask("events.list", {"customer_id": customer})["list"] == []
+
+
+def test_customers_are_listed(api: ApiClient) -> None:
+    """Newest first, page after page, each as `customers.get` shows it; searched, and by plan."""
+    for number in range(5):
+        profile = {"customer_id": f"listed.{number}", "name": f"Liz {number}", "email": "LIZ@example.com"}
+        api.ask("customers.get_or_create", profile)
+    _track(api, "listed.3", 2)
+    asked: dict[str, Any] = {"search": "lIZ", "limit": 2.0, "start_cursor": ""}
+    pages = [api.ask("customers.list", asked)]
+    assert list(pages[0]) == ["list", "next_cursor"]
+    while pages[-1]["next_cursor"] is not None:
+        pages.append(api.ask("customers.list", asked | {"start_cursor": pages[-1]["next_cursor"]}))
+    assert [len(page["list"]) for page in pages] == [2, 2, 1]
+    found = [customer for page in pages for customer in page["list"]]
+    assert [customer["id"] for customer in found] == [f"listed.{number}" for number in (4, 3, 2, 1, 0)]
+    assert found[1] == api.ask("customers.get", {"customer_id": "listed.3"})
+    oldest = api.ask("customers.list", asked | {"sort_order": "asc"})["list"]
+    assert [customer["id"] for customer in oldest] == ["listed.0", "listed.1"]
+    on_pro = {"search": "liz", "plans": [{"id": "pro"}]}
+    on_free = {"search": "liz", "plans": [{"id": "free", "versions": [1.0, 2]}], "limit": 9}
+    assert api.ask("customers.list", on_pro) == {"list": [], "next_cursor": None}
+    assert len(api.ask("customers.list", on_free | {"subscription_status": "active"})["list"]) == 5
+    ranges = {"start": found[0]["created_at"], "end": found[0]["created_at"] + 1}
+    assert found[0] in api.ask("customers.list", {"search": "liz", "created_at_range": ranges})["list"]
+
+
 def test_reacts_local_check_agrees(api: ApiClient, customer: str) -> None:
     """What the React hook works out from the expanded customer is what the sidecar answers."""
     state = api.ask("customers.get_or_create", {"customer_id": customer, "expand": ["balances.feature"]})
@@ -104,6 +200,113 @@ def test_attaching_pro_and_buying_credits(api: ApiClient, customer: str) -> None
     assert [held["plan_id"] for held in found["subscriptions"]] == ["pro"]
     assert [bought["plan_id"] for bought in found["purchases"]] == ["top_up"]
     assert found["subscriptions"][0]["current_period_end"] > found["subscriptions"][0]["current_period_start"]
+
+
+def test_cancelling_a_plan(api: ApiClient, customer: str) -> None:
+    """A cancelled plan says since when and until when, on the customer and on the pricing page; it can be kept on."""
+    url = api.ask("billing.attach", {"customer_id": customer, "plan_id": "pro"})["payment_url"]
+    assert httpx.post(url).status_code == 303
+    before = api.ask("customers.get", {"customer_id": customer})
+    update = {"customer_id": customer, "plan_id": "pro", "redirect_mode": "if_required"}
+    answer = api.ask("billing.update", update | {"cancel_action": "cancel_end_of_cycle"})
+    assert answer == {"customer_id": customer, "payment_url": None}
+    (pro,) = api.ask("customers.get", {"customer_id": customer})["subscriptions"]
+    assert (pro["status"], pro["expires_at"]) == ("active", pro["current_period_end"])
+    assert pro["started_at"] <= pro["canceled_at"] < pro["expires_at"]
+    plans = {plan["id"]: plan for plan in api.ask("plans.list", {"customer_id": customer})["list"]}
+    assert plans["pro"]["customer_eligibility"] == {
+        "attach_action": "activate",
+        "status": "active",
+        "canceling": True,
+    }
+    api.ask("billing.update", update | {"cancel_action": "uncancel"})
+    assert api.ask("customers.get", {"customer_id": customer}) == before
+    by_id = {"customer_id": customer, "subscription_id": pro["id"], "cancel_action": "cancel_immediately"}
+    api.ask("billing.update", by_id)
+    after = api.ask("customers.get", {"customer_id": customer})
+    assert [held["plan_id"] for held in after["subscriptions"]] == ["free"]
+    assert (after["balances"]["usd_credits"]["remaining"], after["flags"]) == (5, {})
+    gone = api.call("billing.update", by_id)
+    assert (gone.status_code, gone.json()["code"]) == (404, "cus_product_not_found")
+
+
+def test_a_preview_of_a_plan(api: ApiClient, customer: str) -> None:
+    """What attaching pro costs and changes, in full, as it stands on the wire."""
+    now = api.ask(
+        "customers.advance_test_clock", {"customer_id": customer, "frozen_time": 1_900_000_000_000}
+    )["frozen_time"]
+    preview = api.ask("billing.preview_attach", {"customer_id": customer, "plan_id": "pro"})
+    line = {
+        "display_name": "Pro",
+        "description": "Pro - base price",
+        "subtotal": 10,
+        "total": 10,
+        "plan_id": "pro",
+        "feature_id": None,
+        "quantity": 1,
+        "discounts": [],
+    }
+    month, two_months = now + 31 * DAY_MS, now + 61 * DAY_MS  # from the 17th of March
+    assert preview == {
+        "customer_id": customer,
+        "line_items": [line | {"period": {"start": now, "end": month}}],
+        "subtotal": 10,
+        "total": 10,
+        "currency": "usd",
+        "incoming": [
+            {
+                "plan_id": "pro",
+                "feature_quantities": [],
+                "effective_at": None,
+                "canceled_at": None,
+                "expires_at": None,
+            }
+        ],
+        "outgoing": [
+            {
+                "plan_id": "free",
+                "feature_quantities": [],
+                "effective_at": now,
+                "canceled_at": now,
+                "expires_at": now,
+            }
+        ],
+        "redirect_to_checkout": True,
+        "checkout_type": "autumn_checkout",
+        "resets_usage": True,
+        "next_cycle": {
+            "starts_at": month,
+            "subtotal": 10,
+            "total": 10,
+            "line_items": [line | {"period": {"start": month, "end": two_months}}],
+            "usage_line_items": [],
+        },
+    }
+    (held,) = api.ask("customers.get", {"customer_id": customer})["subscriptions"]
+    assert held["plan_id"] == "free"
+
+
+def test_a_preview_of_a_top_up(api: ApiClient, customer: str) -> None:
+    """Credits that are bought once replace nothing and are not paid again; none of them cost nothing."""
+    quantities = [{"feature_id": "usd_credits", "quantity": 20.5}]
+    asked = {"customer_id": customer, "plan_id": "top_up", "feature_quantities": quantities}
+    preview = api.ask("billing.preview_attach", asked)
+    assert preview["line_items"] == [
+        {
+            "display_name": "USD credits",
+            "description": "Top up - 21 USD credits",
+            "subtotal": 21,
+            "total": 21,
+            "plan_id": "top_up",
+            "feature_id": "usd_credits",
+            "quantity": 21,
+            "discounts": [],
+        }
+    ]
+    assert (preview["outgoing"], preview["resets_usage"], "next_cycle" in preview) == ([], False, False)
+    assert preview["incoming"][0]["feature_quantities"] == [{"feature_id": "usd_credits", "quantity": 21}]
+    nothing = api.ask("billing.preview_attach", {"customer_id": customer, "plan_id": "top_up"})
+    assert (nothing["total"], nothing["redirect_to_checkout"], nothing["checkout_type"]) == (0, False, None)
 
 
 def test_a_grant_of_its_own(api: ApiClient, customer: str) -> None:
@@ -208,6 +411,9 @@ def test_keys_of_each_place(api: ApiClient, place: str) -> None:
             {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": 1}]},
         ),
         ("balances.check", {"feature_id": "basic_messages", "send_event": True}),
+        ("customers.update", {"name": "Once", "metadata": {"n": 1}}),
+        ("customers.delete", {}),
+        ("billing.update", {"cancel_action": "cancel_immediately"}),
     ],
 )
 def test_other_calls_with_a_key(api: ApiClient, verb: str, body: dict[str, Any]) -> None:

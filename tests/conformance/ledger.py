@@ -9,15 +9,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import msgspec
 import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
+from creditgate.core.customers import Customer, Scheduled, Subscription
 from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind, StreamId
+from creditgate.core.listing import CustomerFilter, Place, PlanFilter, changes_in, matches
 from creditgate.errors import StartupError
 from creditgate.ledger.customers import Document, KeyUse, RowState
 from creditgate.ledger.database import Database, EntriesRefused
@@ -196,6 +200,24 @@ class LedgerConformance:
         for ledger in ledgers:
             assert ledger.positions() == {}
             ledger.close()
+
+    def test_an_older_record_gets_its_list_of_customers(self, ledger: Ledger, database: Database) -> None:
+        """Whoever upgrades finds the customers of before in the list, as if it had always been kept."""
+        append_all(ledger, lives_of_customers())
+        filters = (
+            CustomerFilter(),
+            CustomerFilter(text="ann"),
+            CustomerFilter(plans=(PlanFilter("pro", (2,)),)),
+            CustomerFilter(status="scheduled"),
+        )
+        kept = [everything_listed(ledger, wanted) for wanted in filters]
+        with database.writing() as connection:
+            for table in ("listed_customers", "listed_plans"):
+                connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
+            connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001'"))
+        ledger.migrate()
+        assert [everything_listed(ledger, wanted) for wanted in filters] == kept
+        assert all(kept)
 
     def test_a_newer_schema_is_refused(self, ledger: Ledger, database: Database) -> None:
         """An older release that is started by mistake on a newer database says so and touches nothing."""
@@ -627,6 +649,29 @@ class LedgerConformance:
         assert list(state.documents) == ledger.documents(FIRST, "ada")
         assert [item.uid for item in ledger.proof(FIRST, ["ada"])] == ["uid-1"] * 3 + ["uid-2"] * 2
 
+    def test_each_life_of_a_customer_has_its_own_events_and_an_end(self, ledger: Ledger) -> None:
+        """Whoever takes the id of a deleted customer is not shown what that one used, and the books of both close."""
+        call = Call("customers.delete", "op", 1)
+        append_all(
+            ledger,
+            [
+                made_as(1, Customer("ada", T0)),
+                make_entry(2, use("old", -1, 9, call=track("old")), sequence=2),
+                make_entry(3, put("customer", "-", "null", call=call), sequence=3),
+                made_as(4, Customer("ada", T0 + 4), uid="uid-2"),
+                make_entry(5, use("new", -1, 4, call=track("new")), uid="uid-2", sequence=2),
+            ],
+        )
+
+        def ops(uid: str | None) -> list[str]:
+            wanted = EventFilter(customer=(FIRST, "ada"), uid=uid)
+            return [event.call.op_id for event in ledger.events(wanted, limit=9)]
+
+        assert (ops("uid-1"), ops("uid-2"), ops(None)) == (["old"], ["new"], ["new", "old"])
+        assert ledger.latest_uid(FIRST, "ada") == "uid-2"
+        assert ledger.latest_uid(FIRST, "nobody") is None
+        assert [item.is_end for item in ledger.proof(FIRST, ["ada"])] == [False, False, True, False, False]
+
     # All customers
 
     def test_customers_are_paged_by_their_bytes(self, ledger: Ledger) -> None:
@@ -639,6 +684,86 @@ class LedgerConformance:
         while page := ledger.customers(FIRST, after=pages[-1] if pages else None, limit=2):
             pages += page
         assert pages == sorted([*ids, "ada"], key=str.encode)
+
+    def test_the_list_is_of_those_who_are_there_now(self, ledger: Ledger) -> None:
+        """A customer who was deleted is not shown to anybody again; one who was made again is shown once, as new."""
+        append_all(ledger, lives_of_customers())
+        assert everything_listed(ledger) == [
+            Place(T0 + 9, "gone and back"),
+            Place(T0 + 3, "changed"),
+            Place(T0 + 3, "ann"),
+        ]
+        assert everything_listed(ledger, newest_first=False) == everything_listed(ledger)[::-1]
+        append_all(ledger, [make_entry(99, put("customer", "-", "null", call=Call("delete", "op", 1)))])
+        append_all(ledger, [make_entry(100, put("customer", "-", "{}", call=Call("?", "op", 1)))])
+        assert len(everything_listed(ledger)) == 3
+
+    @pytest.mark.parametrize("newest_first", [True, False])
+    @pytest.mark.parametrize("limit", [1, 3, 100])
+    def test_pages_of_customers_meet_each_once(self, ledger: Ledger, newest_first: bool, limit: int) -> None:
+        """Somebody who walks through all customers meets each once, though many were made in the same millisecond."""
+        names = ["a", "B", "\xe4", "\N{GRINNING FACE}", "a b", "Z" * 256, "%", "user/1"]
+        made = [created(n + 1, name, at=T0 + n // 3) for n, name in enumerate(names)]
+        append_all(ledger, made)
+        expected = sorted((T0 + n // 3, name.encode()) for n, name in enumerate(names))
+        met: list[Place] = []
+        while page := ledger.listed(
+            CustomerFilter(), after=met[-1] if met else None, limit=limit, newest_first=newest_first
+        ):
+            assert len(page) <= limit
+            met += page
+        found = [(place.created_at, place.customer_id.encode()) for place in met]
+        assert found == (expected[::-1] if newest_first else expected)
+
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    @given(data=st.data())
+    def test_the_list_is_filtered_as_its_words_say(self, ledger: Ledger, data: st.DataObject) -> None:
+        """SQL finds the very customers that `matches` finds among those whom SQL does not have yet."""
+        position = ledger.adopt(FIRST, EPOCH).stream_id
+        customers = data.draw(st.lists(customer_documents, min_size=1, max_size=4))
+        first = max(position.ms - T0, 0) + 1
+        entries = [
+            made_as(first + n, replace(customer, id=f"{customer.id}{n}"))
+            for n, customer in enumerate(customers)
+        ]
+        ledger.append([batch_of(entries, after=position)])
+        wanted = data.draw(customer_filters)
+        all_found = everything_listed(ledger, wanted)
+        here = {found.place: found for found in changes_in(entries).values() if found is not None}
+        for place, found in here.items():
+            assert (place in all_found) == matches(found, wanted), (found, wanted)
+
+    @pytest.mark.parametrize(
+        ("name", "text", "is_found"),
+        [
+            ("Ann Lee", "N L", True),
+            ("Stra\xdfe", "STRASSE", True),
+            ("\xc9MILE", "\xe9mile", True),
+            ("100%", "0%", True),
+            ("100 x", "0%", False),
+            ("a_b", "A_B", True),
+            ("axb", "a_b", False),
+            ("back\\slash", "k\\s", True),
+            ("it's", "'", True),
+            ("nul\x00led", "nulled", True),
+        ],
+    )
+    def test_a_search_means_what_it_says(self, ledger: Ledger, name: str, text: str, is_found: bool) -> None:
+        """No sign in a search is a wildcard, case is ignored in every language, and no name stops the flusher."""
+        append_all(ledger, [made_as(1, Customer("c-1", T0, name=name, email="x@example.com"))])
+        assert bool(everything_listed(ledger, CustomerFilter(text=text))) is is_found
+
+    def test_a_list_that_fails_leaves_no_rows(self, ledger: Ledger, database: Database) -> None:
+        """The list and the journal are one transaction: neither is ahead of the other."""
+        ledger.adopt(FIRST, EPOCH)
+        too_large = make_entry(2, use("bal_1", 10**30, 0, call=track()))
+        with pytest.raises(EntriesRefused):
+            ledger.append([batch_of([created(1, "ann", at=T0), too_large])])
+        assert everything_listed(ledger) == []
 
     def test_customers_after_a_position_are_those_that_redis_may_have_lost(self, ledger: Ledger) -> None:
         """When Redis comes back older than SQL, exactly the customers who changed since are put right."""
@@ -696,6 +821,95 @@ class LedgerConformance:
             assert hasattr(proof, "close")
             proof.close()
         append_all(ledger, [make_entry(50)])
+
+
+# Customers
+
+
+def made_as(ms: int, customer: Customer, *, sequence: int = 1, uid: str = "uid-1") -> Entry:
+    """An entry that makes a customer, or keeps another version of one."""
+    document = msgspec.json.encode(customer).decode()
+    item = put("customer", "-", document, call=Call("create", f"op-{ms}", 1))
+    return make_entry(ms, item, customer=customer.id, uid=uid, sequence=sequence)
+
+
+def created(ms: int, customer_id: str, *, at: int) -> Entry:
+    """An entry that makes a customer of whom only the id is known."""
+    return made_as(ms, Customer(customer_id, at))
+
+
+def lives_of_customers() -> list[Entry]:
+    """One who stays, one who changes, one who is deleted, and one who is deleted and made again."""
+    pro, later = Subscription("sub_1", "pro", 2, T0, T0), Scheduled("sub_2", "free", 1, T0, T0 + 9)
+    gone = put("customer", "-", "null", call=Call("delete", "op", 1))
+    return [
+        created(1, "ann", at=T0 + 3),
+        made_as(2, Customer("changed", T0 + 3, name="Old")),
+        made_as(
+            3,
+            Customer("changed", T0 + 3, name="Joanna", subscriptions=(pro,), scheduled=(later,)),
+            sequence=2,
+        ),
+        created(4, "gone", at=T0),
+        make_entry(5, gone, customer="gone", sequence=2),
+        made_as(6, Customer("gone and back", T0 + 4, name="Anna", subscriptions=(pro,))),
+        make_entry(7, gone, customer="gone and back", sequence=2),
+        made_as(8, Customer("gone and back", T0 + 9), uid="uid-2"),
+    ]
+
+
+words = st.text(st.sampled_from("aA\xdfs%_\\ \x00\u0130\u0131i"), max_size=4)
+customer_documents = st.builds(
+    Customer,
+    id=st.text(st.sampled_from("aB%_"), min_size=1, max_size=3),
+    created_at=st.integers(T0, T0 + 3),
+    name=st.none() | words,
+    email=st.none() | words,
+    subscriptions=st.lists(
+        st.builds(
+            Subscription,
+            id=st.just("sub"),
+            plan_id=st.sampled_from(["free", "pro", "pro_2"]),
+            plan_version=st.integers(1, 3),
+            started_at=st.just(T0),
+            anchor=st.just(T0),
+        ),
+        max_size=2,
+    ).map(tuple),
+    scheduled=st.lists(
+        st.builds(
+            Scheduled,
+            id=st.just("sub"),
+            plan_id=st.sampled_from(["free", "pro"]),
+            plan_version=st.integers(1, 3),
+            created_at=st.just(T0),
+            starts_at=st.just(T0),
+        ),
+        max_size=1,
+    ).map(tuple),
+)
+customer_filters = st.builds(
+    CustomerFilter,
+    text=words,
+    plans=st.lists(
+        st.builds(
+            PlanFilter,
+            st.sampled_from(["free", "pro", "nothing"]),
+            st.lists(st.integers(1, 3), max_size=2).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+    status=st.sampled_from([None, "active", "scheduled"]),
+    since=st.none() | st.integers(T0 - 1, T0 + 4),
+    until=st.none() | st.integers(T0 - 1, T0 + 4),
+)
+
+
+def everything_listed(
+    ledger: Ledger, wanted: CustomerFilter | None = None, *, newest_first: bool = True
+) -> list[Place]:
+    """The places of all customers on one page."""
+    return ledger.listed(wanted or CustomerFilter(), limit=1_000, newest_first=newest_first)
 
 
 # Looking from outside

@@ -16,6 +16,7 @@ import sqlalchemy
 from sqlalchemy import event
 
 from creditgate.core.journal import ORIGIN, StreamId
+from creditgate.core.listing import CustomerFilter, Place
 from creditgate.errors import StartupError
 from creditgate.ledger import database as database_module
 from creditgate.ledger.database import Database, LedgerUnavailable
@@ -195,6 +196,10 @@ class TestLedgerOnSQLite(LedgerConformance):
                 "journal_documents (partition=? AND customer_id=? AND document_type=?)",
                 lambda: ledger.document_versions(FIRST, "ada", "terms"),
             ),
+            (
+                "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=?)",
+                lambda: ledger.latest_uid(FIRST, "ada"),
+            ),
         ]
         for expected, read in reads:
             with recorded_plans() as plans:
@@ -202,6 +207,15 @@ class TestLedgerOnSQLite(LedgerConformance):
             steps = [step for plan in plans for step in plan]
             assert any(expected in step for step in steps), (expected, steps)
             assert not [step for step in steps if step.startswith("SCAN journal_items")], steps
+
+    @pytest.mark.parametrize("newest_first", [True, False])
+    def test_a_page_of_customers_is_a_piece_of_an_index(self, ledger: Ledger, newest_first: bool) -> None:
+        """The list of a hundred thousand customers costs what the page holds: nothing is sorted."""
+        for after, expected in ((None, "SCAN"), (Place(T0, "a"), "SEARCH")):
+            with recorded_plans() as plans:
+                ledger.listed(CustomerFilter(), after=after, limit=9, newest_first=newest_first)
+            ((step,),) = plans
+            assert step.startswith(f"{expected} listed_customers USING COVERING INDEX"), step
 
     def test_killed_anywhere_rows_and_position_agree(
         self, ledger: Ledger, database: Database, url: str

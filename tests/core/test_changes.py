@@ -13,12 +13,13 @@ from creditgate.core.changes import (
     profile_change,
     rows_change,
 )
+from creditgate.core.controls import BillingControls, UsageLimit
 from creditgate.core.customers import Customer, Flag, Record, Row, Terms
 from creditgate.core.decisions import balance_of
 from creditgate.core.forward import forward_change
 from creditgate.core.periods import boundary
 from creditgate.errors import Conflict
-from tests.core.words import DAY, DAY_MS, MONTH, NOW, ONE_OFF, Mint, catalog, nanos, record, row
+from tests.core.words import DAY, DAY_MS, MONTH, NOW, ONE_OFF, Mint, applied, catalog, nanos, record, row
 
 
 def at(instant: int, held: Record) -> Record:
@@ -149,6 +150,26 @@ def test_profile_change_touches_no_row() -> None:
     held = record(row("a", reset=MONTH), row("b", expires_at=NOW + DAY_MS))
     customer = Customer("ann", NOW, name="Ann")
     assert profile_change(held, customer) == Change(due=NOW + DAY_MS, customer=customer)
+
+
+def test_profile_change_brings_the_gates_along() -> None:
+    """A customer whose own limit is set, raised and taken away is held to it from that very change on."""
+    there = record(row("a", reset=DAY))
+
+    def limited(*limits: str) -> tuple[Step, ...]:
+        nonlocal there
+        limit = tuple(UsageLimit("messages", nanos(each), Interval.MONTH) for each in limits)
+        customer = msgspec.structs.replace(there.customer, controls=BillingControls(usage_limits=limit))
+        change = profile_change(there, customer)
+        there = applied(there, change, now=NOW)
+        return change.steps
+
+    (opened,) = limited("5")
+    gate_id = opened.row_id
+    assert there.balances[gate_id] == nanos("5")
+    assert limited("8") == (Step("shift", gate_id, nanos("3")),)
+    assert limited() == (Step("close", gate_id),)
+    assert limited() == ()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from creditgate.core.catalog import (
     Catalog,
     CatalogDocument,
@@ -16,7 +18,7 @@ from creditgate.core.catalog import (
     PlanPrice,
     Recurrence,
 )
-from creditgate.core.changes import in_period_at
+from creditgate.core.changes import Change, in_period_at
 from creditgate.core.customers import Customer, Record, Row, Terms
 
 NOW = 1_767_225_600_000
@@ -119,3 +121,31 @@ class Mint:
     def __call__(self, prefix: str) -> str:
         self.count += 1
         return f"{prefix}_{self.count}"
+
+
+def applied(before: Record, change: Change, *, now: int) -> Record:
+    """The record after a change, seen at a later instant: what the script writes, in short."""
+    balances = dict(before.balances)
+    for action, row_id, amount in change.steps:
+        assert (action in ("open", "roll_in")) == (row_id not in balances)
+        match action:
+            case "close" | "drop":
+                assert action == "close" or balances[row_id] == 0
+                del balances[row_id]
+            case "shift":
+                balances[row_id] += amount
+            case "roll_out":
+                balances[row_id] -= amount
+            case _:
+                balances[row_id] = amount
+    after = replace(
+        before,
+        now=now,
+        sequence=before.sequence + 1,
+        shape=before.shape + 1,
+        customer=change.customer or before.customer,
+        terms=change.terms if change.terms is not None else before.terms,
+        balances=balances,
+    )
+    assert after.terms.held_ids == after.balances.keys()
+    return after

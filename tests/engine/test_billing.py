@@ -4,9 +4,11 @@ import asyncio
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from creditgate import server
 from creditgate.core.amounts import NANOS
+from creditgate.core.cancellation import CancelAction
 from creditgate.core.catalog import Interval, Plan, PlanItem, Recurrence
 from creditgate.core.customers import AttachOptions
 from creditgate.core.decisions import Mode
@@ -15,8 +17,10 @@ from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
 from creditgate.errors import Conflict, KeyReused, NotFound
+from creditgate.settings import Settings
 
 KEY = CallerKey("billing.attach:header", "k", "aa")
+UPDATE_KEY = CallerKey("billing.update:header", "k", "aa")
 
 
 @pytest.fixture
@@ -134,8 +138,145 @@ async def test_a_link_that_is_not_ours_is_not_found(ann: server.UseCases) -> Non
     assert [s.plan_id for s in record.customer.subscriptions] == ["free"]
 
 
+async def test_cancelling_at_the_end_of_the_cycle(ann: server.UseCases) -> None:
+    """The plan says when it ends and goes on until then; on that day the free one is there, though nobody asked."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    assert not await _update(ann, CancelAction.CANCEL_END_OF_CYCLE)
+    cancelled = await ann.customers.get("ann")
+    (pro,) = cancelled.customer.subscriptions
+    assert pro.canceled_at is not None
+    assert pro.expires_at == cancelled.terms.rows[0].resets_at
+    assert list(cancelled.balances.values()) == [10 * NANOS]
+    assert pro.expires_at is not None
+    before = await ann.customers.advance_test_clock("ann", pro.expires_at - 1)
+    assert [s.plan_id for s in before.customer.subscriptions] == ["pro"]
+    after = await ann.customers.advance_test_clock("ann", pro.expires_at + 100 * 86_400_000)
+    (free,) = after.customer.subscriptions
+    assert (free.plan_id, free.started_at) == ("free", pro.expires_at)
+    assert list(after.balances.values()) == [5 * NANOS]
+
+
+async def test_cancelling_at_once(ann: server.UseCases) -> None:
+    """When the call is answered, the plan is gone and the free one is there; what was bought for good stays."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    await ann.billing.pay(await _token(ann, "top_up", {"usd_credits": 3 * NANOS}))
+    await _update(ann, CancelAction.CANCEL_IMMEDIATELY)
+    record = await ann.customers.get("ann")
+    assert [s.plan_id for s in record.customer.subscriptions] == ["free"]
+    assert sorted(record.balances.values()) == [3 * NANOS, 5 * NANOS]
+
+
+async def test_uncancelling(ann: server.UseCases) -> None:
+    """Whoever thinks again in time keeps the plan, and nothing happens on the day it would have ended."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    await _update(ann, CancelAction.CANCEL_END_OF_CYCLE)
+    (pro,) = (await ann.customers.get("ann")).customer.subscriptions
+    await _update(ann, CancelAction.UNCANCEL)
+    assert pro.expires_at is not None
+    later = await ann.customers.advance_test_clock("ann", pro.expires_at + 1)
+    assert [(s.plan_id, s.canceled_at) for s in later.customer.subscriptions] == [("pro", None)]
+
+
+@pytest.mark.parametrize("action", list(CancelAction))
+async def test_a_cancellation_is_repeated_by_its_key(ann: server.UseCases, action: CancelAction) -> None:
+    """A retry is answered as the first call, though the plan has gone or somebody has changed it since."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    assert not await _update(ann, action, key=UPDATE_KEY)
+    if action is not CancelAction.CANCEL_IMMEDIATELY:
+        other = set(CancelAction) - {action, CancelAction.CANCEL_IMMEDIATELY}
+        await _update(ann, other.pop())
+    before = await ann.customers.get("ann")
+    assert await _update(ann, action, key=UPDATE_KEY)
+    after = await ann.customers.get("ann")
+    assert (after.customer, after.sequence) == (before.customer, before.sequence)
+    with pytest.raises(KeyReused):
+        await _update(ann, action, key=UPDATE_KEY._replace(fingerprint="bb"))
+
+
+async def test_a_plan_that_the_customer_is_not_on(ann: server.UseCases) -> None:
+    """Nothing is cancelled in its place: not the plan of another id, not a purchase, not for nobody."""
+    await ann.billing.pay(await _token(ann, "top_up", {"usd_credits": 3 * NANOS}))
+    for plan_id in ("pro", "top_up", "nothing"):
+        with pytest.raises(NotFound) as refused:
+            await _update(ann, CancelAction.CANCEL_IMMEDIATELY, plan_id=plan_id)
+        assert refused.value.code == "cus_product_not_found"
+    with pytest.raises(NotFound) as refused:
+        await ann.billing.update(
+            customer_id="eve",
+            plan_id=None,
+            subscription_id=None,
+            action=CancelAction.CANCEL_IMMEDIATELY,
+            key=None,
+        )
+    assert refused.value.code == "customer_not_found"
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_tracks_in_flight_lose_nothing_to_a_cancellation(
+    ann: server.UseCases, settings: Settings, pinned: bool
+) -> None:
+    """Tracks that land around the end of a plan are each taken once, from the old row or from the new one."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    if pinned:
+        record = await ann.customers.get("ann")
+        await ann.customers.advance_test_clock("ann", record.now + 60_000)
+    decisions = [await ann.meter.track(_one_message())]
+
+    async def use() -> None:
+        for _ in range(10):
+            decisions.append(await ann.meter.track(_one_message()))
+
+    await asyncio.gather(_update(ann, CancelAction.CANCEL_IMMEDIATELY), *(use() for _ in range(6)))
+    decisions.append(await ann.meter.track(_one_message()))
+    taken = sum(-moved.delta_nanos for decision in decisions for moved in decision.moved)
+    assert taken == 62 * NANOS // 100
+    record = await ann.customers.get("ann")
+    assert [s.plan_id for s in record.customer.subscriptions] == ["free"]
+    (row,) = record.terms.rows
+    from_free = sum(-m.delta_nanos for d in decisions for m in d.moved if m.row_id == row.id)
+    assert 0 < from_free < taken
+    assert record.balances[row.id] == 5 * NANOS - from_free
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    assert proof.holds, proof.differences
+
+
+async def test_many_cancellations_at_once_are_one(ann: server.UseCases) -> None:
+    """Two buttons that are pressed at once end one plan; the free one that comes in its place is not ended too."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    tries = (_update(ann, CancelAction.CANCEL_IMMEDIATELY, plan_id="pro") for _ in range(6))
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {bool, NotFound}
+    assert False in outcomes
+    record = await ann.customers.get("ann")
+    assert [s.plan_id for s in record.customer.subscriptions] == ["free"]
+    assert list(record.balances.values()) == [5 * NANOS]
+
+
+async def test_a_preview_writes_nothing(ann: server.UseCases, redis: "Redis") -> None:
+    """Looking at what a plan would cost leaves no trace: not at the customer, in the journal or in the catalog."""
+    before = {key: await redis.dump(key) for key in await redis.keys("*")}
+    quantities = {"usd_credits": 20 * NANOS}
+    for plan_id, wanted in (("pro", {}), ("top_up", quantities), ("top_up", {})):
+        previewed = await ann.billing.preview_attach(customer_id="ann", plan_id=plan_id, quantities=wanted)
+        assert previewed.needs_checkout is (previewed.preview.now.total_nanos > 0)
+    assert {key: await redis.dump(key) for key in await redis.keys("*")} == before
+
+
 def _one_message() -> Usage:
     return Usage("track", "ann", "basic_messages", None, NANOS, Mode.CAP)
+
+
+async def _update(
+    cases: server.UseCases,
+    action: CancelAction,
+    *,
+    plan_id: str | None = None,
+    key: CallerKey | None = None,
+) -> bool:
+    return await cases.billing.update(
+        customer_id="ann", plan_id=plan_id, subscription_id=None, action=action, key=key
+    )
 
 
 async def _attach(

@@ -1,5 +1,6 @@
 """`verify` says so when anything differs: each way in which the books could be wrong is made by hand, and found."""
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 
@@ -14,6 +15,7 @@ from creditgate.engine.meter import Usage
 from creditgate.engine.verify import Proof
 from creditgate.settings import Settings
 
+PROOFS = 5
 Tamper = Callable[[server.Stores, "Redis", sqlite3.Connection], Awaitable[None]]
 
 
@@ -32,6 +34,47 @@ async def test_untouched_books_hold(books: server.UseCases, settings: Settings) 
     proof = await _verify(settings)
     assert proof.holds, proof.differences
     assert (proof.customers, proof.entries) == (1, 3)
+
+
+@pytest.mark.parametrize("flushes", [0b000, 0b001, 0b011, 0b111, 0b010, 0b100])
+async def test_deleted_and_made_again(books: server.UseCases, settings: Settings, flushes: int) -> None:
+    """A customer who is gone is no difference, nor is one who came after, wherever the history of both lies."""
+    for step in (_deleted, _made_again, _deleted):
+        await step(books)
+        if flushes & 1:
+            await books.flusher.flush_once()
+        flushes >>= 1
+        proof = await _verify(settings)
+        assert proof.holds, proof.differences
+    await books.flusher.flush_once()
+    proof = await _verify(settings)
+    assert proof.holds, proof.differences
+    assert (proof.customers, proof.entries) == (1, 7)
+
+
+async def test_customers_come_and_go_meanwhile(cases: server.UseCases, settings: Settings) -> None:
+    """While customers are deleted and made again all the time, no proof finds fault with that."""
+    names = [f"customer {number}" for number in range(4)]
+    is_over = False
+
+    async def live(customer_id: str) -> None:
+        while not is_over:
+            await cases.customers.get_or_create(customer_id, Profile())
+            await _track(cases, customer_id)
+            await cases.customers.delete(customer_id)
+
+    async def flush() -> None:
+        while not is_over:
+            await cases.flusher.flush_once()
+
+    lives = asyncio.gather(flush(), *(live(name) for name in names))
+    proofs = [await _verify(settings) for _ in range(PROOFS)]
+    is_over = True
+    await lives
+    proofs.append(await _verify(settings))
+    assert [proof.differences for proof in proofs] == [()] * len(proofs)
+    assert proofs[-1].customers == len(names)
+    assert proofs[-1].entries > 3 * len(names)
 
 
 async def _a_balance(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
@@ -64,6 +107,12 @@ async def _a_copied_row(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection)
     sql.execute("UPDATE journal_items SET sequence = sequence - 1 WHERE kind = 'use'")
 
 
+async def _an_older_record(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+    key = stores.keys.record("ann")
+    (field,) = [name for name in map(_text, await redis.hgetall(key)) if name.startswith("b:")]
+    await redis.hset(key, mapping={field: "4990000000", "seq": "2"})
+
+
 async def _a_document(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     await redis.hset(stores.keys.documents("catalog"), "-", '{"features":[],"plans":[]}')
 
@@ -74,6 +123,7 @@ async def _a_document(stores: server.Stores, redis: "Redis", _: sqlite3.Connecti
         (_a_balance, "the journal says 4.98, Redis has 4.99"),
         (_a_record, "the journal knows it, Redis does not"),
         (_a_sequence, "Redis is at entry 4, the journal at 3"),
+        (_an_older_record, "Redis is at entry 2, the journal at 3"),
         (_an_entry_in_the_stream, "Redis is at entry 3, the journal at 2"),
         (_a_row_of_sql, "entry 2 is missing"),
         (_an_amount_in_sql, "is not 4.99"),
@@ -91,10 +141,77 @@ async def test_what_was_tampered_with_is_found(
     said: str,
 ) -> None:
     """A difference of one nano, one entry or one document is found and put into words."""
-    sql = sqlite3.connect(settings.data_dir / "ledger.db")
-    await tamper(stores, redis, sql)
-    sql.commit()
-    sql.close()
+    await _find(tamper, said, stores, settings, redis)
+
+
+async def _the_deletion(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+    sql.execute("DELETE FROM journal_items WHERE document = 'null'")
+
+
+async def _what_it_took(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+    sql.execute("DELETE FROM journal_items WHERE kind = 'expire'")
+
+
+async def _an_amount_of_before(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+    sql.execute("UPDATE journal_items SET delta_nano = delta_nano + 1 WHERE kind = 'use'")
+
+
+async def _the_record_of_before(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+    key = stores.keys.record("ann")
+    for field, value in {"v": "1", "uid": "x", "seq": "3", "shape": "1", "due": "", "clock": ""}.items():
+        await redis.hset(key, field, value)
+    await redis.hset(key, mapping={"terms": "{}", "doc": '{"id":"ann","created_at":1}'})
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (_the_deletion, "the journal knows it, Redis does not"),
+        (_what_it_took, "was deleted with 4.98 in row"),
+        (_an_amount_of_before, "is not 4.99"),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+async def test_the_books_of_the_deleted_are_closed(
+    books: server.UseCases,
+    stores: server.Stores,
+    settings: Settings,
+    redis: "Redis",
+    comes_again: bool,
+    tamper: Tamper,
+    said: str,
+) -> None:
+    """A customer who is not in Redis was deleted, with every credit accounted for; whoever came after hides nothing."""
+    await _deleted(books)
+    await books.flusher.flush_once()
+    if comes_again:
+        await books.customers.get_or_create("ann", Profile())
+    await _find(tamper, said, stores, settings, redis)
+
+
+async def test_a_record_that_should_be_gone_is_found(
+    books: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+) -> None:
+    """A deleted customer whom Redis still has could go on spending."""
+    key = stores.keys.record("ann")
+    kept = await redis.dump(key)
+    await _deleted(books)
+    assert kept is not None
+    await redis.restore(key, 0, kept)
+    await _find(None, "Redis is at entry 3, the journal at 4", stores, settings, redis)
+    await redis.delete(key)
+    await _find(_the_record_of_before, "Redis is at entry 3, the journal at 0", stores, settings, redis)
+
+
+async def _find(
+    tamper: Tamper | None, said: str, stores: server.Stores, settings: Settings, redis: "Redis"
+) -> None:
+    if tamper is not None:
+        sql = sqlite3.connect(settings.data_dir / "ledger.db")
+        await tamper(stores, redis, sql)
+        sql.commit()
+        sql.close()
     proof = await _verify(settings)
     assert not proof.holds
     assert any(said in difference for difference in proof.differences), proof.differences
@@ -151,6 +268,15 @@ async def test_holds_are_proven_too(
     assert any(said in difference for difference in proof.differences), proof.differences
 
 
+async def _deleted(cases: server.UseCases) -> None:
+    await cases.customers.delete("ann")
+
+
+async def _made_again(cases: server.UseCases) -> None:
+    await cases.customers.get_or_create("ann", Profile())
+    await _track(cases)
+
+
 def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
@@ -160,5 +286,5 @@ async def _verify(settings: Settings) -> Proof:
         return await verifier.verify()
 
 
-async def _track(cases: server.UseCases) -> None:
-    await cases.meter.track(Usage("track", "ann", "basic_messages", None, NANOS, Mode.CAP))
+async def _track(cases: server.UseCases, customer_id: str = "ann") -> None:
+    await cases.meter.track(Usage("track", customer_id, "basic_messages", None, NANOS, Mode.CAP))

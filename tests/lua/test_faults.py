@@ -18,7 +18,7 @@ from tests.lua.harness import DAY_MS, MONTH, NEVER_TOO_LATE, T0, UID, World, ans
 from tests.lua.test_contracts import Recorder, header_of
 from tests.lua.test_put import put
 
-WRITERS = ["track", "hold", "settle", "progress", "change", "forward", "put"]
+WRITERS = ["track", "hold", "settle", "progress", "change", "forward", "delete", "put"]
 NAMES = [*WRITERS, "check", "read"]
 
 
@@ -91,6 +91,7 @@ async def capture(world: World, name: str) -> Sent:
             expected_sequence=record.sequence,
             change=world.forward_change(record),
         ),
+        "delete": lambda: store.delete(**common),
         "put": lambda: store.put(
             not_after=NEVER_TOO_LATE,
             call=call,
@@ -149,11 +150,11 @@ GARBAGE = [
     *(("track", "mode", text) for text in ("", "CAP", "cap ", "all", "overflowing")),
     *(
         (name, argument, text)
-        for name in ("track", "hold", "settle", "change", "put")
+        for name in ("track", "hold", "settle", "change", "delete", "put")
         for argument in ("key", "fingerprint")
         for text in ("x", "a b")
     ),
-    *((name, "fingerprint", "") for name in ("track", "hold", "settle", "change", "put")),
+    *((name, "fingerprint", "") for name in ("track", "hold", "settle", "change", "delete", "put")),
     *(("put", "document_id", text) for text in ("", "a b", "version", "a\nb")),
     *(("put", "document_type", text) for text in ("", "a b")),
     ("put", "document", ""),
@@ -272,6 +273,7 @@ SLOTS = [
     ("progress", 2),
     ("change", 7),
     ("forward", 3),
+    ("delete", 7),
     ("put", 6),
     ("check", 1),
     ("read", 1),

@@ -33,6 +33,12 @@ def locks(request: pytest.FixtureRequest) -> Answers:
 
 
 @pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def customers(request: pytest.FixtureRequest) -> Answers:
+    """A back office: the list of customers, changes, cancellations and deletions, with each client."""
+    return answers_of(request.param, "customers")
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
 def outage(request: pytest.FixtureRequest) -> Answers:
     """Calls while Redis does not answer, with each client."""
     return answers_without_redis(request.param, "outage")

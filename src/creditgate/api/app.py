@@ -31,6 +31,7 @@ from creditgate.api.versions import Version
 from creditgate.engine.access import Access
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers
 from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
@@ -52,6 +53,7 @@ def create_app(
     meter: Meter,
     holds: Holds,
     customers: Customers,
+    customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
     access: Access,
@@ -69,6 +71,7 @@ def create_app(
         meter=meter,
         holds=holds,
         customers=customers,
+        customer_list=customer_list,
         catalogs=catalogs,
         billing=billing,
         history=history,
@@ -113,6 +116,7 @@ def tables(
     meter: Meter,
     holds: Holds,
     customers: Customers,
+    customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
     history: History,
@@ -122,7 +126,7 @@ def tables(
     """Return the table of every verb, and that of the routes from before them."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
     meter_routes = MeterRoutes(meter, holds, history, keys, settings)
-    customer_routes = CustomerRoutes(customers, catalogs, keys, settings)
+    customer_routes = CustomerRoutes(customers, customer_list, catalogs, keys, settings)
     balance_routes = BalanceRoutes(customers, keys)
     billing_routes = BillingRoutes(billing, keys, settings)
     verbs = {

@@ -64,7 +64,7 @@ def switch_to(
     current = catalog.plan(replaced.plan_id, replaced.plan_version)
     is_cheaper = _price_per_time(plan) < _price_per_time(current)
     if options.schedule == "end_of_cycle" or (is_cheaper and options.schedule is None):
-        starts_at = _cycle_end(replaced, now)
+        starts_at = cycle_end(replaced, now)
     return Switch(replaced, starts_at)
 
 
@@ -94,6 +94,15 @@ def attach(
             record, _scheduled(record, customer, plan, quantities, replaced, starts_at, mint)
         )
     return _switched(record, customer, catalog, plan, quantities, replaced, options, mint)
+
+
+def cycle_end(held: Subscription, now: int) -> int:
+    """Return when what was paid is over; now for a free plan. A trial is a cycle too."""
+    if held.trial_ends_at is not None and held.trial_ends_at > now:
+        return held.trial_ends_at
+    if held.recurrence is None:
+        return now
+    return boundary(held.anchor, held.recurrence, period_at(held.anchor, held.recurrence, now) + 1)
 
 
 def after(record: Record, change: Change) -> Record:
@@ -131,15 +140,6 @@ def _main_plan(customer: Customer, plan: Plan) -> Subscription | None:
     if plan.add_on:
         return next((s for s in customer.subscriptions if s.plan_id == plan.id), None)
     return next((s for s in customer.subscriptions if s.group == plan.group and not s.add_on), None)
-
-
-def _cycle_end(held: Subscription, now: int) -> int:
-    """Return when what was paid is over; now for a free plan. A trial is a cycle too."""
-    if held.trial_ends_at is not None and held.trial_ends_at > now:
-        return held.trial_ends_at
-    if held.recurrence is None:
-        return now
-    return boundary(held.anchor, held.recurrence, period_at(held.anchor, held.recurrence, now) + 1)
 
 
 def _going_on(held: Subscription, options: AttachOptions) -> Subscription:

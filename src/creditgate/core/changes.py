@@ -50,7 +50,9 @@ def next_due(customer: Customer, terms: Terms) -> int | None:
 
 
 def profile_change(record: Record, customer: Customer) -> Change:
-    """Return the change that keeps a new document and leaves every row alone."""
+    """Return the change that keeps a new document and leaves every row alone; gates follow the customer's controls."""
+    if customer.controls != record.customer.controls:
+        return terms_change(record, record.terms.rows, record.terms.flags, (), customer)
     return Change(due=next_due(customer, record.terms), customer=customer)
 
 

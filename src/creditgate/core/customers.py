@@ -11,6 +11,8 @@ import msgspec
 from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
 from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate, UsageAlert
 from creditgate.core.holds import Hold
+from creditgate.core.own import METADATA_BYTES_MAX
+from creditgate.errors import InvalidInputs
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -228,6 +230,31 @@ class Customer(msgspec.Struct, frozen=True, omit_defaults=True):
         """What the billing cycle hangs on: the paid plan before free ones, plans before add-ons, the oldest first."""
         ranked = sorted(self.subscriptions, key=lambda s: (s.add_on, s.recurrence is None, s.started_at))
         return ranked[0].anchor if ranked else self.created_at
+
+
+class CustomerChanges(msgspec.Struct, frozen=True):
+    """What is to be different of a customer: fields of the document, of its metadata and of its controls.
+
+    A name in `metadata` whose value is null is taken out.
+    """
+
+    fields: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    controls: dict[str, Any] = {}
+
+    def applied_to(self, customer: Customer) -> Customer:
+        """Return the customer's next document; InvalidInputs for too much metadata."""
+        merged = {
+            name: value
+            for name, value in (customer.metadata | self.metadata).items()
+            if value is not None or name not in self.metadata
+        }
+        if self.metadata and len(msgspec.json.encode(merged)) > METADATA_BYTES_MAX:
+            raise InvalidInputs(
+                f"metadata: must have at most {METADATA_BYTES_MAX} bytes, with what is there already"
+            )
+        controls = msgspec.structs.replace(customer.controls, **self.controls)
+        return msgspec.structs.replace(customer, metadata=merged, controls=controls, **self.fields)
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -104,6 +104,11 @@ class Item(msgspec.Struct, frozen=True):
     document_id: str | None = None
     document: str | None = None
 
+    @property
+    def is_end(self) -> bool:
+        """Say whether this is the end of a customer's history: the customer was deleted."""
+        return self.document_type == "customer" and self.document == "null"
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One stream message, decoded."""

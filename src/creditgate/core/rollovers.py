@@ -60,7 +60,7 @@ def renewal(row: Row, balance_nanos: int, rollovers: Iterable[tuple[Row, int]], 
     if row.rollover.months is None and most is None and last > row.period + 1:
         missed = (last - row.period - 1) * row.start_nanos
         at = boundary(row.anchor, row.reset, last, row.zone)
-        held = capped([*held, Rolled(min(missed, AMOUNT_MAX - 1), at, None)], most)
+        held = capped([*held, Rolled(min(missed, AMOUNT_MAX - 1), at, _expiry(row, at))], most)
     held = [each for each in held if not each.is_gone_by(now)]
     return Renewal(first.amount_nanos, _merged(held))
 
@@ -118,9 +118,11 @@ def _first_alive(row: Row, since: int, last: int) -> int:
 
 
 def _expiry(row: Row, at: int) -> int | None:
+    """Return until when something is kept that rolls over at this instant: never longer than the row itself."""
     assert row.rollover is not None
     months = row.rollover.months
-    return None if months is None else boundary(at, Recurrence(Interval.MONTH, months), 1, row.zone)
+    after = None if months is None else boundary(at, Recurrence(Interval.MONTH, months), 1, row.zone)
+    return min((instant for instant in (after, row.expires_at) if instant is not None), default=None)
 
 
 def capped(rollovers: list[Rolled], most: int | None) -> list[Rolled]:

@@ -1,4 +1,4 @@
-"""Attaching plans: at once when nothing is to be paid, else through a checkout that is completed exactly once.
+"""Attaching plans, at once when nothing is to be paid, else through a checkout that is completed once; cancelling them.
 
 A checkout is part of the customer's document, so paying it and getting the plan are one change of one record.
 """
@@ -10,10 +10,12 @@ import msgspec
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
 from creditgate.core.attach import attach, switch_to
+from creditgate.core.cancellation import CancelAction, cancellation, find_subscription
 from creditgate.core.catalog import Catalog, Plan
 from creditgate.core.changes import Change, profile_change
 from creditgate.core.customers import AS_USUAL, AttachOptions, Checkout, Customer, Record
-from creditgate.core.plans import Line, quote, totals, trial_end
+from creditgate.core.plans import Line, quote, totals
+from creditgate.core.preview import Preview, paid_from, preview
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.ids import mint
@@ -26,6 +28,7 @@ CHECKOUT_TTL_S = 24 * 3_600
 CHECKOUTS_MAX = 20  # kept for each customer, the newest; an older link says that it is gone
 
 _VERB = "billing.attach"
+_UPDATE = "billing.update"
 
 
 class Offer(NamedTuple):
@@ -42,6 +45,14 @@ class Attached(NamedTuple):
 
     payment_url: str | None
     is_replay: bool
+
+
+class Previewed(NamedTuple):
+    """What attaching would do, by which catalog, and whether it would have to be paid on a page first."""
+
+    preview: Preview
+    catalog: Catalog
+    needs_checkout: bool
 
 
 class Billing:
@@ -89,11 +100,11 @@ class Billing:
         total = sum(line.total_nanos for line in quote(plan, quantities))
         if await self._writer.is_replay(customer_id, _VERB, key):
             return await self._attached_before(customer_id, base_url, key)
-        if total and await self._is_free_now(customer_id, catalog, plan, options):
-            total = 0
-        if total and self._environment is not Environment.TEST:
-            raise InvalidRequest("No payment provider is configured", code="payments_not_configured")
-        if total == 0 or self._payments is Payments.INSTANT:
+        if total:
+            record = await self._customers.get(customer_id)
+            if paid_from(record.customer, catalog, plan, record.now, options) != record.now:
+                total = 0
+        if not self._needs_checkout(total):
             outcome = await self._writer.change(
                 customer_id,
                 lambda record: attach(
@@ -126,6 +137,49 @@ class Billing:
             return await self._attached_before(customer_id, base_url, key)
         return Attached(self._url(base_url, customer_id, checkout), is_replay=False)
 
+    async def preview_attach(
+        self,
+        *,
+        customer_id: str,
+        plan_id: str,
+        quantities: Mapping[str, int],
+        version: int | None = None,
+        options: AttachOptions = AS_USUAL,
+    ) -> Previewed:
+        """Return what attaching would cost and change; nothing is attached, and nothing is kept of it.
+
+        Raises what attaching would raise.
+        """
+        catalog = await self._catalogs.having(lambda catalog: catalog.plan(plan_id, version))
+        record = await self._customers.get(customer_id)
+        plan = catalog.plan(plan_id, version)
+        found = preview(record, catalog, plan, quantities, mint=mint, options=options)
+        return Previewed(found, catalog, self._needs_checkout(found.now.total_nanos))
+
+    async def update(
+        self,
+        *,
+        customer_id: str,
+        plan_id: str | None,
+        subscription_id: str | None,
+        action: CancelAction,
+        key: CallerKey | None,
+    ) -> bool:
+        """Cancel a plan, or take that back; returns whether this was a replay. What ends at once is over by then.
+
+        Raises NotFound `customer_not_found` or `cus_product_not_found`, InvalidRequest for a cycle that does not end.
+        """
+        if await self._writer.is_replay(customer_id, _UPDATE, key):
+            return True
+
+        def work_out(record: Record) -> Change | None:
+            named = find_subscription(record.customer, plan_id=plan_id, subscription_id=subscription_id)
+            return cancellation(record, named, action)
+
+        outcome = await self._writer.change(customer_id, work_out, verb=_UPDATE, key=key)
+        await self._writer.forward(customer_id)
+        return outcome.is_replay
+
     async def offer(self, token: str) -> Offer:
         """Return what a link offers.
 
@@ -155,15 +209,11 @@ class Billing:
         await self._writer.change(customer_id, complete, verb="checkout.pay", catalog_version=catalog.version)
         return await self.offer(token)
 
-    async def _is_free_now(
-        self, customer_id: str, catalog: Catalog, plan: Plan, options: AttachOptions
-    ) -> bool:
-        """Say whether nothing is to be paid yet: the plan starts later, goes on, or begins with a trial."""
-        record = await self._customers.get(customer_id)
-        switch = switch_to(record.customer, catalog, plan, record.now, options)
-        goes_on = switch.replaced is not None and switch.replaced.plan_id == plan.id
-        has_trial = not options.no_trial and trial_end(record.customer, plan, record.now) is not None
-        return goes_on or has_trial or switch.starts_at > record.now
+    def _needs_checkout(self, total_nanos: int) -> bool:
+        """Say whether so much has to be paid on a page; InvalidRequest where there is none."""
+        if total_nanos and self._environment is not Environment.TEST:
+            raise InvalidRequest("No payment provider is configured", code="payments_not_configured")
+        return total_nanos > 0 and self._payments is not Payments.INSTANT
 
     async def _offer(self, record: Record, checkout_id: str) -> Offer:
         checkout = _find(record.customer, checkout_id)

@@ -1,4 +1,4 @@
-"""Customers: made on first sight with the plans that enable themselves, read, granted balances, given a test clock."""
+"""Customers: made on first sight with the plans that enable themselves, read, changed, deleted, granted balances."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from creditgate.balances.clock import RedisClock
 from creditgate.core.catalog import Catalog, FeatureType, Interval, Recurrence, Rollover
 from creditgate.core.changes import Change, in_period_at, next_due, profile_change, rows_change
 from creditgate.core.controls import NO_CONTROLS, BillingControls
-from creditgate.core.customers import Customer, Record, Row
+from creditgate.core.customers import Customer, CustomerChanges, Record, Row
 from creditgate.core.plans import new_customer
 from creditgate.core.updates import BalanceFilter, BalanceUpdate, balance_change, removal
 from creditgate.engine.catalogs import Catalogs
@@ -80,6 +80,28 @@ class Customers:
                 return await self._fill_in(record, profile)
             await self._create(customer_id, profile)
         raise Undecided("The customer could not be made; nothing was changed")
+
+    async def update(self, customer_id: str, changes: CustomerChanges, key: CallerKey | None = None) -> bool:
+        """Change a customer's profile, metadata and controls; returns whether this was a replay.
+
+        Raises NotFound for the customer or a feature that the controls name, InvalidInputs for too much metadata.
+        """
+        controls = msgspec.structs.replace(NO_CONTROLS, **changes.controls)
+        await self._catalogs.having(lambda catalog: catalog.check_controls(controls))
+
+        def work_out(record: Record) -> Change | None:
+            updated = changes.applied_to(record.customer)
+            return profile_change(record, updated) if updated != record.customer else None
+
+        outcome = await self._writer.change(customer_id, work_out, verb="customers.update", key=key)
+        return outcome.is_replay
+
+    async def delete(self, customer_id: str, key: CallerKey | None = None) -> bool:
+        """Close what the customer holds, and forget the customer; returns whether this was a replay.
+
+        The journal keeps the history. Who is made again under this id is another customer. Raises NotFound.
+        """
+        return await self._writer.delete(customer_id, verb="customers.delete", key=key)
 
     async def advance_test_clock(self, customer_id: str, frozen_time: int) -> Record:
         """Pin the customer to a clock of its own, or move that clock on, and step over what falls due by then.

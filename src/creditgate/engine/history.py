@@ -4,8 +4,6 @@ The other order would lose what is flushed in between.
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Row, Terms
 from creditgate.core.journal import Entry, StreamId
-from creditgate.errors import InvalidInputs
+from creditgate.engine.cursors import not_ours, packed, unpacked, whole
 from creditgate.ledger import events as ledger_events
 from creditgate.ledger.events import EventCursor, EventFilter
 from creditgate.ledger.store import Ledger
@@ -74,14 +72,16 @@ class History:
     ) -> EventPage:
         """Return one page of usage events; `start` is included, `end` is not. An event just tracked is there.
 
+        Of a customer who was deleted and made again, only those of the new life.
         Raises InvalidInputs for a cursor that we did not give.
         """
         limit = min(limit, PAGE_MAX)
         before = _decode_cursor(cursor)
         customer = (self._keys.partition_of(customer_id), customer_id) if customer_id is not None else None
-        wanted = EventFilter(customer=customer, feature_ids=feature_ids, start_at=start, end_at=end)
         partitions = [customer[0]] if customer else self._keys.partitions
         tail = [entry for partition in partitions for entry in await self._tail(partition)]
+        uid = await self._uid_of(customer, tail) if customer else None
+        wanted = EventFilter(customer=customer, uid=uid, feature_ids=feature_ids, start_at=start, end_at=end)
         stored = await asyncio.to_thread(self._ledger.events, wanted, before=before, limit=limit + 1)
         found = {event.cursor: event for event in stored}
         for event in _events_of(tail):
@@ -95,6 +95,10 @@ class History:
 
     async def _tail(self, partition: str) -> list[Entry]:
         return [entry async for entry in self._stream.tail(partition, StreamId(0, 0))]
+
+    async def _uid_of(self, customer: tuple[str, str], tail: Iterable[Entry]) -> str | None:
+        uids = [entry.uid for entry in tail if entry.customer_id == customer[1]]
+        return uids[-1] if uids else await asyncio.to_thread(self._ledger.latest_uid, *customer)
 
     async def _rows_of(
         self, events: Iterable[ledger_events.Event], tail: Iterable[Entry]
@@ -134,6 +138,7 @@ def _matches(event: ledger_events.Event, wanted: EventFilter, before: EventCurso
     at = event.cursor.event_at
     return (
         (wanted.customer is None or event.customer_id == wanted.customer[1])
+        and (wanted.uid is None or event.uid == wanted.uid)
         and (not wanted.feature_ids or event.call.feature_id in wanted.feature_ids)
         and (wanted.start_at is None or at >= wanted.start_at)
         and (wanted.end_at is None or at < wanted.end_at)
@@ -163,23 +168,21 @@ def _row_at(terms: list[Term], stream_id: StreamId) -> Row | None:
 
 
 def _event_id(cursor: EventCursor) -> str:
-    return "evt_" + _packed(f"{cursor.partition}.{cursor.stream_id}.{cursor.item}")
+    return "evt_" + packed(cursor.partition, cursor.stream_id, cursor.item)
 
 
 def _encode_cursor(cursor: EventCursor) -> str:
-    return _packed(f"{cursor.event_at}.{cursor.partition}.{cursor.stream_id}.{cursor.item}")
+    return packed(cursor.event_at, cursor.partition, cursor.stream_id, cursor.item)
 
 
 def _decode_cursor(text: str) -> EventCursor | None:
     if not text:
         return None
     try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
-        event_at, partition, stream_id, item = raw.split(".")
-        return EventCursor(int(event_at), partition, StreamId.parse(stream_id), int(item))
-    except (ValueError, binascii.Error) as error:
-        raise InvalidInputs("start_cursor: is not a cursor that was given") from error
-
-
-def _packed(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        event_at, partition, stream_id, item = unpacked(text, 4)
+        ms, _, counter = stream_id.partition("-")
+        if not partition.isalnum():
+            raise ValueError("no partition")
+        return EventCursor(whole(event_at), partition, StreamId(whole(ms), whole(counter)), whole(item))
+    except ValueError as error:
+        raise not_ours() from error

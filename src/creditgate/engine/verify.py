@@ -2,10 +2,14 @@
 
 For each customer the record is read with its sequence number, then the stream's tail, then SQL; the items of both are
 united by identity and replayed up to that number. So a running sidecar is verified while it works.
+
+A history falls into *lives*: who was deleted and came again under the same id has another uid. Every life but that of
+the record was ended by a deletion that left nothing. `at_start` is where the history of the partition stood when the
+proof began: a record that was read since then is no older, and a life that began since then need not have an end yet.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,6 +22,7 @@ from creditgate.core.amounts import format_amount
 from creditgate.core.customers import Record
 from creditgate.core.holds import HOLD, decode_hold
 from creditgate.core.journal import GONE, ORIGIN, SYSTEM_PARTITION, Entry, StreamId
+from creditgate.ledger.customers import ProofItem
 from creditgate.ledger.store import Ledger
 
 CUSTOMERS_PAGE = 500
@@ -37,8 +42,13 @@ class Move(NamedTuple):
     row_id: str | None
     delta_nanos: int
     after_nanos: int
-    hold_id: str | None
-    receipt: str | None
+    is_end: bool
+    hold_id: str | None = None
+    receipt: str | None = None
+
+
+Lives = dict[str, dict[tuple[StreamId, int], Move]]
+"""The moves of one customer by their identity, by uid."""
 
 
 class Proof(NamedTuple):
@@ -77,8 +87,9 @@ class Verifier:
         """
         customers = entries = count = 0
         differences: list[str] = []
+        at_start = await self._ends()
         async for partition, page in self._pages():
-            found, seen = await self._verify_page(partition, page)
+            found, seen = await self._verify_page(partition, page, at_start[partition])
             customers, entries, count = customers + len(page), entries + seen, count + len(found)
             differences += found[: DIFFERENCES_MAX - len(differences)]
             progress(customers)
@@ -89,13 +100,27 @@ class Verifier:
         count += len(found)
         return Proof(customers, entries, count, tuple(differences + found)[:DIFFERENCES_MAX])
 
-    async def _verify_page(self, partition: str, customer_ids: list[str]) -> tuple[list[str], int]:
+    async def _ends(self) -> dict[str, StreamId]:
+        """Return how far the history of each partition goes: Redis may have lost what SQL has."""
+        positions = await asyncio.to_thread(self._ledger.positions)
+        stored = {name: position.stream_id for name, position in positions.items()}
+        return {
+            name: max(await self._stream.last_id(name), stored.get(name, ORIGIN))
+            for name in self._keys.partitions
+        }
+
+    async def _verify_page(
+        self, partition: str, customer_ids: list[str], at_start: StreamId
+    ) -> tuple[list[str], int]:
         records = dict(zip(customer_ids, await self._read(customer_ids), strict=True))
-        wanted = set(customer_ids)
-        tail = [entry async for entry in self._stream.tail(partition, ORIGIN) if entry.customer_id in wanted]
-        proofs = await asyncio.to_thread(self._replay, partition, records, tail)
-        differences = [f"customer {customer_id}: {text}" for customer_id, text, _ in proofs if text]
-        return differences, sum(seen for _, _, seen in proofs)
+        tail: dict[str, Lives] = {customer_id: {} for customer_id in customer_ids}
+        async for entry in self._stream.tail(partition, ORIGIN):
+            if entry.customer_id in tail:
+                moves = tail[entry.customer_id].setdefault(entry.uid or "", {})
+                moves.update(((entry.stream_id, move.item), move) for move in _moves(entry))
+        results = await asyncio.to_thread(self._replay, partition, records, tail, at_start)
+        differences = [f"customer {customer_id}: {text}" for customer_id, text, _ in results if text]
+        return differences, sum(seen for _, _, seen in results)
 
     async def _read(self, customer_ids: list[str]) -> list[Record | None]:
         """Read the records, each at an instant of its own, READS_AT_ONCE at a time."""
@@ -106,37 +131,21 @@ class Verifier:
         return records
 
     def _replay(
-        self, partition: str, records: dict[str, Record | None], tail: list[Entry]
+        self,
+        partition: str,
+        records: dict[str, Record | None],
+        tail: dict[str, Lives],
+        at_start: StreamId,
     ) -> list[tuple[str, str, int]]:
-        in_tail: dict[tuple[str, str], list[Move]] = {}
-        for entry in tail:
-            in_tail.setdefault((entry.customer_id or "", entry.uid or ""), []).extend(_moves(entry))
-        results, replayed = [], set()
+        results = []
         proof = self._ledger.proof(partition, list(records))
         for customer_id, items in groupby(proof, key=lambda item: item.customer_id):
-            record = records[customer_id]
-            uid = record.uid if record else ""
-            stored = (
-                Move(
-                    i.sequence,
-                    i.stream_id,
-                    i.item,
-                    i.row_id,
-                    i.delta_nanos or 0,
-                    i.after_nanos or 0,
-                    i.hold_id,
-                    i.receipt,
-                )
-                for i in items
-                if i.uid == uid
-            )
-            moves = _united(stored, in_tail.get((customer_id, uid), []))
-            results.append(_replay_customer(customer_id, record, moves))
-            replayed.add(customer_id)
-        for customer_id in records.keys() - replayed:
-            record = records[customer_id]
-            moves = _united((), in_tail.get((customer_id, record.uid if record else ""), []))
-            results.append(_replay_customer(customer_id, record, moves))
+            lives = tail.pop(customer_id)
+            for item in items:
+                lives.setdefault(item.uid or "", {})[item.stream_id, item.item] = _stored_move(item)
+            results.append((customer_id, *_replay_customer(records[customer_id], lives, at_start)))
+        for customer_id, lives in tail.items():  # those whom SQL does not know yet
+            results.append((customer_id, *_replay_customer(records[customer_id], lives, at_start)))
         return results
 
     async def _verify_documents(self) -> list[str]:
@@ -196,29 +205,70 @@ def _moves(entry: Entry) -> Iterator[Move]:
             item.row_id,
             item.delta_nanos or 0,
             item.after_nanos or 0,
+            item.is_end,
             item.document_id if is_hold else None,
             item.document if is_hold else None,
         )
 
 
-def _united(stored: Iterable[Move], tail: Iterable[Move]) -> list[Move]:
-    return sorted({(move.stream_id, move.item): move for move in (*tail, *stored)}.values())
+def _stored_move(item: ProofItem) -> Move:
+    return Move(
+        item.sequence,
+        item.stream_id,
+        item.item,
+        item.row_id,
+        item.delta_nanos or 0,
+        item.after_nanos or 0,
+        item.is_end,
+        item.hold_id,
+        item.receipt,
+    )
 
 
-def _replay_customer(customer_id: str, record: Record | None, moves: list[Move]) -> tuple[str, str, int]:
-    """Return the customer, what does not agree (or ''), and how many entries were replayed."""
-    if record is None:
-        return customer_id, "the journal knows it, Redis does not", 0
+def _replay_customer(record: Record | None, lives: Lives, at_start: StreamId) -> tuple[str, int]:
+    """Return what does not agree (or ''), and how many entries were replayed."""
+    seen = 0
+    histories = {uid: sorted(moves.values(), key=_identity) for uid, moves in lives.items()}
+    for uid in sorted(histories, key=lambda uid: _identity(histories[uid][0])):
+        if record is not None and uid == record.uid:
+            text, count = _replay_record(record, histories[uid], at_start)
+            return text, seen + count  # what comes after it began after the record was read
+        if histories[uid][0].stream_id <= at_start:
+            text, count = _replay_ended(histories[uid])
+            seen += count
+            if text:
+                return text, seen
+    return (f"Redis is at entry {record.sequence}, the journal at 0" if record else ""), seen
+
+
+def _replay_record(record: Record, moves: list[Move], at_start: StreamId) -> tuple[str, int]:
+    known = [move for move in moves if move.sequence <= record.sequence or move.stream_id <= at_start]
+    text, count, balances, receipts = _replayed(known)
+    if not text and count != record.sequence:
+        text = f"Redis is at entry {record.sequence}, the journal at {count}"
+    return text or _compared(record, balances) or _compared_holds(record, receipts), count
+
+
+def _replay_ended(moves: list[Move]) -> tuple[str, int]:
+    text, count, balances, _ = _replayed(moves)
+    if not text and not moves[-1].is_end:
+        text = "the journal knows it, Redis does not"
+    left = next((row_id for row_id, nanos in balances.items() if nanos), None)
+    if not text and left is not None:
+        text = f"was deleted with {format_amount(balances[left])} in row {left}"
+    return text, count
+
+
+def _replayed(moves: list[Move]) -> tuple[str, int, dict[str, int], dict[str, str]]:
+    """Return what is wrong in itself (or ''), how many entries there are, and the last balances and holds."""
     balances: dict[str, int] = {}
     receipts: dict[str, str] = {}
-    expected, last = 0, None
+    count, last = 0, None
     for move in moves:
-        if move.sequence > record.sequence:
-            break
         if move.stream_id != last:
-            expected, last = expected + 1, move.stream_id
-            if move.sequence != expected:
-                return customer_id, f"entry {expected} is missing from the journal", expected
+            count, last = count + 1, move.stream_id
+            if move.sequence != count:
+                return f"entry {count} is missing from the journal", count, balances, receipts
         if move.hold_id is not None and move.receipt is not None:
             receipts[move.hold_id] = move.receipt
         if move.row_id is None:
@@ -227,11 +277,9 @@ def _replay_customer(customer_id: str, record: Record | None, moves: list[Move])
         if before + move.delta_nanos != move.after_nanos:
             sum_text = f"{format_amount(before)} and {format_amount(move.delta_nanos)}"
             text = f"row {move.row_id}: {sum_text} is not {format_amount(move.after_nanos)}"
-            return customer_id, f"{text} (entry {move.sequence})", expected
+            return f"{text} (entry {move.sequence})", count, balances, receipts
         balances[move.row_id] = move.after_nanos
-    if expected != record.sequence:
-        return customer_id, f"Redis is at entry {record.sequence}, the journal at {expected}", expected
-    return customer_id, _compared(record, balances) or _compared_holds(record, receipts), expected
+    return "", count, balances, receipts
 
 
 def _compared_holds(record: Record, receipts: dict[str, str]) -> str:
@@ -244,6 +292,10 @@ def _compared_holds(record: Record, receipts: dict[str, str]) -> str:
         if record.holds[hold_id] != replayed[hold_id]:
             return f"hold {hold_id}: Redis has another receipt than the journal"
     return ""
+
+
+def _identity(move: Move) -> tuple[StreamId, int]:
+    return move.stream_id, move.item
 
 
 def _compared(record: Record, replayed: dict[str, int]) -> str:

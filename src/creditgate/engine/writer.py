@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import BalanceStore
+from creditgate.balances.store import BalanceStore, Written
 from creditgate.core.amounts import AmountOutOfRange
 from creditgate.core.catalog import Catalog
-from creditgate.core.changes import Change, next_due
+from creditgate.core.changes import Change, next_due, profile_change
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Status
 from creditgate.core.forward import forward_change, up_to_next_plan
@@ -93,15 +93,17 @@ class CustomerWriter:
     ) -> Outcome:
         """Apply what `work_out` makes of the record; None changes nothing. `clock` pins the customer's clock.
 
+        With a key, a call that changes nothing is remembered too, so that its retry changes nothing either.
         Raises NotFound `customer_not_found`, KeyReused, Undecided, and whatever `work_out` raises.
         """
         for _ in range(CHANGE_ROUNDS_MAX):
             record = await self.read(customer_id)
             if record is None:
-                raise NotFound(f"Customer {customer_id} not found", code="customer_not_found")
+                raise _not_found(customer_id)
             change = work_out(record)
-            if change is None:
+            if change is None and key is None:
                 return Outcome(record, is_replay=False)
+            change = change or profile_change(record, record.customer)
             sequence = record.sequence if change.is_exact else None
             status = await self._apply(
                 customer_id, change, record.uid, record.shape, sequence, verb, catalog_version, key, clock
@@ -117,6 +119,22 @@ class CustomerWriter:
         return (
             await self._apply(customer_id, change, mint("uid"), 0, None, verb, catalog_version, None, None)
             is Status.OK
+        )
+
+    async def delete(self, customer_id: str, *, verb: str, key: CallerKey | None) -> bool:
+        """Remove the customer, once what fell due is done; returns whether the caller's key had done it before.
+
+        Raises NotFound `customer_not_found`, KeyReused, Undecided.
+        """
+        for _ in range(FORWARD_ROUNDS_MAX + 1):
+            status = await self._delete(customer_id, self._call(verb, 0, key), key)
+            if status in (Status.OK, Status.REPLAYED):
+                return status is Status.REPLAYED
+            if status is Status.ABSENT:
+                raise _not_found(customer_id)
+            await self.forward(customer_id)
+        raise Undecided(
+            "What fell due for this customer could not be brought up to date; nothing was deleted"
         )
 
     async def is_replay(self, customer_id: str, verb: str, key: CallerKey | None) -> bool:
@@ -156,13 +174,15 @@ class CustomerWriter:
                 change=change,
             ),
         )
-        if isinstance(written, Applied):
-            return Status.OK
-        if written.status is Status.KEY_REUSED:
-            raise key_reused(key)
-        if written.status is Status.OUT_OF_RANGE:
-            raise AmountOutOfRange("The balance would leave the range of amounts")
-        return written.status
+        return _status_of(written, key)
+
+    async def _delete(self, customer_id: str, call: Call, key: CallerKey | None) -> Status:
+        written = await self._attempts.write(
+            self._keys.partition_of(customer_id),
+            call.op_id,
+            lambda not_after: self._store.delete(not_after=not_after, customer_id=customer_id, call=call),
+        )
+        return _status_of(written, key)
 
     async def _step(self, record: Record) -> None:
         """Take the first step of what fell due: the holds that expired before anything else, or all up to the next."""
@@ -252,3 +272,17 @@ class CustomerWriter:
             key=key.digest if key else "",
             fingerprint=key.fingerprint if key else "",
         )
+
+
+def _status_of(written: Written | Applied, key: CallerKey | None) -> Status:
+    if isinstance(written, Applied):
+        return Status.OK
+    if written.status is Status.KEY_REUSED:
+        raise key_reused(key)
+    if written.status is Status.OUT_OF_RANGE:
+        raise AmountOutOfRange("The balance would leave the range of amounts")
+    return written.status
+
+
+def _not_found(customer_id: str) -> NotFound:
+    return NotFound(f"Customer {customer_id} not found", code="customer_not_found")

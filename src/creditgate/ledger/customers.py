@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, case, func, select, tuple_
+from sqlalchemy import Row, Select, and_, case, func, select, tuple_
 
 from creditgate.core.holds import HOLD
 from creditgate.core.journal import GONE, StreamId
@@ -59,7 +59,10 @@ class CustomerState(msgspec.Struct, frozen=True):
 
 
 class ProofItem(msgspec.Struct, frozen=True):
-    """One item of a customer, without its call; of documents, only the receipts of holds. Without a row, no amounts."""
+    """One item of a customer, without its call; of documents, only the receipts of holds. Without a row, no amounts.
+
+    `is_end`: it says that the customer was deleted.
+    """
 
     customer_id: str
     uid: str | None
@@ -72,6 +75,7 @@ class ProofItem(msgspec.Struct, frozen=True):
     after_nanos: int | None
     hold_id: str | None
     receipt: str | None
+    is_end: bool
 
 
 class KeyUse(msgspec.Struct, frozen=True):
@@ -83,6 +87,22 @@ class KeyUse(msgspec.Struct, frozen=True):
     fingerprint: str
     stream_id: StreamId
     item: int
+
+
+def select_latest_uid(partition: str, customer_id: str) -> Select[Any]:
+    """Return the statement for a customer's latest uid: that of the last document, since each life begins with one."""
+    return (
+        select(_items.uid)
+        .with_hint(journal_items, _DOCUMENTS, "sqlite")
+        .where(
+            _items.partition == partition,
+            _items.customer_id == customer_id,
+            _items.document_type == "customer",
+            _items.document_id == "-",
+        )
+        .order_by(*_NEWEST_FIRST)
+        .limit(1)
+    )
 
 
 def select_latest_documents(partition: str, customer_ids: Collection[str] | None) -> Select[Any]:
@@ -208,6 +228,7 @@ def select_proof(partition: str, customer_id: str) -> Select[Any]:
             _items.after_nano,
             case((_items.document_type == HOLD, _items.document_id)).label("hold_id"),
             case((_items.document_type == HOLD, _items.document)).label("receipt"),
+            and_(_items.document_type == "customer", _items.document == "null").label("is_end"),
         )
         .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
         .where(_items.partition == partition, _items.customer_id == customer_id)
@@ -296,6 +317,7 @@ def proof_item_of(row: Row[Any]) -> ProofItem:
         after_nanos=join_amount_if_any(row.after_whole, row.after_nano),
         hold_id=row.hold_id,
         receipt=row.receipt,
+        is_end=bool(row.is_end),
     )
 
 

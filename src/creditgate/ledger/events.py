@@ -40,9 +40,13 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events are asked for. What is left out filters nothing; the span is start_at <= time < end_at, Unix ms."""
+    """Which events are asked for. What is left out filters nothing; the span is start_at <= time < end_at, Unix ms.
+
+    `uid`: of the customer, where there were several under the same id.
+    """
 
     customer: tuple[str, str] | None = None
+    uid: str | None = None
     entity_id: str | None = None
     feature_ids: Sequence[str] = ()
     start_at: int | None = None
@@ -110,6 +114,8 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
     if wanted.customer is not None:
         partition, customer_id = wanted.customer
         conditions += [_items.partition == partition, _items.customer_id == customer_id]
+    if wanted.uid is not None:
+        conditions.append(_items.uid == wanted.uid)
     if wanted.entity_id is not None:
         conditions.append(_items.entity_id == wanted.entity_id)
     if wanted.feature_ids:

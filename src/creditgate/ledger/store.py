@@ -27,8 +27,9 @@ from sqlalchemy import (
 )
 
 from creditgate.core.journal import ORIGIN, Entry, StreamId
+from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
-from creditgate.ledger import customers, events, repartition
+from creditgate.ledger import customers, events, listing, repartition
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
@@ -161,6 +162,7 @@ class Ledger:
         for batch in batches:
             _check(batch)
         rows = [row for batch in batches for entry in batch.entries for row in item_rows(entry)]
+        changes = changes_in(entry for batch in batches for entry in batch.entries)
         poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
         with self._database.writing() as connection:
             # First the positions: a batch that comes too late is refused by its position, and not by a row that is
@@ -170,6 +172,7 @@ class Ledger:
                 _move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
             if rows:
                 connection.execute(_INSERT_ITEMS, rows)
+            listing.write(connection, changes)
             if poison:
                 connection.execute(_INSERT_POISON, poison)
         return len(rows)
@@ -237,9 +240,25 @@ class Ledger:
         found = customers.states_of(items, documents)
         return [found[customer_id] for customer_id in customer_ids if customer_id in found]
 
+    def latest_uid(self, partition: str, customer_id: str) -> str | None:
+        """Return the uid of the customer, or of the last one who had this id; None if nobody ever had it."""
+        with self._database.reading() as connection:
+            return connection.execute(customers.select_latest_uid(partition, customer_id)).scalar()
+
     def customers(self, partition: str, *, after: str | None = None, limit: int) -> list[str]:
         """Return one page of the ids of a partition's customers, in the order of their bytes, after the last seen."""
         return self._ids(customers.select_customers(partition, after=after, limit=limit))
+
+    def listed(
+        self, wanted: CustomerFilter, *, after: Place | None = None, limit: int, newest_first: bool = True
+    ) -> list[Place]:
+        """Return one page of the customers who are there now, by when they were made, after the last one seen.
+
+        Fewer than `limit`: there are no more.
+        """
+        page = listing.select_page(wanted, after=after, limit=limit, newest_first=newest_first)
+        with self._database.reading() as connection:
+            return [listing.place_of(row) for row in connection.execute(page)]
 
     def known(self, partition: str, customer_ids: Collection[str]) -> set[str]:
         """Return those of the ids that the partition's history names."""

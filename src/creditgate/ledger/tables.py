@@ -97,6 +97,29 @@ Index(
     postgresql_where=journal_items.c.event_at.is_not(None),
 )
 
+# Who is there now, and the plans that each has or is to have: what `listing` makes of the documents. Without the
+# partition, since an id is in one only.
+listed_customers = Table(
+    "listed_customers",
+    metadata,
+    Column("customer_id", ID, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    # Id, name and email, case folded.
+    Column("search_text", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+# A page of the list is a piece of it.
+Index("listed_customers_by_creation", listed_customers.c.created_at, listed_customers.c.customer_id)
+listed_plans = Table(
+    "listed_plans",
+    metadata,
+    Column("customer_id", ID, primary_key=True),
+    Column("plan_id", ID, primary_key=True),
+    Column("plan_version", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", ID, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 # How far each stream has been appended. A position means something only within its epoch: the random name that a
 # stream got when it was made.
 stream_positions = Table(

@@ -1,4 +1,4 @@
-"""Attaching plans."""
+"""Attaching plans, what that would do, and cancelling them."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,14 @@ from creditgate.api.calls import Answer, Call, Verb, caller_key
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
-from creditgate.api.wire.billing import AttachAnswer, AttachRequest
+from creditgate.api.wire.billing import (
+    AttachAnswer,
+    AttachRequest,
+    PreviewAttachRequest,
+    UpdateBillingRequest,
+)
 from creditgate.api.wire.fields import read
+from creditgate.api.wire.preview import PreviewAttachAnswer, preview_answer
 from creditgate.engine.billing import Attached, Billing
 
 
@@ -21,7 +27,11 @@ class BillingRoutes:
 
     @property
     def by_verb(self) -> Mapping[str, Verb]:
-        return {"billing.attach": Verb(self.attach, AttachRequest, AttachAnswer)}
+        return {
+            "billing.attach": Verb(self.attach, AttachRequest, AttachAnswer),
+            "billing.preview_attach": Verb(self.preview_attach, PreviewAttachRequest, PreviewAttachAnswer),
+            "billing.update": Verb(self.update, UpdateBillingRequest, AttachAnswer),
+        }
 
     async def attach(self, call: Call) -> Answer:
         request = read(AttachRequest, call.body)
@@ -58,3 +68,30 @@ class BillingRoutes:
         )
         attached = await self._keys.once(key, work)
         return attached, self._keys.headers(key, attached.is_replay)
+
+    async def preview_attach(self, call: Call) -> Answer:
+        request = read(PreviewAttachRequest, call.body)
+        previewed = await self._billing.preview_attach(
+            customer_id=request.customer_id,
+            plan_id=request.plan_id,
+            quantities=request.quantities_nanos(),
+            version=request.wanted_version(),
+            options=request.attach_options(),
+        )
+        return Answer(encode(preview_answer(previewed, customer_id=request.customer_id)))
+
+    async def update(self, call: Call) -> Answer:
+        request = read(UpdateBillingRequest, call.body)
+        customer_id, action = request.customer_id, request.action()
+        key = caller_key(
+            "update_billing", call, customer_id, request.plan_id, request.subscription_id, action
+        )
+        work = self._billing.update(
+            customer_id=customer_id,
+            plan_id=request.plan_id,
+            subscription_id=request.subscription_id,
+            action=action,
+            key=key,
+        )
+        headers = self._keys.headers(key, await self._keys.once(key, work))
+        return Answer(encode(AttachAnswer(customer_id, payment_url=None)), headers=headers)

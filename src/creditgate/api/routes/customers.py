@@ -1,31 +1,44 @@
-"""Customers, their clocks, and balances given to them."""
+"""Customers, one and all, their clocks, and balances given to them."""
 
+import asyncio
 from collections.abc import Mapping
 
 from creditgate.api.calls import Answer, Call, Verb, caller_key
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import Success, encode
+from creditgate.api.wire.customer_list import CustomersAnswer, ListCustomersRequest, SortOrder
 from creditgate.api.wire.customers import ClockAnswer, CustomerAnswer, customer_answer
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.requests import (
     AdvanceTestClockRequest,
+    DeleteCustomerRequest,
     GetCustomerRequest,
     GetOrCreateRequest,
     GrantRequest,
+    UpdateCustomerRequest,
 )
 from creditgate.core.customers import Record
 from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers, Grant, Profile
+
+ANSWERS_AT_ONCE = 20  # worked out before other calls get their turn: a few milliseconds
 
 
 class CustomerRoutes:
     """The verbs of customers."""
 
     def __init__(
-        self, customers: Customers, catalogs: Catalogs, keys: RepeatedKeys, settings: ApiSettings
+        self,
+        customers: Customers,
+        customer_list: CustomerList,
+        catalogs: Catalogs,
+        keys: RepeatedKeys,
+        settings: ApiSettings,
     ) -> None:
         self._customers = customers
+        self._customer_list = customer_list
         self._catalogs = catalogs
         self._keys = keys
         self._settings = settings
@@ -35,6 +48,9 @@ class CustomerRoutes:
         return {
             "customers.get_or_create": Verb(self.get_or_create, GetOrCreateRequest, CustomerAnswer),
             "customers.get": Verb(self.get_customer, GetCustomerRequest, CustomerAnswer),
+            "customers.list": Verb(self.list_customers, ListCustomersRequest, CustomersAnswer),
+            "customers.update": Verb(self.update_customer, UpdateCustomerRequest, CustomerAnswer),
+            "customers.delete": Verb(self.delete_customer, DeleteCustomerRequest, Success),
             "customers.advance_test_clock": Verb(
                 self.advance_test_clock, AdvanceTestClockRequest, ClockAnswer
             ),
@@ -64,6 +80,34 @@ class CustomerRoutes:
         request = read(GetCustomerRequest, call.body)
         return self._customer(await self._customers.get(request.customer_id), request.expand)
 
+    async def list_customers(self, call: Call) -> Answer:
+        request = read(ListCustomersRequest, call.body)
+        page = await self._customer_list.page(
+            request.filter(),
+            limit=request.rows(),
+            cursor=request.start_cursor,
+            newest_first=request.sort_order is SortOrder.DESC,
+        )
+        answers: list[CustomerAnswer] = []
+        for start in range(0, len(page.records), ANSWERS_AT_ONCE):
+            answers += [self.answer(record) for record in page.records[start : start + ANSWERS_AT_ONCE]]
+            await asyncio.sleep(0)
+        return Answer(encode(CustomersAnswer(tuple(answers), page.next_cursor)))
+
+    async def update_customer(self, call: Call) -> Answer:
+        request = read(UpdateCustomerRequest, call.body)
+        customer_id, changes = request.customer_id, request.changes()
+        key = caller_key("update_customer", call, customer_id, changes)
+        work = self._customers.update(customer_id, changes, key)
+        headers = self._keys.headers(key, await self._keys.once(key, work))
+        return Answer(encode(self.answer(await self._customers.get(customer_id))), headers=headers)
+
+    async def delete_customer(self, call: Call) -> Answer:
+        customer_id = read(DeleteCustomerRequest, call.body).customer_id
+        key = caller_key("delete_customer", call, customer_id)
+        is_replay = await self._keys.once(key, self._customers.delete(customer_id, key))
+        return Answer(encode(Success()), headers=self._keys.headers(key, is_replay))
+
     async def advance_test_clock(self, call: Call) -> Answer:
         request = read(AdvanceTestClockRequest, call.body)
         record = await self._customers.advance_test_clock(request.customer_id, request.frozen_ms())
@@ -86,7 +130,7 @@ class CustomerRoutes:
         is_replay = await self._keys.once(key, self._customers.grant(grant, key))
         return Answer(encode(Success()), headers=self._keys.headers(key, is_replay))
 
-    def answer(self, record: Record, expand: tuple[str, ...]) -> CustomerAnswer:
+    def answer(self, record: Record, expand: tuple[str, ...] = ()) -> CustomerAnswer:
         """Return a customer in the newest shape."""
         return customer_answer(
             record,

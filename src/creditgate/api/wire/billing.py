@@ -1,4 +1,4 @@
-"""Attaching plans on the wire."""
+"""Attaching plans on the wire, what that would do, and cancelling them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,9 @@ from msgspec import UNSET, Raw, UnsetType
 from creditgate.api.wire.fields import ABSENT, NotYet, Request
 from creditgate.api.wire.numbers import WHOLE_MAX, instant, kept, whole
 from creditgate.api.wire.requests import CustomerRequest
+from creditgate.core.cancellation import CancelAction
 from creditgate.core.customers import AttachOptions
-from creditgate.errors import InvalidInputs
+from creditgate.errors import InvalidInputs, InvalidRequest
 
 SUCCESS_URL_CHARACTERS_MAX = 2048
 
@@ -107,8 +108,51 @@ class AttachRequest(CustomerRequest, frozen=True):
         return quantities_nanos(self.feature_quantities, field="feature_quantities")
 
 
+class PreviewAttachRequest(AttachRequest, frozen=True):
+    """`billing.preview_attach`: what `billing.attach` is asked with."""
+
+
+class UpdateBillingRequest(CustomerRequest, frozen=True):
+    """`billing.update`: a plan is cancelled, now or when its period is over, or goes on after all.
+
+    Without a plan and a subscription, the paid plan that the customer is on is meant.
+    """
+
+    plan_id: str | None = None
+    subscription_id: str | None = None
+    cancel_action: CancelAction | None = None
+    redirect_mode: OnlyIfRequired | None = None
+    entity_id: NotYet | None = None
+    feature_quantities: NotYet | None = None
+    version: NotYet | None = None
+    free_trial: NotYet | None = None
+    customize: NotYet | None = None
+    invoice_mode: NotYet | None = None
+    proration_behavior: NotYet | None = None
+    discounts: NotYet | None = None
+    remove_discounts: NotYet | None = None
+    custom_line_items: NotYet | None = None
+    add_lines: NotYet | None = None
+    remove_lines: NotYet | None = None
+    billing_cycle_anchor: NotYet | None = None
+    no_billing_changes: NotYet | None = None
+    refund_last_payment: NotYet | None = None
+    subscription_params: NotYet | None = None
+    recalculate_balances: NotYet | None = None
+    carry_over_usages: NotYet | None = None
+    license_quantities: NotYet | None = None
+
+    def action(self) -> CancelAction:
+        """Return what is to be done; InvalidRequest if nothing is said that can be."""
+        if self.cancel_action is None:
+            raise InvalidRequest(
+                "cancel_action is missing; changing a plan in another way is not supported yet"
+            )
+        return self.cancel_action
+
+
 class AttachAnswer(msgspec.Struct, frozen=True):
-    """`billing.attach`. Without a URL nothing is left to pay, and the plan is active."""
+    """`billing.attach` and `billing.update`. Without a URL nothing is left to pay, and it has happened."""
 
     customer_id: str
     payment_url: str | None

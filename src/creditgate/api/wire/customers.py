@@ -30,7 +30,7 @@ from creditgate.errors import Conflict, InvalidRequest
 
 
 class SubscriptionAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan that the customer is on; a free one has no current period."""
+    """A plan that the customer is on, until `expires_at` if it was cancelled; a free one has no current period."""
 
     id: str
     plan_id: str
@@ -145,8 +145,11 @@ def eligibility(customer: Customer, catalog: Catalog, plan: Plan, now: int) -> E
         return Eligibility(attach_action="none", status="active")
     except InvalidRequest:
         return Eligibility(attach_action="none")
+    if replaced is not None and replaced.plan_id == plan.id:  # it was to end, and would go on
+        return Eligibility(attach_action="activate", status="active", canceling=True)
+    is_scheduled = any(coming.plan_id == plan.id for coming in customer.scheduled)
     if starts_at > now:
-        return Eligibility(attach_action="downgrade")
+        return Eligibility(attach_action="downgrade", status="scheduled" if is_scheduled else UNSET)
     return Eligibility(attach_action="upgrade" if replaced else "activate")
 
 

@@ -304,6 +304,7 @@ class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
 
     attach_action: str
     status: str | UnsetType = UNSET
+    canceling: bool | UnsetType = UNSET
 
 
 class FreeTrialAnswer(msgspec.Struct, frozen=True, kw_only=True):

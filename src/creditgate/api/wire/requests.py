@@ -8,7 +8,7 @@ from typing import Any, Literal
 from zoneinfo import available_timezones
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.controls import ControlsRequest
 from creditgate.api.wire.fields import ABSENT, NotYet, Request, own_object
@@ -25,6 +25,7 @@ from creditgate.api.wire.numbers import (
 )
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence, Rollover
+from creditgate.core.customers import CustomerChanges
 from creditgate.core.decisions import Mode
 from creditgate.core.ids import check_caller_id
 from creditgate.core.own import METADATA_BYTES_MAX
@@ -160,6 +161,49 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
 
     def zone(self) -> str | None:
         return time_zone(self.time_zone)
+
+
+class UpdateCustomerRequest(CustomerRequest, frozen=True):
+    """`customers.update`. What is not said stays as it is; metadata is merged, and a null takes its name out.
+
+    Of billing controls each kind that is named is replaced.
+    """
+
+    name: str | UnsetType | None = UNSET
+    email: str | UnsetType | None = UNSET
+    fingerprint: str | UnsetType | None = UNSET
+    stripe_id: str | UnsetType | None = UNSET
+    send_email_receipts: bool | None = None
+    metadata: Raw = ABSENT
+    billing_controls: ControlsRequest | None = None
+    new_customer_id: NotYet | None = None
+    time_zone: NotYet | None = None
+    currency: NotYet | None = None
+    billing_details: NotYet | None = None
+    config: NotYet | None = None
+    processors: NotYet | None = None
+
+    def changes(self) -> CustomerChanges:
+        """Return what is to be different."""
+        said: dict[str, Any] = {
+            "name": self.name,
+            "email": self.email,
+            "fingerprint": self.fingerprint,
+            "stripe_id": self.stripe_id,
+        }
+        if self.send_email_receipts is not None:
+            said["send_email_receipts"] = self.send_email_receipts
+        return CustomerChanges(
+            fields={field: value for field, value in said.items() if value is not UNSET},
+            metadata=metadata(self.metadata),
+            controls=self.billing_controls.said() if self.billing_controls else {},
+        )
+
+
+class DeleteCustomerRequest(CustomerRequest, frozen=True):
+    """`customers.delete`."""
+
+    delete_in_stripe: NotYet | None = None
 
 
 class AdvanceTestClockRequest(CustomerRequest, frozen=True):
