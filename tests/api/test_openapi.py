@@ -14,7 +14,7 @@ from starlette.routing import Route
 from creditgate.api.examples import EXAMPLES
 from creditgate.api.glossary import OWN_OBJECTS, REQUIRED, WORDS
 from tests.api.client import ApiClient
-from tests.api.routes import app
+from tests.api.routes import app, verbs
 from tests.sidecar_process import SidecarProcess
 
 SCHEMAS = "#/components/schemas/"
@@ -60,7 +60,7 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
 def test_every_route_is_in_it(document: Any) -> None:
     """A route that somebody adds is documented by being there; only pages for browsers are not."""
     routes = {
-        (route.path, method.lower())
+        (route.path.replace(":path}", "}"), method.lower())
         for route in app().routes
         if isinstance(route, Route)
         and not route.path.startswith("/v1/v1/")
@@ -81,10 +81,9 @@ def test_the_examples_work_and_the_answers_are_as_described(api: ApiClient, docu
         _validate(answer.json(), operation["responses"]["200"], strict)
 
 
-def test_every_verb_has_an_example(document: Any) -> None:
+def test_every_verb_has_an_example() -> None:
     """The docs page shows a request that works for each verb, instead of one made of `string` and 0."""
-    verbs = {path.removeprefix("/v1/") for path in document["paths"] if path.startswith("/v1/")}
-    assert verbs == set(EXAMPLES)
+    assert set(verbs()) == set(EXAMPLES)
 
 
 @pytest.mark.parametrize(
