@@ -33,6 +33,9 @@ app = cyclopts.App(
     version=__version__,
 )
 
+import_app = cyclopts.App(name="import", help="Take over customers from another system.")
+app.command(import_app)
+
 DataDir = Annotated[Path, Parameter(help="Where the embedded servers keep their data, and where the key is.")]
 RedisUrl = Annotated[
     str | None, Parameter(help="redis://, rediss:// or unix:// URL; without it, a Valkey of our own.")
@@ -237,6 +240,36 @@ def move(
     print(f"{proof.customers} customers, {proof.entries} entries: both sides hold, and are the same.")
     print("Start the sidecar on the new servers, and on the old ones no more:")
     print(_serve_line(to))
+
+
+@import_app.command(name="autumn")
+def import_autumn(
+    *,
+    url: Annotated[str, Parameter(help="Where it is, such as https://api.useautumn.com.")],
+    key: Annotated[
+        str, Parameter(help="Its secret key; better in the environment.", env_var="AUTUMN_SECRET_KEY")
+    ],
+    skip_unknown: Annotated[bool, Parameter(help="End with 0 though something could not be taken.")] = False,
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Take over the customers of an Autumn with what they hold there. The source decides: run it as often as needed."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    with _counter("customers read") as count:
+        report = _run(operations.import_autumn(settings, url, key, count))
+    print(
+        f"{report.customers} customers: {report.created} created, {report.corrected} corrected,"
+        f" {report.unchanged} as they were"
+    )
+    for text, customers, first in report.lacks.values():
+        named = f" ({', '.join(first)}{', …' if customers > len(first) else ''})" if first else ""
+        print(f"- not taken: {text}; {customers} customers{named}")
+    if report.lacks and not skip_unknown:
+        sys.exit(1)
 
 
 @app.command

@@ -4,7 +4,7 @@ Each function opens what it needs, does one thing and closes it again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ from creditgate.engine import move as moves
 from creditgate.engine.backup import Manifest
 from creditgate.engine.doctor import examine_journal, examine_redis
 from creditgate.engine.drain import drained, flushing
+from creditgate.engine.imports import Report
 from creditgate.engine.instance import check_server, read_instance
 from creditgate.engine.machine import Finding, Level, examine_machine
 from creditgate.engine.move import Counter, Side
@@ -84,6 +85,20 @@ async def move(settings: Settings, to: Settings, counter: Counter) -> Proof:
     ):
         source = Side(stores.redis, stores.keys, stores.ledger)
         return await moves.move(source, target, stores.instance, counter)
+
+
+async def import_autumn(settings: Settings, url: str, key: str, progress: Callable[[int], None]) -> Report:
+    """Take over the customers of an Autumn, beside a running sidecar or with nothing running; see `take_over.py`.
+
+    Raises StartupError if the source cannot be read, Unavailable if it, or Redis, does not answer any more.
+    """
+    try:
+        from creditgate.sources.autumn import read_customers  # here, since its libraries are an extra
+    except ModuleNotFoundError as error:
+        text = f'{error.name} is not installed; run: pip install "creditgate[import]"'
+        raise StartupError(text) from error
+    async with _open(settings, join=True) as (_, cases), flushing(cases.flusher):
+        return await cases.importer.take(read_customers(url, key), progress)
 
 
 async def doctor(settings: Settings) -> AsyncIterator[Finding]:

@@ -36,6 +36,7 @@ from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds
+from creditgate.engine.imports import Importer
 from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_instance, read_instance
 from creditgate.engine.lease import Lease
 from creditgate.engine.meter import Meter
@@ -86,6 +87,7 @@ class UseCases(NamedTuple):
     clock: RedisClock
     reconciler: Reconciler
     metrics: Metrics
+    importer: Importer
 
 
 @asynccontextmanager
@@ -197,6 +199,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             clock=clock,
             reconciler=reconciler,
             metrics=metrics,
+            importer=Importer(writer, catalogs, clock),
         )
     finally:
         await redis.aclose()

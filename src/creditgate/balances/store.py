@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError, WatchError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import ServerChanged
@@ -280,12 +280,17 @@ class BalanceStore:
         """Put all documents of a type back as SQL has them, unless Redis has that version or a newer one."""
         key = self._keys.documents(document_type)
         async with self._redis.pipeline(transaction=True) as together:
-            await together.watch(key)
-            if int(await together.hget(key, "version") or 0) >= version:
+            while True:
+                await together.watch(key)
+                if int(await together.hget(key, "version") or 0) >= version:
+                    return
+                together.multi()  # type: ignore[no-untyped-call]
+                together.hset(key, mapping={**dict(documents), "version": str(version)})
+                try:
+                    await together.execute()
+                except WatchError:  # another process puts them back too
+                    continue
                 return
-            together.multi()  # type: ignore[no-untyped-call]
-            together.hset(key, mapping={**dict(documents), "version": str(version)})
-            await together.execute()
 
     async def restore_keys(self, uses: Iterable[KeptKey]) -> None:
         """Remember callers' keys of one partition again, the oldest first, for as long as they still hold."""

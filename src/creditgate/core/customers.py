@@ -20,6 +20,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     What rolled over from a row is a row of its own, `rolled_from` that one; `included_nanos` is then what rolled over.
     `adjustment_nanos` is what the grant was raised by in this period. `period_offset` keeps the number of the period
     that scripts see from ever coming again, where the row was given another anchor.
+    `imported`: another system decides about it, see `take_over.py`.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     external_id: str | None = None
     zone: str = "UTC"
     period_offset: int = 0
+    imported: bool = False
 
     @property
     def public_id(self) -> str:
@@ -84,6 +86,7 @@ class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
     plan_id: str | None = None
     owner_id: str | None = None
     expires_at: int | None = None
+    imported: bool = False
 
 
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -128,6 +131,7 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: int | None = None
     trial_ends_at: int | None = None
     controls: BillingControls | None = None
+    imported: bool = False
 
     def has_ended_by(self, now: int) -> bool:
         """Say whether it is over at this instant."""
@@ -155,6 +159,7 @@ class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
     plan_version: int
     started_at: int
     quantity: int = 1
+    imported: bool = False
 
 
 class AttachOptions(msgspec.Struct, frozen=True, omit_defaults=True):

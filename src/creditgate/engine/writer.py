@@ -103,12 +103,12 @@ class CustomerWriter:
                 return Outcome(record, is_replay=status is Status.REPLAYED)
         raise Undecided("The customer is being changed by too many others at once; nothing was changed")
 
-    async def create(self, customer_id: str, change: Change, *, catalog_version: int) -> bool:
+    async def create(
+        self, customer_id: str, change: Change, *, verb: str = "create", catalog_version: int
+    ) -> bool:
         """Create the customer; False if somebody else was first."""
         return (
-            await self._apply(
-                customer_id, change, mint("uid"), 0, None, "create", catalog_version, None, None
-            )
+            await self._apply(customer_id, change, mint("uid"), 0, None, verb, catalog_version, None, None)
             is Status.OK
         )
 

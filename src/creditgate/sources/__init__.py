@@ -1,0 +1,1 @@
+"""Where customers come from: other systems that are read once, through their own API. Nothing is written there."""
