@@ -12,6 +12,8 @@ from tests.api.conftest import TUTORIAL_FEATURES, TUTORIAL_PLANS
 from tests.integration.autumn_stand_in import KEY, AutumnStandIn, balance, customer, row, subscription
 from tests.sidecar_process import SidecarProcess, run
 
+pytestmark = pytest.mark.timeout(180)  # some start a sidecar three times and run the command as often
+
 DAY_MS = 86_400_000
 NEXT_MONTH = time.time_ns() // 1_000_000 + 20 * DAY_MS
 MONTHLY = {"interval": "month", "resets_at": NEXT_MONTH}

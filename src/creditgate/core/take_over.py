@@ -78,6 +78,7 @@ def _known(controls: BillingControls, catalog: Catalog, lacks: list[str]) -> Bil
 def _plans(arrival: Arrival, customer: Customer, catalog: Catalog, mint: Mint, lacks: list[str]) -> Taken:
     owners: dict[str, list[str]] = {}
     here, bought_here = list(customer.subscriptions), list(customer.purchases)
+    named = {holding.id for holding in arrival.holdings}
     subscriptions, purchases = [], []
     for holding in arrival.holdings:
         plan = catalog.plans.get(holding.plan_id)
@@ -87,7 +88,7 @@ def _plans(arrival: Arrival, customer: Customer, catalog: Catalog, mint: Mint, l
             purchases.append(_purchase(holding, bought_here, plan, mint))
             owners.setdefault(plan.id, []).append(purchases[-1].id)
         else:
-            subscriptions.append(_subscription(holding, holding.id, here, plan))
+            subscriptions.append(_subscription(holding, holding.id, here, named, plan))
             owners.setdefault(plan.id, []).append(subscriptions[-1].id)
     groups = {s.group for s in subscriptions if not s.add_on}
     closed = {s.id for s in here if s.imported or (s.group in groups and not s.add_on)}
@@ -99,10 +100,12 @@ def _plans(arrival: Arrival, customer: Customer, catalog: Catalog, mint: Mint, l
     return Taken(customer, owners, closed)
 
 
-def _subscription(holding: Holding, holding_id: str, here: list[Subscription], plan: Plan) -> Subscription:
+def _subscription(
+    holding: Holding, holding_id: str, here: list[Subscription], named: set[str | None], plan: Plan
+) -> Subscription:
     """Return the subscription as the source has it; the one here that it is, if there is one, leaves the list."""
     by_id = (s for s in here if s.id == holding_id)
-    by_plan = (s for s in here if s.plan_id == plan.id and not s.imported)
+    by_plan = (s for s in here if s.plan_id == plan.id and s.id not in named)
     before = next(by_id, None) or next(by_plan, None)
     if before is not None:
         here.remove(before)
