@@ -49,15 +49,20 @@ function burn.tighter(a, b)
   return amount.least(a, b)
 end
 
--- What the usage limits of a pool still let through, nil without any.
+local function not_negative(a)
+  if amount.less(a, 0) then return 0 end
+  return a
+end
+
+-- What the usage limits of a pool still let through, nil without any. More may have been used: that is nothing, too.
 function burn.headroom(pool)
   local least
-  for i = 1, #pool.gates do least = burn.tighter(least, pool.gates[i].before) end
+  for i = 1, #pool.gates do least = burn.tighter(least, not_negative(pool.gates[i].before)) end
   return least
 end
 
 -- How much further below zero a row may go; nil: without bound. A seat goes below, but not for a call that insists on
--- having it all.
+-- having it all. A row that is beyond its bound already goes no further, and takes nothing from others.
 function burn.depth(row, mode)
   if row.floor == '^' then return 0 end
   if mode == 'overflow' or row.floor == '~' or row.floor == '*' then return nil end
@@ -66,7 +71,7 @@ function burn.depth(row, mode)
     return nil
   end
   if row.floor == '0' then return 0 end
-  return amount.subtract(amount.least(row.balance, 0), amount.read(row.floor))
+  return not_negative(amount.subtract(amount.least(row.balance, 0), amount.read(row.floor)))
 end
 
 -- What a spend limit still allows below zero, over all rows of its feature; nil without one.
@@ -75,7 +80,7 @@ function burn.measure_spending(list, pools)
   for i = 1, #list do
     local pool = pools[list[i].pool]
     if pool.spare and amount.less(list[i].balance, 0) then
-      pool.spare = amount.add(pool.spare, list[i].balance)
+      pool.spare = not_negative(amount.add(pool.spare, list[i].balance))
     end
   end
 end
@@ -126,8 +131,7 @@ function burn.take(list, pools, mode)
   end
   local wanted, refused = pools[1].size, 0
   if pools[1].headroom and amount.less(pools[1].headroom, wanted) then
-    local let_through = amount.less(0, pools[1].headroom) and pools[1].headroom or 0
-    wanted, refused = let_through, amount.subtract(wanted, let_through)
+    wanted, refused = pools[1].headroom, amount.subtract(wanted, pools[1].headroom)
   end
   local count, is_free = count_priced(list, pools)
   local left, unit = walk(list, count, pools, wanted, 1, above_zero, amount.subtract)

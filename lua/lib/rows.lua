@@ -25,11 +25,13 @@ function rows.pools(first, last)
   return pools, fields
 end
 
--- An unlimited row gives before all others, then rollovers, then the feature's own rows, then those of credit systems.
+-- An unlimited row gives before all others, the feature's own first; then rollovers, then the feature's own rows, then
+-- those of credit systems.
 local function rank(row)
-  if row.floor == '*' then return 0 end
-  if row.floor == '^' then return 1 end
-  return row.pool == 1 and 2 or 3
+  local is_own = row.pool == 1
+  if row.floor == '*' then return is_own and 0 or 1 end
+  if row.floor == '^' then return 2 end
+  return is_own and 3 or 4
 end
 
 local function by_rank_then_position(a, b)

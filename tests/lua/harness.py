@@ -26,6 +26,7 @@ from creditgate.core.catalog import (
     Feature,
     FeatureType,
     Interval,
+    ItemPrice,
     Recurrence,
 )
 from creditgate.core.changes import Change, in_period_at, rows_change
@@ -112,18 +113,32 @@ def row(
     may_go_negative: bool = False,
     add_on: bool = False,
     owner_id: str | None = None,
+    unlimited: bool = False,
+    paid_later: str | None = None,
+    rolled_from: str | None = None,
 ) -> Row:
-    """A row that starts with what it is granted, in the period of the pinned clock if it resets."""
+    """A row that starts with what it is granted, in the period of the pinned clock if it resets.
+
+    `paid_later`: it may be used so far below zero, '' for without bound.
+    """
+    price = None
+    if paid_later is not None:
+        most = nanos(paid_later) if paid_later else None
+        price = ItemPrice(10**9, MONTH, billing_method="usage_based", max_purchase_nanos=most)
+    never_used_up = may_go_negative or unlimited or rolled_from is not None
     return in_period_at(
         Row(
             id=row_id,
             feature_id=feature_id,
             created_at=created_at,
             included_nanos=nanos(granted),
-            reset=resets or (None if may_go_negative else Recurrence(Interval.ONE_OFF)),
+            reset=resets or (None if never_used_up else Recurrence(Interval.ONE_OFF)),
             anchor=T0,
             expires_at=expires_at,
-            may_go_negative=may_go_negative,
+            may_go_negative=may_go_negative or price is not None,
+            unlimited=unlimited,
+            price=price,
+            rolled_from=rolled_from,
             add_on=add_on,
             owner_id=owner_id,
         ),
