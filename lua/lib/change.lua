@@ -1,10 +1,10 @@
 -- A change of what a customer is and holds, for change.lua and forward.lua: document, terms, order fields, `due`, and a
 -- list of steps on rows and gates. A step is an action, a row id and an amount:
 --   open      the row is new and gets the amount
---   roll_in   as open, with what rolled over from another row
+--   roll_in   so much rolls over into the row, which may be new
 --   roll_out  so much leaves the row, to roll over into others
 --   reset     what is left expires (or is forgiven, below zero), then the row gets the amount
---   cut       what is above the amount expires
+--   cut       what is above the amount expires; nothing happens to a row that holds no more
 --   correct   the row holds the amount from now on, whatever was left
 --   shift     the row holds so much more from now on, or less if it is negative
 --   close     what is left expires, then the row is gone
@@ -19,9 +19,10 @@ local ACTIONS = {
     journal.balance(entry, 'grant', row_id, value, value)
     return value
   end,
-  roll_in = function(entry, row_id, _, value)
-    journal.balance(entry, 'roll', row_id, value, value)
-    return value
+  roll_in = function(entry, row_id, balance, value)
+    local left = amount.add(balance, value)
+    journal.balance(entry, 'roll', row_id, value, left)
+    return left
   end,
   roll_out = function(entry, row_id, balance, value)
     local left = amount.subtract(balance, value)
@@ -34,6 +35,7 @@ local ACTIONS = {
     return value
   end,
   cut = function(entry, row_id, balance, value)
+    if not amount.less(value, balance) then return balance end
     journal.balance(entry, 'expire', row_id, amount.subtract(value, balance), value)
     return value
   end,
@@ -52,7 +54,7 @@ local ACTIONS = {
   end,
 }
 ACTIONS.drop = ACTIONS.close
-local OPENS = { open = true, roll_in = true }
+local MAY_BE_NEW = { open = true, roll_in = true }
 
 -- Reads the change from ARGV[first] on. Nil if it is malformed.
 function change.read(first)
@@ -88,9 +90,9 @@ function change.decide(record_key, wanted, entry)
       before = redis.call('HGET', record_key, field)
       before = before and amount.read(before)
     end
-    if held[field] == false or (OPENS[step.action] == true) == (before ~= false) then
-      return nil, nil, STATUS.MOVED_ON
-    end
+    local is_there = before ~= false
+    if held[field] == false or (is_there and step.action == 'open') then return nil, nil, STATUS.MOVED_ON end
+    if not is_there and not MAY_BE_NEW[step.action] then return nil, nil, STATUS.MOVED_ON end
     local balance = before or 0
     if step.action == 'drop' and (balance ~= 0 or receipt.has_leg(holds, step.row_id)) then
       return nil, nil, STATUS.MOVED_ON

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from creditgate.core.attach import attach
-from creditgate.core.catalog import Interval, Rollover
+from creditgate.core.catalog import Interval, PlanItem, Recurrence, Rollover
 from creditgate.core.changes import Change, next_due
 from creditgate.core.controls import BillingControls, UsageLimit
 from creditgate.core.customers import Customer, Flag, Record, Row, Subscription
@@ -35,6 +35,12 @@ from tests.core.words import (
     system,
 )
 
+
+def rolling(feature_id: str, included: str, reset: Recurrence, rollover: Rollover) -> PlanItem:
+    """A plan's item of which what is left rolls over."""
+    return replace(item(feature_id, included, reset=reset), rollover=rollover)
+
+
 FREE = plan("free", item("usd", "5", reset=MONTH), item("seats", "3"), auto_enable=True)
 PRO = plan(
     "pro",
@@ -48,6 +54,12 @@ PRO = plan(
 PACKS = plan("packs", item("usd", price="1", every=ONE_OFF), price="5", group="packs")
 TOP_UP = plan("top_up", item("usd", price="1", every=ONE_OFF), add_on=True)
 EXTRA = plan("extra", item("messages", "7", reset=DAY), price="1", add_on=True)
+SAVER = plan(
+    "saver", rolling("messages", "4", DAY, Rollover(1, max_nanos=nanos("20"))), price="3", group="savings"
+)
+PURSE = plan(
+    "purse", rolling("messages", "2", MONTH, Rollover(None, max_nanos=nanos("9"))), price="1", group="savings"
+)
 CATALOG = catalog(
     *(
         feature("messages"),
@@ -55,7 +67,7 @@ CATALOG = catalog(
         boolean("sso"),
         system("usd", messages="0.01"),
     ),
-    *(FREE, PRO, PACKS, TOP_UP, EXTRA),
+    *(FREE, PRO, PACKS, TOP_UP, EXTRA, SAVER, PURSE),
 )
 END = boundary(NOW, MONTH, 1)
 """When the first month of whoever came now is over."""
@@ -149,7 +161,7 @@ def test_before_its_end_a_cancelled_plan_goes_on() -> None:
 
 def test_an_end_at_the_instant_of_a_reset_gives_no_month_more() -> None:
     """The end of a paid month is the end: the plan's credits are not renewed once more at that instant."""
-    before = left(ending(made("pro"), "pro", END), usd_pro="0")
+    before = forwarded(left(ending(made("pro"), "pro", END), usd_pro="0"), END - 1)
     _, change = stepped(before, END)
     gone = before.terms.held_ids
     assert {step.row_id for step in change.steps if step.action == "close"} == gone
@@ -234,6 +246,19 @@ def test_two_plans_that_end_at_two_instants() -> None:
     assert [s.started_at for s in after.customer.subscriptions if s.plan_id == "free"] == [END]
 
 
+def test_what_rolled_over_goes_along_to_the_plan_in_its_place() -> None:
+    """Who moves to a cheaper plan keeps what was saved to the last day, up to what the new plan lets roll over."""
+    before = made("saver", "purse")
+    assert [plan.starts_at for plan in before.customer.scheduled] == [END]
+    for at in (END, END + DAY_MS):
+        after = forwarded(before, at)
+        rows = [r for r in after.terms.rows if r.feature_id == "messages"]
+        (own,) = (r for r in rows if r.rolled_from is None)
+        assert {(r.plan_id, r.owner_id) for r in rows} == {("purse", own.owner_id)}
+        assert {r.rolled_from for r in rows if r is not own} == {own.id}
+        assert (after.balances[own.id], sum(after.balances[r.id] for r in rows)) == (nanos("2"), nanos("11"))
+
+
 def test_what_rolled_over_goes_with_its_grant() -> None:
     """A gift of three months is over after three months, whether its holder looked in on the way or not."""
     gift = row("gift", "4", reset=MONTH, rollover=Rollover(6), expires_at=boundary(NOW, MONTH, 3))
@@ -257,8 +282,10 @@ def lives() -> st.SearchStrategy[Record]:
 
     @st.composite
     def draw_one(draw: st.DrawFn) -> Record:
-        plans = draw(st.lists(st.sampled_from(["pro", "packs", "top_up", "extra"]), unique=True, max_size=4))
-        downgrade = ["free"] if "pro" in plans and draw(st.booleans()) else []
+        names = st.sampled_from(["pro", "packs", "top_up", "extra", "saver"])
+        plans = draw(st.lists(names, unique=True, max_size=5))
+        cheaper = {"pro": "free", "saver": "purse"}
+        downgrade = [cheaper[name] for name in plans if name in cheaper and draw(st.booleans())]
         there = made(*plans, *downgrade)
         for held in there.customer.subscriptions:
             if draw(st.booleans()):

@@ -126,18 +126,12 @@ class Mint:
 def applied(before: Record, change: Change, *, now: int) -> Record:
     """The record after a change, seen at a later instant: what the script writes, in short."""
     balances = dict(before.balances)
-    for action, row_id, amount in change.steps:
-        assert (action in ("open", "roll_in")) == (row_id not in balances)
-        match action:
-            case "close" | "drop":
-                assert action == "close" or balances[row_id] == 0
-                del balances[row_id]
-            case "shift":
-                balances[row_id] += amount
-            case "roll_out":
-                balances[row_id] -= amount
-            case _:
-                balances[row_id] = amount
+    for step in change.steps:
+        assert step.action == "roll_in" or (step.action == "open") == (step.row_id not in balances)
+        assert step.action != "drop" or balances[step.row_id] == 0
+        left = step.on(balances.pop(step.row_id, 0))
+        if left is not None:
+            balances[step.row_id] = left
     after = replace(
         before,
         now=now,

@@ -24,7 +24,7 @@ from creditgate.core.customers import (
 )
 from creditgate.core.periods import MEAN_MS, boundary, period_at
 from creditgate.core.plans import Given, Mint, cycle_anchor, given_by, subscribed, trial_end
-from creditgate.core.rollovers import Rolled, capped
+from creditgate.core.rollovers import handed_on
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest
 
 
@@ -64,7 +64,7 @@ def switch_to(
     current = catalog.plan(replaced.plan_id, replaced.plan_version)
     is_cheaper = _price_per_time(plan) < _price_per_time(current)
     if options.schedule == "end_of_cycle" or (is_cheaper and options.schedule is None):
-        starts_at = cycle_end(replaced, now)
+        starts_at = cycle_end(replaced, now, customer.time_zone)
     return Switch(replaced, starts_at)
 
 
@@ -96,25 +96,23 @@ def attach(
     return _switched(record, customer, catalog, plan, quantities, replaced, options, mint)
 
 
-def cycle_end(held: Subscription, now: int) -> int:
+def cycle_end(held: Subscription, now: int, zone: str) -> int:
     """Return when what was paid is over; now for a free plan. A trial is a cycle too."""
     if held.trial_ends_at is not None and held.trial_ends_at > now:
         return held.trial_ends_at
     if held.recurrence is None:
         return now
-    return boundary(held.anchor, held.recurrence, period_at(held.anchor, held.recurrence, now) + 1)
+    period = period_at(held.anchor, held.recurrence, now, zone)
+    return boundary(held.anchor, held.recurrence, period + 1, zone)
 
 
 def after(record: Record, change: Change) -> Record:
     """Return the record as it will be once a change is applied, to work out another that follows in the same step."""
     balances = dict(record.balances)
     for step in change.steps:
-        if step.action in ("close", "drop"):
-            balances.pop(step.row_id, None)
-        elif step.action == "shift":
-            balances[step.row_id] += step.amount_nanos
-        else:
-            balances[step.row_id] = step.amount_nanos
+        left = step.on(balances.pop(step.row_id, 0))
+        if left is not None:
+            balances[step.row_id] = left
     return replace(
         record,
         customer=change.customer or record.customer,
@@ -317,20 +315,12 @@ def _with_balance(carried: _Carried, record: Record, before: Row, new: Row | Non
 
 def _with_rollovers(carried: _Carried, record: Record, before: Row, new: Row) -> _Carried:
     """What had rolled over goes on, up to what the new plan lets roll over."""
-    assert new.rollover is not None
-    parent_id = before.id if any(row.id == before.id for row in carried.kept) else new.id
+    heir = next((row for row in carried.kept if row.id == before.id), new)
     rows = [row for row in record.terms.rows if row.rolled_from == before.id]
-    held = [Rolled(record.balances[row.id], row.created_at, row.expires_at, row) for row in rows]
-    total = sum(rolled.amount_nanos for rolled in held)
-    most = new.rollover.most(new.start_nanos)
-    for rolled in capped(held, most):
-        assert rolled.row is not None
-        row = replace(rolled.row, owner_id=new.owner_id, plan_id=new.plan_id, rolled_from=parent_id)
-        carried.kept.append(row)
-        if rolled.amount_nanos != record.balances[row.id]:
-            carried.steps.append(Step("cut", row.id, rolled.amount_nanos))
-    is_cut = most is not None and total > most
-    return carried._replace(is_exact=carried.is_exact or is_cut)
+    along = handed_on(heir, [(row, record.balances[row.id]) for row in rows])
+    carried.kept.extend(along.rows)
+    carried.steps.extend(along.steps)
+    return carried._replace(is_exact=carried.is_exact or bool(along.steps))
 
 
 def _price_per_time(plan: Plan) -> Fraction:

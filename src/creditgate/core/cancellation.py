@@ -56,19 +56,19 @@ def cancellation(record: Record, named: Subscription | Scheduled, action: Cancel
     if isinstance(named, Scheduled):
         changed = record.customer if action is CancelAction.UNCANCEL else _unscheduled(record.customer, named)
     else:
-        held = _with_action(named, action, record.now)
+        held = _with_action(named, action, record.now, record.customer.time_zone)
         coming = (s for s in record.customer.scheduled if named.add_on or s.add_on or s.group != named.group)
         changed = replace(_with(record.customer, held), scheduled=tuple(coming))
     return profile_change(record, changed) if changed != record.customer else None
 
 
-def _with_action(held: Subscription, action: CancelAction, now: int) -> Subscription:
+def _with_action(held: Subscription, action: CancelAction, now: int, zone: str) -> Subscription:
     match action:
         case CancelAction.UNCANCEL:
             return held if held.canceled_at is None else replace(held, canceled_at=None, expires_at=None)
         case CancelAction.CANCEL_IMMEDIATELY:
             return replace(held, canceled_at=held.canceled_at or now, expires_at=now)
-    end = cycle_end(held, now)
+    end = cycle_end(held, now, zone)
     if end <= now:
         raise InvalidRequest("A free plan has no billing cycle that could end; use cancel_immediately")
     if held.canceled_at is not None:

@@ -89,9 +89,9 @@ class Rollover(msgspec.Struct, frozen=True, omit_defaults=True):
     max_percentage_nanos: int | None = None
 
     def most(self, granted_nanos: int) -> int | None:
-        """Return what all rollovers of a row may hold together, None without a bound; a percentage is rounded down."""
+        """Return what all rollovers of a row may hold together, None without a bound; a percentage is whole units."""
         if self.max_percentage_nanos is not None:
-            return granted_nanos * self.max_percentage_nanos // (100 * NANOS)
+            return granted_nanos * self.max_percentage_nanos // (100 * NANOS) // NANOS * NANOS
         return self.max_nanos
 
 

@@ -24,6 +24,19 @@ class Step(NamedTuple):
     row_id: str
     amount_nanos: int = 0
 
+    def on(self, balance_nanos: int) -> int | None:
+        """Return what the step leaves in a row that holds so much; None: the row is gone."""
+        match self.action:
+            case "roll_in" | "shift":
+                return balance_nanos + self.amount_nanos
+            case "roll_out":
+                return balance_nanos - self.amount_nanos
+            case "cut":
+                return min(balance_nanos, self.amount_nanos)
+            case "close" | "drop":
+                return None
+        return self.amount_nanos
+
 
 class Change(msgspec.Struct, frozen=True):
     """What one script call writes. None leaves the document or the terms; an order of '' removes the field.

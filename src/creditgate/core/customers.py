@@ -65,6 +65,10 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
         """What the row starts with, and what a reset restores."""
         return self.included_nanos + self.prepaid_nanos
 
+    def has_expired_by(self, now: int) -> bool:
+        """Say whether its time is over at this instant."""
+        return self.expires_at is not None and self.expires_at <= now
+
     @property
     def max_purchase_nanos(self) -> int | None:
         """How far below zero the row may be used and paid for later; None without a bound."""

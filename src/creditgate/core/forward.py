@@ -9,11 +9,20 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from creditgate.core.catalog import Catalog, Plan
-from creditgate.core.changes import Change, Step, in_period_at, is_drained, on_its_own, renewed, terms_change
+from creditgate.core.changes import (
+    Change,
+    Step,
+    in_period_at,
+    is_drained,
+    next_due,
+    on_its_own,
+    renewed,
+    terms_change,
+)
 from creditgate.core.customers import Customer, Flag, Record, Row, Subscription
 from creditgate.core.holds import rows_held
 from creditgate.core.plans import Mint, given_by, subscribed
-from creditgate.core.rollovers import renewal, rollover_row
+from creditgate.core.rollovers import Kept, handed_on, kept, renewal
 
 
 def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
@@ -27,9 +36,9 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
     now = record.now
     ends = _ending(record)
     back = _started(record, ends, catalog, mint)
-    rows = _freed(record.terms.rows, ends)
+    rows = [row for row in _freed(record.terms.rows, ends) if row.id not in back.handed_on]
     rolling = {row.id for row in rows if row.rollover and _is_renewed(row, ends, now)}
-    steps, kept = [], list(back.rows)
+    steps, held, idle = list[Step](), list(back.rows), list[Row]()
     is_reset = any(row.period > 0 for row in back.rows)
     for row in rows:
         if row.rolled_from in rolling:
@@ -40,31 +49,39 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
         if end is not None and end <= now:
             steps.append(Step("close", row.id))
         elif row.resets_at is not None and row.resets_at <= now:
-            survivors, moves = _survivors(row, rows, record, mint) if row.id in rolling else ([], [])
-            kept += [renewed(row, now), *survivors]
-            steps += [*moves, Step("reset", row.id, row.start_nanos)]
+            survivors = _survivors(row, rows, record, mint) if row.id in rolling else Kept([], [])
+            held += [renewed(row, now), *survivors.rows]
+            steps += [*survivors.steps, Step("reset", row.id, row.start_nanos)]
         else:
-            kept.append(row)
-    held = rows_held(record.holds)
-    for row in list(kept) if is_reset else ():
-        if row.id not in held and is_drained(row, record.balances.get(row.id, row.granted_nanos)):
-            kept.remove(row)
-            steps.append(Step("drop", row.id))
+            idle.append(row)
+    spared = rows_held(record.holds)
+    drained = {
+        row.id
+        for row in idle
+        if is_reset and row.id not in spared and is_drained(row, record.balances[row.id])
+    }
+    steps += [Step("drop", row_id) for row_id in sorted(drained)]
+    held += [row for row in idle if row.id not in drained]
     flags = [flag for flag in record.terms.flags if flag.expires_at is None or flag.expires_at > now]
     flags = [flag for flag in flags if flag.owner_id not in ends]
     customer = back.customer if back.customer != record.customer else None
-    return terms_change(record, kept, (*flags, *back.flags), (*steps, *back.steps), customer)
+    return terms_change(record, held, (*flags, *back.flags), (*steps, *back.steps), customer)
 
 
 def up_to_next_plan(record: Record) -> Record:
     """Return the record as of the first end or start of a plan that is overdue; unchanged if none is.
 
-    What happens after it depends on what that plan gives: it is another step.
+    What happens after it depends on what that plan gives: it is another step. So is what falls due before, since what
+    rolls over under a plan that ends may go along to the next.
     """
     customer = record.customer
     instants = [s.expires_at for s in customer.subscriptions if s.expires_at is not None]
     instants += [s.starts_at for s in customer.scheduled]
-    return replace(record, now=min((at for at in instants if at < record.now), default=record.now))
+    at = min((instant for instant in instants if instant <= record.now), default=None)
+    if at is None:
+        return record
+    due = next_due(customer, record.terms)
+    return replace(record, now=at - 1 if due is not None and due < at else at)
 
 
 def plan_in_place_of(ended: Subscription, customer: Customer, catalog: Catalog) -> Plan | None:
@@ -81,48 +98,24 @@ def _is_renewed(row: Row, ends: Mapping[str, int], now: int) -> bool:
     return row.resets_at is not None and row.resets_at <= now and (end is None or end > now)
 
 
-def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> tuple[list[Row], list[Step]]:
-    """Return what rolls over from a row that starts again, and the steps to it.
-
-    One that is empty goes, unless a hold may give back to it.
-    """
-    before = {kept.id: kept for kept in rows if kept.rolled_from == row.id}
-    renewed = renewal(
-        row,
-        record.balances[row.id],
-        [(kept, record.balances[kept.id]) for kept in before.values()],
-        record.now,
-    )
-    survivors, steps = [], []
-    if renewed.rolled_out_nanos:
-        steps.append(Step("roll_out", row.id, renewed.rolled_out_nanos))
-    for rolled in renewed.rollovers:
-        if rolled.row is not None:
-            survivors.append(rolled.row)
-            if rolled.amount_nanos != record.balances[rolled.row.id]:
-                steps.append(Step("cut", rolled.row.id, rolled.amount_nanos))
-        else:
-            new = rollover_row(row, rolled.amount_nanos, rolled.rolled_at, rolled.expires_at, mint("bal"))
-            survivors.append(new)
-            steps.append(Step("roll_in", new.id, rolled.amount_nanos))
-    held = rows_held(record.holds)
-    for row_id in sorted(before.keys() - {kept.id for kept in survivors}):
-        expires_at = before[row_id].expires_at
-        if row_id in held and (expires_at is None or expires_at > record.now):
-            survivors.append(before[row_id])
-            steps += [Step("cut", row_id)] if record.balances[row_id] else []
-        else:
-            steps.append(Step("close", row_id))
-    return survivors, steps
+def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> Kept:
+    """Return what rolls over from a row that starts again; what is empty goes, unless a hold may give back to it."""
+    before = [(each, record.balances[each.id]) for each in rows if each.rolled_from == row.id]
+    spared = rows_held(record.holds) - {each.id for each, _ in before if each.has_expired_by(record.now)}
+    return kept(row, renewal(row, record.balances[row.id], before, record.now), before, mint, spared=spared)
 
 
 class _Started(NamedTuple):
-    """The customer's document once plans have ended and others started, and what those have given."""
+    """The customer's document once plans have ended and others started, and what those have given.
+
+    `handed_on` are the ids of rollovers that go along; what remains of them is among the rows.
+    """
 
     customer: Customer
     rows: tuple[Row, ...] = ()
     flags: tuple[Flag, ...] = ()
     steps: tuple[Step, ...] = ()
+    handed_on: frozenset[str] = frozenset()
 
 
 def _ending(record: Record) -> dict[str, int]:
@@ -176,11 +169,28 @@ def _with_plan(
     )
     subscriptions = (*started.customer.subscriptions, subscription)
     in_use = [step for each in replaced for step in _still_in_use(record, each, given.rows)]
+    along = [_rollovers_of(heir, record, replaced) for heir in given.rows if heir.rollover is not None]
+    rows = [row for one in along for row in one.rows]
+    opened = [Step("open", row.id, row.granted_nanos) for row in given.rows]
     return _Started(
         replace(started.customer, subscriptions=subscriptions),
-        (*started.rows, *(in_period_at(row, record.now) for row in given.rows)),
+        (*started.rows, *(in_period_at(row, record.now) for row in given.rows), *rows),
         (*started.flags, *given.flags),
-        (*started.steps, *(Step("open", row.id, row.granted_nanos) for row in given.rows), *in_use),
+        (*started.steps, *opened, *in_use, *(step for one in along for step in one.steps)),
+        started.handed_on | {row.id for row in rows},
+    )
+
+
+def _rollovers_of(heir: Row, record: Record, replaced: list[Subscription]) -> Kept:
+    """What rolled over under the plans that end goes along to a row that rolls over, too."""
+    owners = {subscription.id for subscription in replaced}
+    rows = [
+        row
+        for row in record.terms.rows
+        if row.rolled_from is not None and row.owner_id in owners and row.feature_id == heir.feature_id
+    ]
+    return handed_on(
+        heir, [(row, record.balances[row.id]) for row in rows if not row.has_expired_by(record.now)]
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from creditgate.balances.clock import RedisClock
-from creditgate.core.catalog import Catalog, FeatureType, Interval, Recurrence, Rollover
+from creditgate.core.catalog import Catalog, Feature, FeatureType, Interval, Recurrence, Rollover
 from creditgate.core.changes import Change, in_period_at, next_due, profile_change, rows_change
 from creditgate.core.controls import NO_CONTROLS, BillingControls
 from creditgate.core.customers import Customer, CustomerChanges, Record, Row
@@ -218,6 +218,13 @@ def _granted_row(grant: Grant, catalog: Catalog, record: Record) -> Row:
     if grant.balance_id is not None and any(row.public_id == grant.balance_id for row in record.terms.rows):
         raise Conflict(f"Balance {grant.balance_id} already exists", code="balance_already_exists")
     _check_times(grant, feature.consumable, record.now)
+    row = _row(grant, feature, record)
+    if grant.rollover is not None and row.expires_at is not None and row.expires_at <= (row.resets_at or 0):
+        raise InvalidInputs("expires_at: must be after the next reset, or nothing would roll over")
+    return row
+
+
+def _row(grant: Grant, feature: Feature, record: Record) -> Row:
     row = Row(
         id=mint("bal"),
         external_id=grant.balance_id,
