@@ -11,9 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from creditgate import cli, errors
 from creditgate.api import problems
-from creditgate.core import amounts
 from creditgate.core.decisions import Status
-from creditgate.ledger import database
 from creditgate.telemetry.exposition import Readings, Waiting, exposed
 from creditgate.telemetry.metrics import Metrics
 from tests.api.routes import verbs
@@ -22,10 +20,10 @@ CHECKOUT = Path(__file__).parent.parent
 SOURCES = CHECKOUT / "src" / "creditgate"
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "lua" / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
 
-CHECKOUT_CLASSES = (amounts.AmountOutOfRange, database.LedgerUnavailable)
 TRACK_UNDECIDED = (429, "undecided")  # one error with a status of its own, by its route
 
 Coded = tuple[int, str]
+Kind = type[errors.CreditgateError]
 
 
 def test_links_lead_to_files() -> None:
@@ -88,6 +86,7 @@ def test_the_table_of_statuses() -> None:
 def test_the_table_of_metrics() -> None:
     """Operations explains every number that /metrics gives: its kind, its labels, and what it counts."""
     page, _ = exposed(_busy(), Readings({"redis": "ok"}, 1, Waiting(3, 0.25)), "")
+    families = list(text_string_to_metric_families(page.decode()))
     shown = {
         (
             family.name + ("_total" if family.type == "counter" else ""),
@@ -95,9 +94,10 @@ def test_the_table_of_metrics() -> None:
             ", ".join(sorted({name for sample in family.samples for name in sample.labels} - {"le"})),
             family.documentation,
         )
-        for family in text_string_to_metric_families(page.decode())
+        for family in families
     }
     assert all(name.startswith("creditgate_") for name, *_ in shown)
+    assert all(family.samples for family in families), "_busy leaves a number out"
     rows = _rows("docs/operations.md", "Metric")
     assert {(name, kind, labels.replace("`", ""), meaning) for name, kind, labels, meaning in rows} == shown
 
@@ -128,6 +128,7 @@ def _busy() -> Metrics:
     metrics.decision_s["check"].add(0.001)
     metrics.taken_nanos["messages"] += 1
     metrics.given_back_nanos["messages"] += 1
+    metrics.holds_settled["confirmed"] += 1
     metrics.redis_s["check"].add(0.001)
     metrics.redis_errors["check", "TimeoutError"] += 1
     return metrics
@@ -135,7 +136,7 @@ def _busy() -> Metrics:
 
 def _codes() -> Iterator[Coded]:
     """Yield the status and code of every error that the API can answer, as the source has them."""
-    kinds = {kind.__name__: kind for kind in (*problems._STATUS, *CHECKOUT_CLASSES)}
+    kinds = {kind.__name__: kind for kind in _kinds(errors.CreditgateError) if _reaches_callers(kind)}
     for file in SOURCES.rglob("*.py"):
         for call in ast.walk(ast.parse(file.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
@@ -150,10 +151,24 @@ def _codes() -> Iterator[Coded]:
                     yield _coded(kinds[name], call)
 
 
-def _coded(kind: type[errors.CreditgateError], call: ast.Call) -> Coded:
-    code = next((word.value for word in call.keywords if word.arg == "code"), None)
-    error = kind("") if code is None else kind("", code=ast.literal_eval(code))
-    return problems.status_of(error), error.code
+def _kinds(kind: Kind) -> Iterator[Kind]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
+
+
+def _reaches_callers(kind: Kind) -> bool:
+    """Whether the class has a status of its own, or one above it: the rest is about starting, or caught inside."""
+    return kind is errors.CreditgateError or any(
+        above in problems._STATUS for above in kind.__mro__ if above is not errors.CreditgateError
+    )
+
+
+def _coded(kind: Kind, call: ast.Call) -> Coded:
+    said = next((ast.literal_eval(word.value) for word in call.keywords if word.arg == "code"), None)
+    code: str = said or kind.code
+    by_class = next(problems._STATUS[above] for above in kind.__mro__ if above in problems._STATUS)
+    return problems._STATUS_OF_CODE.get(code, by_class), code
 
 
 def _rows(page: str, *heads: str) -> list[tuple[str, ...]]:

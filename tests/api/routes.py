@@ -1,12 +1,14 @@
-"""The routes without anything behind them: what can be known of the API without a server."""
+"""The routes without anything behind them: what can be known of the API without a server; and what examples need."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 from starlette.applications import Starlette
 
 from creditgate.api.app import ApiSettings, create_app, tables
 from creditgate.api.calls import Verb
+from tests.sidecar_process import SidecarProcess
 
 _NOTHING: Any = None
 _SETTINGS = ApiSettings(env="test")
@@ -44,3 +46,14 @@ def app() -> Starlette:
         numbers=_NOTHING,
         settings=_SETTINGS,
     )
+
+
+def prepare_examples(sidecar: SidecarProcess) -> None:
+    """Give user_123 of the tutorial what some examples need: open locks, and a plan that is paid for."""
+    user = {"customer_id": "user_123"}
+    sidecar.ask("customers.get_or_create", user)
+    for lock_id in ("call_1", "call_2"):
+        held = user | {"feature_id": "basic_messages", "value": 4, "lock": {"lock_id": lock_id}}
+        sidecar.ask("balances.track", held)
+    url = sidecar.ask("billing.attach", user | {"plan_id": "pro"})["payment_url"]
+    assert httpx.post(url).status_code == 303

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from creditgate.api.examples import EXAMPLES
+from tests.api.routes import prepare_examples
 from tests.sidecar_process import SidecarProcess
 
 EXAMPLES_EACH = 20  # drawn for each operation, on top of the edges
@@ -37,12 +37,14 @@ checks.positive_data_acceptance.enabled = false # see the hooks
 customers.values = ["user_123"]
 features.values = ["basic_messages", "usd_credits"]
 plans.values = ["pro", "top_up"]
+locks.values = ["call_2"]
 
 [parameters]
 "header.x-api-version" = "2.4.0"
 "path.customer_id" = {{ dictionary = "customers", probability = 0.5 }}
 "body.customer_id" = {{ dictionary = "customers", probability = 0.5 }}
 "body.feature_id" = {{ dictionary = "features", probability = 0.5 }}
+"body.lock_id" = {{ dictionary = "locks", probability = 0.5 }}
 "body.plan_id" = {{ dictionary = "plans", probability = 0.5 }}
 """
 
@@ -74,7 +76,7 @@ def test_whatever_is_called_at_length(fresh: SidecarProcess, tmp_path: Path, rec
 
 
 def _call_whatever(sidecar: SidecarProcess, folder: Path, said: Say, options: list[str]) -> None:
-    sidecar.ask("customers.get_or_create", EXAMPLES["customers.get_or_create"])
+    prepare_examples(sidecar)
     report = _run(sidecar, folder, options)
     cases = report["test_cases"]
     said("said", f"{cases['generated']} cases, {cases['with_failures']} of them failed")

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from creditgate.api.examples import EXAMPLES
 from creditgate.api.glossary import OWN_OBJECTS, REQUIRED, WORDS
 from tests.api.client import ApiClient
-from tests.api.routes import app, verbs
+from tests.api.routes import app, prepare_examples, verbs
 from tests.sidecar_process import SidecarProcess
 
 SCHEMAS = "#/components/schemas/"
@@ -73,6 +73,7 @@ def test_every_route_is_in_it(document: Any) -> None:
 def test_the_examples_work_and_the_answers_are_as_described(api: ApiClient, document: Any) -> None:
     """Whoever pastes the examples in order sees what the document promises: every key of it, and no other."""
     strict = _strict(document)
+    prepare_examples(api.sidecar)
     for verb, body in EXAMPLES.items():
         answer = api.call(verb, body)
         assert answer.status_code == 200, f"{verb}: {answer.text}"

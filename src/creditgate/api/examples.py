@@ -1,31 +1,33 @@
 """One request for each verb, in an order in which they work one after the other on the tutorial's catalog.
 
-They stand in the OpenAPI document, and a test sends them.
+They stand in the OpenAPI document, and a test sends them. Three need a thing before: a lock, a plan that is paid for.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 _ANN = {"customer_id": "user_123"}
+_TOP_UP = {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": 20}]}
 _GIFT = {"feature_id": "usd_credits", "balance_id": "gift"}
 
 EXAMPLES: Mapping[str, dict[str, Any]] = {
     "customers.get_or_create": _ANN | {"name": "Ann", "email": "ann@example.com"},
+    "customers.update": _ANN | {"metadata": {"seat": "12A"}},
+    "customers.list": {"search": "ann", "limit": 10},
     "customers.get": _ANN | {"expand": ["balances.feature"]},
     "balances.check": _ANN | {"feature_id": "basic_messages", "required_balance": 5},
     "balances.track": _ANN | {"feature_id": "basic_messages", "value": 2, "properties": {"model": "small"}},
+    "balances.progress": {"lock_id": "call_1", "used": 2},
+    "balances.finalize": {"lock_id": "call_1", "action": "confirm", "override_value": 3},
     "balances.create": _ANN | _GIFT | {"included_grant": 2.5, "reset": {"interval": "month"}},
     "balances.update": _ANN | _GIFT | {"remaining": 2},
     "balances.list": _ANN,
     "balances.delete": _ANN | _GIFT,
     "events.list": _ANN | {"limit": 10},
     "customers.statement": _ANN | {"limit": 10},
-    "billing.attach": _ANN
-    | {
-        "plan_id": "top_up",
-        "feature_quantities": [{"feature_id": "usd_credits", "quantity": 20}],
-        "success_url": "https://app.example/thanks",
-    },
+    "billing.preview_attach": _ANN | _TOP_UP,
+    "billing.attach": _ANN | _TOP_UP | {"success_url": "https://app.example/thanks"},
+    "billing.update": _ANN | {"plan_id": "pro", "cancel_action": "cancel_end_of_cycle"},
     "features.create": {"feature_id": "images", "name": "Images", "type": "metered", "consumable": True},
     "features.update": {"feature_id": "images", "event_names": ["image.made"]},
     "features.get": {"feature_id": "images"},
@@ -42,4 +44,5 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     "plans.delete": {"plan_id": "studio"},
     "features.delete": {"feature_id": "images"},
     "customers.advance_test_clock": _ANN | {"frozen_time": 4_102_444_800_000},
+    "customers.delete": _ANN,
 }
