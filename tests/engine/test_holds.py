@@ -466,6 +466,26 @@ async def test_a_feature_that_was_deleted_meanwhile(ann: server.UseCases, settin
     await verified(settings)
 
 
+async def test_a_customer_who_was_deleted_meanwhile(
+    ann: server.UseCases, settings: Settings, redis: "Redis"
+) -> None:
+    """A deletion releases every hold; whoever comes again under the id has none of them, also after a restore."""
+    await hold(ann, 105)
+    await ann.customers.delete("ann")
+    with pytest.raises(InvalidRequest, match="Lock not found"):
+        await ann.holds.finalize("lock", 0)
+    await ann.customers.get_or_create("ann", Profile())
+    with pytest.raises(InvalidRequest, match="Lock not found"):
+        await ann.holds.finalize("lock", 0)
+    await verified(settings)
+    await ann.flusher.flush_once()
+    await redis.flushall()
+    await ann.reconciler.watch()
+    assert (await ann.customers.get("ann")).holds == {}
+    assert (await hold(ann, 100)).allowed
+    await verified(settings)
+
+
 def _feature(feature_id: str) -> Feature:
     return Feature(feature_id, feature_id, FeatureType.METERED, consumable=True)
 
