@@ -290,7 +290,8 @@ class Ledger:
         """
         with self._database.reading() as connection:
             for customer_id in customer_ids:
-                with _streamed(connection, customers.select_proof(partition, customer_id)) as rows:
+                whose = {"of": partition, "customer": customer_id}
+                with _streamed(connection, customers.SELECT_PROOF, whose) as rows:
                     yield from map(customers.proof_item_of, rows)
 
     def history(self, partition: str, customer_id: str) -> Iterator[Entry]:
@@ -405,6 +406,8 @@ def _poison_row(partition: str, found: Poison) -> dict[str, Any]:
     }
 
 
-def _streamed(connection: Connection, statement: Select[Any]) -> CursorResult[Any]:
+def _streamed(
+    connection: Connection, statement: Select[Any], parameters: Mapping[str, Any] | None = None
+) -> CursorResult[Any]:
     """Return the rows of a statement as they are read, without holding them all; to be closed."""
-    return connection.execution_options(yield_per=FETCH_ROWS).execute(statement)
+    return connection.execution_options(yield_per=FETCH_ROWS).execute(statement, parameters)
