@@ -5,11 +5,13 @@ effect, and `engine/attempts.py` finds out. Nothing here is ever sent twice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import WatchError
 
 from creditgate.balances.calls import (
     Need,
@@ -249,12 +251,15 @@ class BalanceStore(HoldCalls):
         """Put all documents of a type back as SQL has them, unless Redis has that version or a newer one."""
         key = self._keys.documents(document_type)
         async with self._redis.pipeline(transaction=True) as together:
-            await together.watch(key)
-            if int(await together.hget(key, "version") or 0) >= version:
-                return
-            together.multi()  # type: ignore[no-untyped-call]
-            together.hset(key, mapping={**dict(documents), "version": str(version)})
-            await together.execute()
+            while True:
+                await together.watch(key)
+                if int(await together.hget(key, "version") or 0) >= version:
+                    return
+                together.multi()  # type: ignore[no-untyped-call]
+                together.hset(key, mapping={**dict(documents), "version": str(version)})
+                with suppress(WatchError):  # another process puts them back too, so look again
+                    await together.execute()
+                    return
 
     async def restore_keys(self, uses: Iterable[KeptKey]) -> None:
         """Remember callers' keys of one partition again, the oldest first, for as long as they still hold."""
