@@ -49,11 +49,11 @@ def app() -> Starlette:
 
 
 def prepare_examples(sidecar: SidecarProcess) -> None:
-    """Give user_123 of the tutorial what some examples need: open locks, and a plan that is paid for."""
-    user = {"customer_id": "user_123"}
-    sidecar.ask("customers.get_or_create", user)
-    for lock_id in ("call_1", "call_2"):
-        held = user | {"feature_id": "basic_messages", "value": 4, "lock": {"lock_id": lock_id}}
-        sidecar.ask("balances.track", held)
-    url = sidecar.ask("billing.attach", user | {"plan_id": "pro"})["payment_url"]
+    """Give the tutorial's user_123 a plan that is paid for, and make the locks that examples name, of somebody else."""
+    for customer_id in ("user_123", "user_124"):
+        sidecar.ask("customers.get_or_create", {"customer_id": customer_id})
+    url = sidecar.ask("billing.attach", {"customer_id": "user_123", "plan_id": "pro"})["payment_url"]
     assert httpx.post(url).status_code == 303
+    for lock_id in ("call_1", "call_2"):
+        held = {"customer_id": "user_124", "feature_id": "basic_messages", "value": 4}
+        sidecar.ask("balances.track", held | {"lock": {"lock_id": lock_id}})

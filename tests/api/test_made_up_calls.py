@@ -92,7 +92,8 @@ def _run(sidecar: SidecarProcess, folder: Path, options: list[str]) -> dict[str,
     """Run Schemathesis, which must find nothing; returns its report."""
     configuration, report = folder / "schemathesis.toml", folder / "report.json"
     configuration.write_text(CONFIGURATION.format(key=sidecar.key))
-    program = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(configuration)]
+    program = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
+    program += ["--config-file", str(configuration)]
     where = [f"{sidecar.url}/openapi.json", "--report", "json", "--report-json-path", str(report)]
     ended = subprocess.run(
         [*program, "run", *where, "--no-color", *options],

@@ -21,13 +21,8 @@ Parameters that are not listed are ignored, or refused with `invalid_request` if
 _IDEMPOTENCY = "Idempotency-Key"
 # Calls that may be sent again as they are: they take no such key.
 _REPEATABLE = (
-    ".get",
-    ".list",
-    ".get_or_create",
-    ".statement",
-    ".advance_test_clock",
-    "customer",
-    "customers",
+    *(".get", ".list", ".get_or_create", ".statement", ".advance_test_clock", ".progress", ".preview_attach"),
+    *("customer", "customers"),
 )
 
 _HEADERS: Schema = {
