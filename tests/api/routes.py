@@ -49,8 +49,8 @@ def app() -> Starlette:
 
 
 def prepare_examples(sidecar: SidecarProcess) -> None:
-    """Give the tutorial's user_123 a plan that is paid for, and make the locks that examples name, of somebody else."""
-    for customer_id in ("user_123", "user_124"):
+    """Give the tutorial's user_123 a plan that is paid for, and make the locks that examples name, of another."""
+    for customer_id in ("user_123", "user_124", "user_125"):
         sidecar.ask("customers.get_or_create", {"customer_id": customer_id})
     url = sidecar.ask("billing.attach", {"customer_id": "user_123", "plan_id": "pro"})["payment_url"]
     assert httpx.post(url).status_code == 303
