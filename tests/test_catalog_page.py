@@ -42,6 +42,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
         ("`[plans.ID]`", catalog_tables.PlanTable),
         ("Each of `items`", catalog_tables.ItemTable),
         ("`price` of a plan or an item", catalog_tables.ItemPriceTable),
+        ("`free_trial`", catalog_tables.FreeTrialTable),
         ("`rollover`", catalog_tables.RolloverTable),
         ("`billing_controls`", catalog_tables.ControlsTable),
         ("Each of `usage_limits`", catalog_tables.UsageLimitTable),

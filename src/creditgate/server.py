@@ -149,7 +149,9 @@ async def open_data(settings: Settings, *, join: bool = True) -> AsyncIterator[t
     Raises StartupError if there is none, Unavailable if Redis does not answer any more.
     """
     if not has_data(settings):
-        raise StartupError(f"There is no data of creditgate in {settings.data_dir}.")
+        raise StartupError(
+            f"There is no data of creditgate in {settings.data_dir}; `creditgate init` makes it."
+        )
     try:
         async with (
             embedded_redis(settings, join=join) as redis_url,

@@ -114,6 +114,16 @@ def test_a_second_apply_changes_nothing() -> None:
             "plan free: metadata.a added, 1; metadata.b added, [0.5]",
         ),
         (
+            "[plans.pro]",
+            '[plans.pro]\nfree_trial = { length = 14, unit = "day", on_end = "revert" }',
+            "plan pro: free_trial added, 14 days, then it reverts",
+        ),
+        (
+            "[plans.pro]",
+            "[plans.pro]\nfree_trial = { length = 1, card_required = true }",
+            "plan pro: free_trial added, 1 month, with a card, then it goes on",
+        ),
+        (
             "amount = 10,",
             'amount = "10.5",',
             "plan pro: becomes version 2; price from 10 each month to 10.5 each month",

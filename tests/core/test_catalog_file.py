@@ -355,6 +355,19 @@ def item(text: str) -> str:
         ),
         (item("rollover.months = 0"), "5: plans.p.items[0].rollover.months: must be between 1 and 120"),
         (item("rollover.max = -1"), "5: plans.p.items[0].rollover.max: must be >= 0"),
+        # trials
+        (
+            "[plans.p]\nfree_trial = { length = 1, unit = 'week' }",
+            "2: plans.p.free_trial.unit: must be one of: day, month, year",
+        ),
+        (
+            "[plans.p]\nfree_trial = { length = 121 }",
+            "2: plans.p.free_trial.length: must be between 1 and 120",
+        ),
+        (
+            "[plans.p]\nfree_trial = { days = 7 }",
+            "2: plans.p.free_trial.days: is no key here; the keys are length, unit, card_required, on_end",
+        ),
         # controls
         (
             "[plans.p.billing_controls]\nspend_limits = { a = 1, b = 'x' }",

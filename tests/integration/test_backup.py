@@ -166,7 +166,8 @@ def test_a_directory_without_data_is_said_and_not_made(tmp_path: Path) -> None:
     for command in (["backup", str(tmp_path / "b")], ["verify"], ["rebuild"], ["statement", "ann"]):
         ended = run(*command, "--data-dir", str(tmp_path / "typo"))
         assert ended.returncode == 1
-        assert ended.stderr == f"creditgate: There is no data of creditgate in {tmp_path / 'typo'}.\n"
+        said = f"There is no data of creditgate in {tmp_path / 'typo'}; `creditgate init` makes it."
+        assert ended.stderr == f"creditgate: {said}\n"
         assert not (tmp_path / "typo").exists()
 
 
