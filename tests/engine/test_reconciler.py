@@ -6,6 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from creditgate import server
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Profile
@@ -164,3 +166,10 @@ async def _track(cases: server.UseCases, customer_id: str, key: CallerKey | None
     decision = await cases.meter.track(_usage(customer_id, key))
     assert decision.moved
     assert not decision.is_replay
+
+
+async def test_documents_that_several_put_back_at_once(stores: server.Stores) -> None:
+    """However many sidecars restore the catalog at the same moment, each finds it restored, and none gives up."""
+    store = BalanceStore(stores.redis, stores.keys, RedisClock())
+    await asyncio.gather(*(store.restore_documents("other", 5, {"-": "{}"}) for _ in range(20)))
+    assert await store.documents("other") == (5, {"-": b"{}"})

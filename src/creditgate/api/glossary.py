@@ -140,6 +140,12 @@ WORDS: Mapping[str, Word] = {
     "lock": Word("Take the units before they are used, until they are finalized or the lock expires."),
     "lock_id": Word("Your own name for the lock; one is made if you give none.", _ID),
     "action": Word("`confirm`: the units were used. `release`: they were not."),
+    "LockRequest.enabled": Word("False: no lock."),
+    "LockRequest.expires_at": Word(
+        "When it expires, Unix ms: an hour from now unless said, a day at most. What was not used then comes back.",
+        _INSTANT,
+    ),
+    "ProgressAnswer.value": Word("How many units are locked."),
     "override_value": Word("How many were really used, if not as many as were locked.", _SIGNED),
     "used": Word("So many so far; if the lock expires, they are charged.", _AMOUNT),
     # changes of plans

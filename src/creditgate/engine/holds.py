@@ -23,6 +23,7 @@ from creditgate.errors import (
     CreditgateError,
     InvalidInputs,
     InvalidRequest,
+    NotFound,
     Unavailable,
     Undecided,
 )
@@ -113,7 +114,7 @@ class Holds:
             held = await self._open(customer_id, hold_id)
             if held is None and key is None:
                 raise _not_found(hold_id)
-            final = self._final(held, hold_id, final_nanos, properties, key)
+            final = await self._final(held, hold_id, final_nanos, properties, key)
             status = await self._settle(customer_id, final)
             match status:
                 case Status.OK | Status.REPLAYED:
@@ -168,7 +169,7 @@ class Holds:
         )
         return Held(hold_id, hold) if hold is not None else None
 
-    def _final(
+    async def _final(
         self,
         held: Held | None,
         hold_id: str,
@@ -177,9 +178,14 @@ class Holds:
         key: CallerKey | None,
     ) -> Final:
         """Return what is sent; where the hold is gone, it only asks whether the key has settled it before."""
-        catalog, op_id = self._catalogs.current, self._op_ids.next()
+        op_id = self._op_ids.next()
         if held is None:
             return nothing_of(hold_id, verb=_FINALIZE, op_id=op_id, key=key)
+        feature_id = held.hold.feature_id
+        try:
+            catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
+        except NotFound:  # it has left the catalog since
+            catalog = self._catalogs.current
         wanted = held.hold.value_nanos if final_nanos is None else final_nanos
         return final_of(
             held, wanted, verb=_FINALIZE, op_id=op_id, catalog=catalog, properties=properties, key=key
