@@ -228,7 +228,7 @@ def select_proof(partition: str, customer_id: str) -> Select[Any]:
             _items.after_nano,
             case((_items.document_type == HOLD, _items.document_id)).label("hold_id"),
             case((_items.document_type == HOLD, _items.document)).label("receipt"),
-            and_(_items.document_type == "customer", _items.document == "null").label("is_end"),
+            and_(_items.document_type == "customer", _items.document == GONE).label("is_end"),
         )
         .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
         .where(_items.partition == partition, _items.customer_id == customer_id)
