@@ -16,7 +16,7 @@ from creditgate.core.journal import ORIGIN
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
-from creditgate.errors import InvalidRequest, KeyReused, NotFound
+from creditgate.errors import KeyReused, NotFound
 from creditgate.settings import Settings
 
 KEY = CallerKey("customers.delete:header", "k", "aa")
@@ -129,27 +129,6 @@ async def test_what_was_due_of_the_old_one_happens_to_nobody(
     assert await redis.zcard(due) == 0
     new = await ann.customers.get_or_create("ann", Profile())
     assert await redis.zrange(due, 0, -1) == [f"{new.uid} ann".encode()]
-
-
-async def test_what_was_held_is_given_back_and_can_be_held_again(
-    ann: server.UseCases, settings: Settings
-) -> None:
-    """A lock of the old customer is nobody's: it cannot be finalized, and the new one can take its name."""
-    usage = Usage("hold", "ann", "basic_messages", None, 100 * NANOS, Mode.REJECT)
-    await ann.holds.hold(usage, hold_id="call", expires_at=None)
-    await ann.customers.delete("ann")
-    with pytest.raises(InvalidRequest, match="call"):
-        await ann.holds.finalize("call", None)
-    lines = (await ann.statements.of("ann")).lines
-    assert lines[-1].remaining_nanos == 0
-    assert sum(line.change_nanos for line in lines) == 0
-    await ann.customers.get_or_create("ann", Profile())
-    with pytest.raises(InvalidRequest, match="call"):
-        await ann.holds.finalize("call", None)
-    await ann.holds.hold(usage, hold_id="call", expires_at=None)
-    await ann.holds.finalize("call", 50 * NANOS)
-    assert list((await ann.customers.get("ann")).balances.values()) == [5 * NANOS - NANOS // 2]
-    await _check_books(settings)
 
 
 async def test_a_pinned_clock_is_not_inherited(ann: server.UseCases) -> None:
