@@ -152,6 +152,10 @@ async def _what_it_took(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection)
     sql.execute("DELETE FROM journal_items WHERE kind = 'expire'")
 
 
+async def _the_end_of_a_hold(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+    sql.execute("DELETE FROM journal_items WHERE document_type = 'hold' AND document = 'null'")
+
+
 async def _an_amount_of_before(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("UPDATE journal_items SET delta_nano = delta_nano + 1 WHERE kind = 'use'")
 
@@ -170,6 +174,7 @@ async def _the_record_of_before(stores: server.Stores, redis: "Redis", _: sqlite
         (_the_deletion, "the journal knows it, Redis does not"),
         (_what_it_took, "was deleted with 4.98 in row"),
         (_an_amount_of_before, "is not 4.99"),
+        (_the_end_of_a_hold, "was deleted with hold two words open"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
@@ -183,6 +188,8 @@ async def test_the_books_of_the_deleted_are_closed(
     said: str,
 ) -> None:
     """A customer who is not in Redis was deleted, with every credit accounted for; whoever came after hides nothing."""
+    usage = Usage("hold", "ann", "basic_messages", None, 7 * NANOS, Mode.REJECT)
+    await books.holds.hold(usage, hold_id="two words", expires_at=None)
     await _deleted(books)
     await books.flusher.flush_once()
     if comes_again:

@@ -22,7 +22,7 @@ def test_sql_is_away(demo: SidecarProcess) -> None:
         demo.ask("balances.track", TRACK)
         demo.ask("customers.get_or_create", {"customer_id": "bob"})
         demo.ask("balances.create", {"customer_id": "bob", "feature_id": "usd_credits", "included_grant": 1})
-        for verb in ("events.list", "customers.statement"):
+        for verb in ("events.list", "customers.list", "customers.statement"):
             answer = demo.call(verb, {"customer_id": "ann"})
             assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
             assert answer.headers["Retry-After"] == "1"
@@ -34,7 +34,7 @@ def test_sql_is_away(demo: SidecarProcess) -> None:
 @contextmanager
 def _sql_away(sidecar: SidecarProcess) -> Iterator[None]:
     """The tables are elsewhere for a while: every statement fails, as on a server that is being restored."""
-    names = ("journal_items", "stream_positions")
+    names = ("journal_items", "stream_positions", "listed_customers")
     with closing(sqlite3.connect(sidecar.directory / "ledger.db", isolation_level=None, timeout=20)) as other:
         for name in names:
             other.execute(f"ALTER TABLE {name} RENAME TO {name}_elsewhere")

@@ -107,7 +107,7 @@ class Item(msgspec.Struct, frozen=True):
     @property
     def is_end(self) -> bool:
         """Say whether this is the end of a customer's history: the customer was deleted."""
-        return self.document_type == "customer" and self.document == "null"
+        return self.document_type == "customer" and self.document == GONE
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -250,12 +250,15 @@ def _replay_record(record: Record, moves: list[Move], at_start: StreamId) -> tup
 
 
 def _replay_ended(moves: list[Move]) -> tuple[str, int]:
-    text, count, balances, _ = _replayed(moves)
+    text, count, balances, receipts = _replayed(moves)
     if not text and not moves[-1].is_end:
         text = "the journal knows it, Redis does not"
     left = next((row_id for row_id, nanos in balances.items() if nanos), None)
     if not text and left is not None:
         text = f"was deleted with {format_amount(balances[left])} in row {left}"
+    held = next((hold_id for hold_id, receipt in receipts.items() if receipt != GONE), None)
+    if not text and held is not None:
+        text = f"was deleted with hold {decoded(held)} open"
     return text, count
 
 

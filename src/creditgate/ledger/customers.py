@@ -227,7 +227,7 @@ SELECT_PROOF = (
         _items.after_nano,
         case((_items.document_type == HOLD, _items.document_id)).label("hold_id"),
         case((_items.document_type == HOLD, _items.document)).label("receipt"),
-        and_(_items.document_type == "customer", _items.document == "null").label("is_end"),
+        and_(_items.document_type == "customer", _items.document == GONE).label("is_end"),
     )
     .with_hint(journal_items, _OF_CUSTOMER, "sqlite")
     .where(_items.partition == bindparam("of"), _items.customer_id == bindparam("customer"))
