@@ -1,7 +1,7 @@
 # Everything a contributor does. Each target sets itself up in .venv; only python3 (3.11+) and make must be there.
 #
 #   make run     start the sidecar on 127.0.0.1:8787 with its own Valkey and SQLite and the tutorial's catalog
-#   make test    run the whole test suite; ARGS go to pytest: make test ARGS="-k reset -x"
+#   make test    run the test suite; ARGS go to pytest: make test ARGS="-k reset -x", or ARGS="-m slow" for the long forms
 #   make lint    check style, formatting, types, import directions and the Lua scripts
 #   make lock    bring requirements.lock up to pyproject.toml; ARGS=--upgrade also takes newer versions
 #   make clean   remove what these targets made; never the sidecar's data

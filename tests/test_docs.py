@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import cyclopts
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -111,14 +112,19 @@ def test_the_tables_of_scripts() -> None:
 
 def test_flags_exist() -> None:
     """Every flag that a page tells of is one of the command line's."""
-    flags = {"--config", "--help"}
-    for command in cli.app:
-        parameters = inspect.signature(cli.app[command].default_command or (lambda: None)).parameters
-        flags |= {"--" + name.replace("_", "-") for name in parameters}
+    flags = {"--config", "--help"} | _flags(cli.app)
     for page in PAGES:
         for code in re.findall(r"`[^`\n]*`|^```\n.*?^```$", page.read_text(), re.MULTILINE | re.DOTALL):
             if not re.search(r"\b(?:pip|npm|make)\b", code):
                 assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)) <= flags, f"{page.name}: {code}"
+
+
+def _flags(app: cyclopts.App) -> set[str]:
+    """Return the flags of all commands of a command line, and of the commands below them."""
+    flags = {
+        "--" + name.replace("_", "-") for name in inspect.signature(app.default_command or print).parameters
+    }
+    return flags.union(*(_flags(app[command]) for command in app if not command.startswith("-")))
 
 
 def _busy() -> Metrics:
