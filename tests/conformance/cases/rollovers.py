@@ -41,6 +41,8 @@ PAY_PER_USE = plan(
 PREPAID = plan("rolling-prepaid", item("messages", 300, price=prepaid(), rollover=rollover()), price=20)
 FREE_500 = _rolling("rolling-free-500", 500, 1000)
 PRO_500 = _rolling("rolling-pro-500", 500, 600, price=20)
+PRO_MAX_1000 = _rolling("rolling-pro-max-1000", 500, 1000, price=20)
+FREE_MAX_600 = _rolling("rolling-free-max-600", 500, 600)
 NOT_ROLLING_PRO = plan("not-rolling-pro", item("messages", 500, "month"), price=20)
 ROLLING_200 = _rolling("rolling-500-max-200", 500, 200)
 ONE_MONTH = plan("rolling-for-a-month", item("messages", 100, "month", rollover=rollover(months=1)))
@@ -86,6 +88,31 @@ CASES: tuple[Case, ...] = (
         clock(MARCH),
         read(messages=left(1500, rollovers=rolled(500, 500))),
         on(PRO_500),
+        read(messages=left(1100, 0, 1100, rollovers=rolled(100, 500))),
+    ),
+    case(
+        "RV-4",
+        "what rolled over goes along to a plan that starts at the end of the period, too",
+        on(PRO_MAX_1000),
+        clock(FEBRUARY),
+        on(FREE_MAX_600),
+        read(messages=left(1000, rollovers=rolled(500))),
+        track("messages", 100),
+        clock(MARCH),
+        read(
+            {"subscriptions": [{"plan_id": "rolling-free-max-600"}]},
+            messages=left(900, rollovers=rolled(400)),
+        ),
+        clock(APRIL),
+        read(messages=left(1100, rollovers=rolled(100, 500))),
+    ),
+    case(
+        "RV-4",
+        "missed months of the old plan and of the next roll over as if each had been seen",
+        on(PRO_MAX_1000),
+        on(FREE_MAX_600, {"plan_schedule": "end_of_cycle", "starts_at": MARCH + DAY}),
+        clock(APRIL + DAY),
+        # 500 and 500 of pro, trimmed to 600; then the 500 of free's first month, trimmed again
         read(messages=left(1100, 0, 1100, rollovers=rolled(100, 500))),
     ),
     case(

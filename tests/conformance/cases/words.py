@@ -138,9 +138,9 @@ def rollover(most: float | None = None, months: int | None = None, **more: Any) 
 # Calls
 
 
-def on(attached: Body, customer: str = "", **quantities: float) -> Ask:
+def on(attached: Body, options: Body | None = None, *, customer: str = "", **quantities: float) -> Ask:
     """The customer is on this plan from now on, with these totals of what it sells by quantity."""
-    body: Body = {"plan_id": attached["plan_id"]}
+    body: Body = {"plan_id": attached["plan_id"], **(options or {})}
     if quantities:
         body["feature_quantities"] = [
             {"feature_id": feature, "quantity": quantity} for feature, quantity in quantities.items()

@@ -132,6 +132,8 @@ class InProcess:
             customer_id=request.customer_id,
             plan_id=request.plan_id,
             quantities=request.quantities_nanos(),
+            version=request.wanted_version(),
+            options=request.attach_options(),
             success_url=None,
             base_url="http://localhost",
             key=None,
