@@ -10,9 +10,9 @@
 --                  '!<alert>:<total>:<nanos>'  told when a total falls to this: 'r' what remains, 's' the sum of its
 --                                      rows, those below zero with it
 --                  '$<nanos>'          a spend limit: how far below zero its rows may go together
---                  '@<gate>:<filter>:<period>'  a usage limit: a row of its own that holds what may still be used
---                                      since this instant; the filter is '-', or digests of properties that a call must have,
---                                      with '.' between
+--                  '@<gate>:<filter>:<period>'  a usage limit: a row of its own that holds what may still be used in
+--                                      this period, named by the instant since which it counts; the filter is '-', or
+--                                      digests of properties that a call must have, with '.' between
 --                then its rows in burn order, '<position>:<row id>:<floor>:<ceiling>:<period>'. The position is that
 --                among all rows of the customer; a refund fills up to the ceiling; the period is '-' in a row that
 --                never resets. Floors:
