@@ -17,6 +17,7 @@ from tests.conformance.cases import (
     grants,
     idempotency,
     limits,
+    locks,
     order,
     overage,
     plans,
@@ -46,6 +47,7 @@ SECTIONS: Mapping[str, tuple[Case, ...]] = {
     "order": order.CASES,
     "idempotency": idempotency.CASES,
     "check": checks.CASES,
+    "locks": locks.CASES,
     "resets": resets.CASES,
     "rollovers": rollovers.CASES,
     "overage": overage.CASES,
@@ -113,9 +115,17 @@ class Play:
             await self._need_customer(ask.customer)
             if ask.plan is not None:
                 await self._need_plan(ask.plan)
-            body = {"customer_id": self._id(ask.customer), **ask.body}
-            calls.append(Call(ask.verb, body, ask.header_key, ask.raw))
+            calls.append(Call(ask.verb, self._body(ask), ask.header_key, ask.raw))
         return await self._driver.together(calls)
+
+    def _body(self, ask: Ask) -> Body:
+        """What is sent: a lock's id is a name in its case, and belongs to whoever took it."""
+        if "lock_id" in ask.body:
+            return {**ask.body, "lock_id": self._prefix + ask.body["lock_id"]}
+        body = {**self._named(ask.customer), **ask.body}
+        if "lock" in body:
+            body["lock"] = {**body["lock"], "lock_id": self._prefix + body["lock"]["lock_id"]}
+        return body
 
     async def _need_customer(self, customer: str) -> None:
         if customer in self._created_at:

@@ -10,11 +10,13 @@ from tests.conformance.cases.words import (
     Ask,
     Body,
     Case,
+    Exactly,
     allowed,
     balance,
     case,
     check,
     clock,
+    controls,
     deducted,
     denied,
     events,
@@ -33,6 +35,7 @@ from tests.conformance.cases.words import (
 CREDITS_1 = plan("credits-1", item("credits", 1, "month"))
 BOTH = plan("action1-5-credits-100", item("action1", 5, "month"), item("credits", 100, "month"))
 UNLIMITED = plan("unlimited", item("messages", unlimited=True))
+PAID_200 = plan("paid-200", item("messages", 200, "month"), price=20)
 CAPPED_PLAN = plan(
     "messages-100-cap-3",
     item("messages", 100, "month"),
@@ -352,4 +355,46 @@ FILTERS: tuple[Case, ...] = (
     ),
 )
 
-CASES: tuple[Case, ...] = (*ENFORCED, *WINDOWS, *FILTERS)
+CHANGED: tuple[Case, ...] = (
+    case(
+        "1.5",
+        "a cap that is raised, lowered and taken away counts on from what was used",
+        on(MESSAGES_100),
+        track("messages", 9, balance(95)),
+        controls(usage_limits=[cap(8)]),
+        used(5),
+        track("messages", 9, balance(92)),
+        controls(usage_limits=[cap(2)]),
+        used(8),
+        check("messages", 1, denied(1)),
+        track("messages", 1, balance(92)),
+        controls(usage_limits=[]),
+        track("messages", 9, balance(83)),
+        read({"billing_controls": Exactly({})}),
+        **capped(cap(5)),
+    ),
+    case(
+        "1.5",
+        "a cap that comes later counts from then on",
+        on(MESSAGES_100),
+        track("messages", 9, balance(91)),
+        controls({"billing_controls": {"usage_limits": [{"usage": 0, "limit": 5}]}}, usage_limits=[cap(5)]),
+        track("messages", 9, balance(86)),
+    ),
+    case(
+        "1.5",
+        "another plan gives no fresh cap",
+        on(MESSAGES_100),
+        track("messages", 9, balance(95)),
+        clock(T0 + 10 * DAY),
+        on(PAID_200),
+        used(5),
+        track("messages", 9, balance(200)),
+        clock(FEBRUARY + 10 * DAY),
+        used(0),
+        track("messages", 9, balance(195)),
+        **capped(cap(5)),
+    ),
+)
+
+CASES: tuple[Case, ...] = (*ENFORCED, *WINDOWS, *FILTERS, *CHANGED)

@@ -179,6 +179,46 @@ def send(feature: str, required: float, expected: Mapping[str, Any], **more: Any
     return check(feature, required, expected, send_event=True, **more)
 
 
+def lock(
+    feature: str,
+    required: float,
+    expected: Mapping[str, Any] | None = None,
+    *,
+    lock_id: str = "l",
+    **more: Any,
+) -> Ask:
+    """A check that holds what it allows until it is finalized; `more` are fields of the lock."""
+    status = more.pop("status", 200)
+    properties = {name: more.pop(name) for name in ("properties",) if name in more}
+    held = {"enabled": True, "lock_id": lock_id, **more}
+    return check(
+        feature, required, allowed() if expected is None else expected, status=status, lock=held, **properties
+    )
+
+
+def confirm(value: float | None = None, *, lock_id: str = "l", status: int = 200, **more: Any) -> Ask:
+    """A lock is put right: so much was used of it, or as much as was locked."""
+    body: Body = {"lock_id": lock_id, "action": "confirm", **more}
+    if value is not None:
+        body["override_value"] = value
+    return Ask("balances.finalize", body, {"success": True} if status == 200 else {}, status)
+
+
+def release(*, lock_id: str = "l", status: int = 200) -> Ask:
+    """A lock is given back."""
+    return Ask(
+        "balances.finalize",
+        {"lock_id": lock_id, "action": "release"},
+        {"success": True} if status == 200 else {},
+        status,
+    )
+
+
+def controls(expected: Mapping[str, Any] | None = None, **kinds: Any) -> Ask:
+    """The customer has these billing controls from now on, each kind for itself."""
+    return Ask("customers.update", {"billing_controls": kinds}, expected or {})
+
+
 def track(
     feature: str,
     value: float | None,
@@ -204,6 +244,11 @@ def read(expected: Mapping[str, Any] | None = None, *, customer: str = "", **bal
 def clock(instant: int) -> Ask:
     """Time passes until this instant."""
     return Ask("customers.advance_test_clock", {"frozen_time": instant}, {"frozen_time": instant})
+
+
+def values(*expected: float) -> Ask:
+    """The values of all events, the newest first."""
+    return events(*({"value": value} for value in expected))
 
 
 def events(*expected: Mapping[str, Any]) -> Ask:

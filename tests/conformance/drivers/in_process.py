@@ -18,6 +18,7 @@ from creditgate.api.wire.billing import AttachAnswer, AttachRequest
 from creditgate.api.wire.customers import ClockAnswer, customer_answer, events_answer
 from creditgate.api.wire.features import CreateFeatureRequest
 from creditgate.api.wire.fields import read
+from creditgate.api.wire.holds import FinalizeRequest, LockRequest, wanted
 from creditgate.api.wire.plans import CreatePlanRequest, UpdatePlanRequest
 from creditgate.api.wire.requests import (
     AdvanceTestClockRequest,
@@ -27,9 +28,10 @@ from creditgate.api.wire.requests import (
     GrantRequest,
     ListEventsRequest,
     TrackRequest,
+    UpdateCustomerRequest,
 )
 from creditgate.core.customers import Record
-from creditgate.core.decisions import Mode
+from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.meter import Usage
 from creditgate.errors import CreditgateError, InvalidRequest
@@ -49,11 +51,13 @@ class InProcess:
             "plans.update": self._update_plan,
             "customers.get_or_create": self._get_or_create,
             "customers.get": self._get,
+            "customers.update": self._update,
             "customers.advance_test_clock": self._advance,
             "balances.create": self._grant,
             "balances.update": self._update_balance,
             "balances.check": self._check,
             "balances.track": self._track,
+            "balances.finalize": self._finalize,
             "billing.attach": self._attach,
             "events.list": self._events,
         }
@@ -99,6 +103,11 @@ class InProcess:
 
     async def _get(self, body: bytes, _: Headers) -> Any:
         return self._customer(await self._cases.customers.get(read(CustomerRequest, body).customer_id))
+
+    async def _update(self, body: bytes, _: Headers) -> Any:
+        request = read(UpdateCustomerRequest, body)
+        await self._cases.customers.update(request.customer_id, request.changes())
+        return self._customer(await self._cases.customers.get(request.customer_id))
 
     async def _advance(self, body: bytes, _: Headers) -> ClockAnswer:
         request = read(AdvanceTestClockRequest, body)
@@ -153,7 +162,7 @@ class InProcess:
 
     async def _check(self, body: bytes, headers: Headers) -> Any:
         request = read(CheckRequest, body)
-        if not request.send_event:
+        if not request.takes:
             decision = await self._cases.meter.check(
                 customer_id=request.customer_id,
                 feature_id=request.feature_id,
@@ -170,7 +179,7 @@ class InProcess:
             mode=Mode.REJECT,
             properties=request.properties_text(),
         )
-        decision = await self._take(usage, headers, None)
+        decision = await self._take(usage, wanted(request.lock), headers, None)
         return check_answer(decision, customer_id=request.customer_id, takes=True)
 
     async def _track(self, body: bytes, headers: Headers) -> Any:
@@ -185,7 +194,7 @@ class InProcess:
             properties=request.properties_text(),
             occurred_at=request.occurred_at(),
         )
-        decision = await self._take(usage, headers, request.idempotency_key)
+        decision = await self._take(usage, wanted(request.lock), headers, request.idempotency_key)
         if not decision.allowed:
             raise InvalidRequest(
                 refusal_of(decision, value_nanos=usage.value_nanos), code="insufficient_balance"
@@ -197,13 +206,26 @@ class InProcess:
             event_name=usage.event_name,
         )
 
-    async def _take(self, usage: Usage, headers: Headers, key_in_body: str | None) -> Any:
+    async def _take(
+        self, usage: Usage, lock: LockRequest | None, headers: Headers, key_in_body: str | None
+    ) -> Decision:
         key = caller_key(usage.verb, headers, usage, in_body=key_in_body)
-        decision = await self._keys.once(
-            key, self._cases.meter.track(msgspec.structs.replace(usage, key=key))
-        )
+        usage = msgspec.structs.replace(usage, key=key)
+        if lock is None:
+            taking = self._cases.meter.track(usage)
+        else:
+            usage = msgspec.structs.replace(usage, verb="hold", mode=lock.mode(usage.mode))
+            taking = self._cases.holds.hold(usage, hold_id=lock.lock_id, expires_at=lock.expires_ms())
+        decision = await self._keys.once(key, taking)
         self._keys.headers(key, decision.is_replay)
         return decision
+
+    async def _finalize(self, body: bytes, _: Headers) -> Success:
+        request = read(FinalizeRequest, body)
+        await self._cases.holds.finalize(
+            request.lock_id, request.final_nanos(), properties=request.properties_text()
+        )
+        return Success()
 
     async def _events(self, body: bytes, _: Headers) -> Any:
         request = read(ListEventsRequest, body)

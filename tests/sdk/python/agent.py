@@ -30,6 +30,7 @@ class Agent:
         self._http = httpx.Client(base_url=URL, headers={"Authorization": f"Bearer {SECRET_KEY}"})
         self._methods: dict[str, Callable[..., Any]] = {
             "balances.check": client.check,
+            "balances.finalize": client.balances.finalize,
             "balances.track": client.track,
             "balances.create": client.balances.create,
             "balances.update": client.balances.update,
@@ -37,6 +38,7 @@ class Agent:
             "customers.advance_test_clock": client.customers.advance_test_clock,
             "customers.get": client.customers.get,
             "customers.get_or_create": client.customers.get_or_create,
+            "customers.update": client.customers.update,
             "events.list": client.events.list,
             "plans.create": client.plans.create,
             "plans.update": client.plans.update,
