@@ -11,8 +11,8 @@
 --                                      rows, those below zero with it
 --                  '$<nanos>'          a spend limit: how far below zero its rows may go together
 --                  '@<gate>:<filter>:<period>'  a usage limit: a row of its own that holds what may still be used in
---                                      this period; the filter is '-', or digests of properties that a call must have,
---                                      with '.' between
+--                                      this period, named by the instant since which it counts; the filter is '-', or
+--                                      digests of properties that a call must have, with '.' between
 --                then its rows in burn order, '<position>:<row id>:<floor>:<ceiling>:<period>'. The position is that
 --                among all rows of the customer; a refund fills up to the ceiling; the period is '-' in a row that
 --                never resets. Floors:

@@ -320,7 +320,7 @@ def seen(there: Record) -> object:
             rows.append((repr(known), there.balances[each.id]))
         else:
             rolled_over[each.feature_id, each.expires_at] += there.balances[each.id]
-    gates = [(gate.period, gate.resets_at, there.balances[gate.id]) for gate in there.terms.gates]
+    gates = [(gate.since, gate.resets_at, there.balances[gate.id]) for gate in there.terms.gates]
     held = [replace(s, id="") for s in there.customer.subscriptions]
     flags = [flag.feature_id for flag in there.terms.flags]
     return sorted(rows), rolled_over, sorted(gates), held, flags

@@ -53,21 +53,21 @@ class PythonClient:
     def __init__(self, version: str) -> None:
         self._name = f"autumn-sdk-{version}"
         self._pins = HERE / f"requirements-{version}.txt"
-        self._folder = INSTALLED / self._name
+        self.folder = INSTALLED / self._name
 
     def __str__(self) -> str:
         return self._name
 
     def install(self) -> None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--require-hashes", "--no-deps", "--target", str(self._folder), "-r", str(self._pins)]
+        command += ["--require-hashes", "--no-deps", "--target", str(self.folder), "-r", str(self._pins)]
         wanted = f"{sys.version}\n{self._pins.read_text()}"
-        _install_once(self._folder, wanted, lambda: _run_installer(command, CHECKOUT))
+        _install_once(self.folder, wanted, lambda: _run_installer(command, CHECKOUT))
 
     def run(self, script: str, sidecar: SidecarProcess) -> Answers:
         # -S: without the packages of the environment that runs the tests.
         command = [sys.executable, "-S", "-m", f"tests.sdk.python.{script}"]
-        return _run(command, CHECKOUT, sidecar, PYTHONPATH=str(self._folder))
+        return _run(command, CHECKOUT, sidecar, PYTHONPATH=str(self.folder))
 
 
 class JavaScriptClient:

@@ -33,7 +33,7 @@ def order_fields(terms: Terms) -> dict[str, str]:
         if feature_id in features:
             orders.setdefault(feature_id, []).append(f"${nanos}")
     for gate in terms.gates:
-        orders.setdefault(gate.feature_id, []).append(f"@{gate.id}:{gate.filter}:{gate.period}")
+        orders.setdefault(gate.feature_id, []).append(f"@{gate.id}:{gate.filter}:{gate.since}")
     for position, row in enumerate(terms.rows):
         ceiling = 0 if row.rolled_from is not None else row.granted_nanos
         period = "-" if row.resets_at is None else row.period + row.period_offset

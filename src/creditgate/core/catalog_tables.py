@@ -37,6 +37,7 @@ from creditgate.core.controls import (
     SpendLimit,
     UsageAlert,
     UsageLimit,
+    property_text,
 )
 from creditgate.core.ids import check_caller_id, check_catalog_id
 from creditgate.core.own import METADATA_BYTES_MAX, compact_object
@@ -144,7 +145,7 @@ class UsageLimitTable(Table, frozen=True):
             _amount(self.limit, f"{place}.limit"),
             Interval(self.interval),
             in_utc=self.anchor == "utc",
-            properties={name: _as_text(value) for name, value in self.properties.items()},
+            properties={name: property_text(value) for name, value in self.properties.items()},
         )
 
 
@@ -320,7 +321,3 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, object]:
     text = compact_object(_JSON.encode(metadata), field="metadata", bytes_max=METADATA_BYTES_MAX)
     found: dict[str, object] = msgspec.json.decode(text)
     return found
-
-
-def _as_text(value: str | float | bool) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

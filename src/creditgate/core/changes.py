@@ -129,7 +129,7 @@ def terms_change(
     assert holder is not None, "a customer who is new has a document"
     old, now = (record.terms, record.now) if record else (Terms(), holder.created_at)
     controls = holder.controls_by_source
-    held = gates(controls, old.gates, anchor=holder.cycle_anchor, now=now)
+    held = gates(controls, old.gates, anchor=holder.cycle_anchor, zone=holder.time_zone, now=now)
     terms = Terms(
         rows=in_burn_order(rows),
         flags=tuple(flags),
@@ -154,7 +154,7 @@ def _gate_steps(old: Iterable[Gate], new: Iterable[Gate]) -> Iterator[Step]:
         was = before.pop(gate.id, None)
         if was is None:
             yield Step("open", gate.id, gate.limit_nanos)
-        elif was.period != gate.period:
+        elif was.since != gate.since:
             yield Step("reset", gate.id, gate.limit_nanos)
         elif was.limit_nanos != gate.limit_nanos:
             yield Step("shift", gate.id, gate.limit_nanos - was.limit_nanos)

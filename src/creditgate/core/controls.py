@@ -103,7 +103,8 @@ NO_CONTROLS = BillingControls()
 class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
     """The terms of a usage limit in its window; the balance beside it is what may still be used.
 
-    Window number `period` of the anchor ends at `resets_at`. `source` is the customer or a subscription.
+    Window number `period` of the anchor ends at `resets_at`; `since` is when the count last began. `source` is the
+    customer or a subscription.
     """
 
     id: str
@@ -113,7 +114,9 @@ class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
     anchor: int
     source: str
     period: int = 0
+    since: int = 0
     resets_at: int = 0
+    zone: str = "UTC"
     in_utc: bool = False
     properties: dict[str, str] = {}
 
@@ -153,31 +156,51 @@ def usage_alerts(controls: Iterable[BillingControls]) -> tuple[UsageAlert, ...]:
 
 
 def gates(
-    controls: Mapping[str, BillingControls], old: Iterable[Gate], *, anchor: int, now: int
+    controls: Mapping[str, BillingControls], old: Iterable[Gate], *, anchor: int, zone: str, now: int
 ) -> tuple[Gate, ...]:
-    """Return the gates of these controls, by their source. One that was there stays in its window.
+    """Return the gates of these controls by their source, each in the window that holds `now`; of twins the smaller.
 
-    `anchor` is that of the customer's billing cycle, for the windows that hang on it.
+    `anchor` and `zone` are those of the customer's billing cycle, for the windows that hang on it. Where the cycle
+    has become another one, the window ends with that; but what was used counts until a window has ended, so that no
+    change of plans gives a fresh limit.
     """
     known = {gate.id: gate for gate in old}
     found: dict[str, Gate] = {}
     for source, each in controls.items():
         for limit in each.usage_limits:
-            if limit.enabled:
-                gate = _gate(limit, source, anchor)
-                before = known.get(gate.id)
-                if before is not None:
-                    gate = msgspec.structs.replace(before, limit_nanos=gate.limit_nanos)
-                found.setdefault(gate.id, in_window_at(gate, now))
+            gate = _gate(limit, source, anchor, zone)
+            twin = found.get(gate.id)
+            if limit.enabled and (twin is None or gate.limit_nanos < twin.limit_nanos):
+                found[gate.id] = _in_window(gate, known.get(gate.id), now)
     return tuple(found.values())
 
 
-def in_window_at(gate: Gate, now: int) -> Gate:
-    """Return the gate in the window that holds `now`."""
-    period = max(gate.period, period_at(gate.anchor, gate.reset, now))
-    return msgspec.structs.replace(
-        gate, period=period, resets_at=boundary(gate.anchor, gate.reset, period + 1)
+def _in_window(gate: Gate, before: Gate | None, now: int) -> Gate:
+    if before is None:
+        return _window(gate, period_at(gate.anchor, gate.reset, now, gate.zone), since=now)
+    is_moved = before.anchor != gate.anchor
+    if before.resets_at > now and not is_moved:  # another time zone moves only the windows that follow
+        return msgspec.structs.replace(before, limit_nanos=gate.limit_nanos, zone=gate.zone)
+    period = period_at(gate.anchor, gate.reset, now, gate.zone)
+    if before.resets_at > now:
+        return _window(gate, period, since=before.since)
+    if not is_moved:
+        period = max(before.period + 1, period)
+    return _window(
+        gate, period, since=max(before.resets_at, boundary(gate.anchor, gate.reset, period, gate.zone))
     )
+
+
+def _window(gate: Gate, period: int, *, since: int) -> Gate:
+    resets_at = boundary(gate.anchor, gate.reset, period + 1, gate.zone)
+    return msgspec.structs.replace(gate, period=period, since=since, resets_at=resets_at)
+
+
+def property_text(value: str | float | bool) -> str:
+    """Return a property as a filter compares it: 10, 10.0 and 1e1 are one number, and "10" is the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def property_digests(properties: Mapping[str, Any]) -> list[str]:
@@ -185,8 +208,7 @@ def property_digests(properties: Mapping[str, Any]) -> list[str]:
     digests = []
     for name, value in sorted(properties.items()):
         if isinstance(value, str | int | float):
-            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            whole = f"{len(name)}:{name}={text}"
+            whole = f"{len(name)}:{name}={property_text(value)}"
             digests.append(hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest())
     return digests
 
@@ -195,7 +217,7 @@ def property_digests(properties: Mapping[str, Any]) -> list[str]:
 _UTC_ANCHOR = 1_704_067_200_000
 
 
-def _gate(limit: UsageLimit, source: str, anchor: int) -> Gate:
+def _gate(limit: UsageLimit, source: str, anchor: int, zone: str) -> Gate:
     reset = Recurrence(limit.interval)
     named = f"{source} {limit.feature_id} {limit.interval} {limit.in_utc} {sorted(limit.properties.items())}"
     digest = hashlib.blake2b(named.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
@@ -206,6 +228,7 @@ def _gate(limit: UsageLimit, source: str, anchor: int) -> Gate:
         reset=reset,
         anchor=_UTC_ANCHOR if limit.in_utc else anchor,
         source=source,
+        zone="UTC" if limit.in_utc else zone,
         in_utc=limit.in_utc,
         properties=limit.properties,
     )

@@ -38,7 +38,7 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
     back = _started(record, ends, catalog, mint)
     rows = [row for row in _freed(record.terms.rows, ends) if row.id not in back.handed_on]
     rolling = {row.id for row in rows if row.rollover and _is_renewed(row, ends, now)}
-    steps, held, idle = list[Step](), list(back.rows), list[Row]()
+    steps, held = list[Step](), list(back.rows)
     is_reset = any(row.period > 0 for row in back.rows)
     for row in rows:
         if row.rolled_from in rolling:
@@ -53,15 +53,11 @@ def forward_change(record: Record, catalog: Catalog, mint: Mint) -> Change:
             held += [renewed(row, now), *survivors.rows]
             steps += [*survivors.steps, Step("reset", row.id, row.start_nanos)]
         else:
-            idle.append(row)
-    spared = rows_held(record.holds)
-    drained = {
-        row.id
-        for row in idle
-        if is_reset and row.id not in spared and is_drained(row, record.balances[row.id])
-    }
-    steps += [Step("drop", row_id) for row_id in sorted(drained)]
-    held += [row for row in idle if row.id not in drained]
+            held.append(row)
+    if is_reset:
+        drained = _drained(held, steps, record)
+        held = [row for row in held if row.id not in drained]
+        steps += [Step("drop", row_id) for row_id in drained]
     flags = [flag for flag in record.terms.flags if flag.expires_at is None or flag.expires_at > now]
     flags = [flag for flag in flags if flag.owner_id not in ends]
     customer = back.customer if back.customer != record.customer else None
@@ -96,6 +92,16 @@ def plan_in_place_of(ended: Subscription, customer: Customer, catalog: Catalog) 
 def _is_renewed(row: Row, ends: Mapping[str, int], now: int) -> bool:
     end = _end(row, ends)
     return row.resets_at is not None and row.resets_at <= now and (end is None or end > now)
+
+
+def _drained(rows: list[Row], steps: list[Step], record: Record) -> list[str]:
+    """Return the rows that no step touches, are used up, and to which no hold may give back."""
+    spared = rows_held(record.holds) | {step.row_id for step in steps}
+    return [
+        row.id
+        for row in rows
+        if row.id not in spared and row.id in record.balances and is_drained(row, record.balances[row.id])
+    ]
 
 
 def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> Kept:

@@ -212,7 +212,8 @@ def _arrivals(row: Row, left: int, last: int, at: int) -> Iterable[tuple[Rolled,
         missed = min(last, end) - max(first, batch * size - 1)
         is_first = batch * size <= first
         amount = missed * row.start_nanos + (left if is_first else 0)
-        rolled_at = boundary(row.anchor, row.reset, min(last, end), row.zone)
+        begins = first + (left == 0) if is_first else batch * size
+        rolled_at = boundary(row.anchor, row.reset, begins, row.zone)
         yield Rolled(_at_most(amount), rolled_at, expires_at), is_first
 
 

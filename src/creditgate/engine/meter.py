@@ -151,9 +151,9 @@ class Meter:
         is_replay = reply.status is Status.REPLAYED
         if is_replay and reply.stream_id is not None:
             reply = await self._as_first(usage.customer_id, reply.stream_id, reply)
-        return _decision(
-            feature, needs, reply, allowed=reply.status is not Status.REFUSED, is_replay=is_replay
-        )
+        allowed = reply.status is not Status.REFUSED
+        chosen = _answering(usage.verb, needs, reply)
+        return _answer(feature, needs, chosen, reply, allowed=allowed, is_replay=is_replay)
 
     async def _answer_again(
         self, usage: Usage, feature: Feature, needs: list[Need], stream_id: StreamId, *, is_replay: bool
@@ -163,7 +163,8 @@ class Meter:
             lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=needs)
         )
         reply = await self._as_first(usage.customer_id, stream_id, reply)
-        return _decision(feature, needs, reply, allowed=True, is_replay=is_replay)
+        chosen = _answering(usage.verb, needs, reply)
+        return _answer(feature, needs, chosen, reply, allowed=True, is_replay=is_replay)
 
     async def _as_first(self, customer_id: str, stream_id: StreamId, reply: Reply) -> Reply:
         """Return the reply with what the call moved and held when it took effect."""
@@ -245,21 +246,23 @@ def _checked(feature: Feature, needs: list[Need], reply: Reply) -> Decision:
     return _answer(feature, needs, chosen, reply, allowed=allowed, is_replay=False)
 
 
-def _decision(
-    feature: Feature,
-    needs: list[Need],
-    reply: Reply,
-    *,
-    allowed: bool,
-    is_replay: bool,
-) -> Decision:
-    """The pool that answers is the first that gave; where none did, the last of those that the customer has."""
-    gave = {row.feature_id for row in reply.terms.rows for part in reply.moved if part.row_id == row.id}
-    owned = {row.feature_id for row in reply.terms.rows}
-    chosen = next((need for need in needs if need.pool.feature_id in gave), None)
-    if chosen is None:
-        chosen = next((need for need in reversed(needs) if need.pool.feature_id in owned), None)
-    return _answer(feature, needs, chosen, reply, allowed=allowed, is_replay=is_replay)
+def _answering(verb: str, needs: list[Need], reply: Reply) -> Need | None:
+    """Return what is needed of the pool that answers for a use, None where the customer has none.
+
+    It is the first that gave; but where a check took from the own feature and from credits, the credits, since the own
+    feature could not pay for it. Where none gave, it is the one that would have had to.
+    """
+    owners = {row.id: row.feature_id for row in reply.terms.rows}
+    gave = {owners[part.row_id] for part in reply.moved if part.row_id in owners}
+    givers = [need for need in needs if need.pool.feature_id in gave]
+    if verb != "track" and len(givers) > 1 and givers[0] is needs[0]:
+        return givers[1]
+    if givers:
+        return givers[0]
+    owned = [need for need in needs if need.pool.feature_id in owners.values()]
+    if needs[0].nanos > 0 and len(owned) > 1 and owned[0] is needs[0]:
+        return owned[1]
+    return owned[0] if owned else None
 
 
 def _answer(

@@ -51,12 +51,16 @@ class RowAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None
 
 
+NEVER = 253_402_300_799_999
+"""31 December 9999: when a rollover for good expires. The official clients take no null there, and would raise."""
+
+
 class RolloverAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of what one reset rolled over; `expires_at` is null where it stays for good."""
+    """What is left of what one reset rolled over."""
 
     granted: Raw
     balance: Raw
-    expires_at: int | None
+    expires_at: int
 
 
 class BalanceAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,7 +239,9 @@ def reset_answer(row: Row) -> ResetAnswer | None:
 def rollover_answer(row: Row, raw_nanos: int) -> RolloverAnswer:
     """Return what is left of what one reset rolled over."""
     return RolloverAnswer(
-        granted=number(row.included_nanos), balance=number(raw_nanos), expires_at=row.expires_at
+        granted=number(row.included_nanos),
+        balance=number(raw_nanos),
+        expires_at=NEVER if row.expires_at is None else row.expires_at,
     )
 
 

@@ -21,6 +21,7 @@ from creditgate.core.controls import (
     SpendLimit,
     UsageAlert,
     UsageLimit,
+    property_text,
 )
 from creditgate.core.customers import Record
 from creditgate.errors import InvalidInputs
@@ -71,7 +72,7 @@ class UsageLimitRequest(Request, frozen=True):
             limit_nanos=kept(self.limit, field=f"{place}.limit"),
             interval=Interval(self.interval),
             in_utc=self.anchor == "utc",
-            properties={name: _as_text(value) for name, value in properties.items()},
+            properties={name: property_text(value) for name, value in properties.items()},
             enabled=self.enabled,
         )
 
@@ -288,7 +289,3 @@ def _together(parts: Iterable[Any]) -> Any:
 
 def _place(kind: str, position: int) -> str:
     return f"billing_controls.{kind}[{position}]"
-
-
-def _as_text(value: str | float | bool) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

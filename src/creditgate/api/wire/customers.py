@@ -123,7 +123,7 @@ def customer_answer(
         send_email_receipts=customer.send_email_receipts,
         billing_controls=controls_answer(record),
         subscriptions=(
-            *(_subscription_answer(held, record.now) for held in customer.subscriptions),
+            *(_subscription_answer(held, record.now, customer.time_zone) for held in customer.subscriptions),
             *(_scheduled_answer(coming) for coming in customer.scheduled),
         ),
         purchases=tuple(_purchase_answer(purchase) for purchase in customer.purchases),
@@ -157,15 +157,15 @@ def events_answer(page: EventPage) -> EventsAnswer:
     return EventsAnswer(tuple(_event_answer(event) for event in page.events), page.next_cursor)
 
 
-def _subscription_answer(held: Subscription, now: int) -> SubscriptionAnswer:
+def _subscription_answer(held: Subscription, now: int, zone: str) -> SubscriptionAnswer:
     start, end = None, None
     is_trial = held.trial_ends_at is not None and held.trial_ends_at > now
     if is_trial:
         start, end = held.started_at, held.trial_ends_at
     elif held.recurrence is not None:
-        period = period_at(held.anchor, held.recurrence, now)
-        start = boundary(held.anchor, held.recurrence, period)
-        end = boundary(held.anchor, held.recurrence, period + 1)
+        period = period_at(held.anchor, held.recurrence, now, zone)
+        start = boundary(held.anchor, held.recurrence, period, zone)
+        end = boundary(held.anchor, held.recurrence, period + 1, zone)
     return SubscriptionAnswer(
         id=held.id,
         plan_id=held.plan_id,
