@@ -1,7 +1,7 @@
 """What metering means, in plain Python and Decimal: the model that the store is compared with.
 
-Written from spec/semantics.md (2.2, 2.5, 3.2 to 3.4, 4.2, 4.3, 4.5) and the decisions D3, D4 and D7 of design.md. It
-shares no code with core.burn, core.plans, core.periods or the scripts, and it is as slow as it is plain.
+Written from spec/semantics.md (1.5, 2.2, 2.5, 3.2 to 3.4, 4.2, 4.3, 4.5) and the decisions D3, D4 and D7 of design.md.
+It shares no code with core.burn, core.plans, core.periods or the scripts, and it is as slow as it is plain.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +18,8 @@ EXACT = Context(prec=80, rounding=ROUND_UP)
 INTERVALS = ("hour", "day", "week", "month", "quarter", "year")
 NEVER = 10**18
 DAY_MS = 86_400_000
+UTC_MONDAY = 1_704_067_200_000
+"""Monday, 1 January 2024: where the windows of UTC are counted from."""
 
 
 def rounded(amount: Decimal) -> Decimal:
@@ -57,6 +59,18 @@ class Item:
     pack: Decimal | None = None
     pack_interval: str | None = None
     """How often the pack is paid: None is once."""
+    unlimited: bool = False
+    paid_later: bool = False
+    most_paid_later: Decimal | None = None
+    rolls: "Rolls | None" = None
+
+
+@dataclass(frozen=True)
+class Rolls:
+    """What is left at a reset rolls over, for so many months or for good, up to a cap over all."""
+
+    months: int | None = None
+    cap: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,10 @@ class Row:
     owner: int | None = None
     bought_for_good: bool = False
     name: str = ""
+    unlimited: bool = False
+    most_paid_later: Decimal | None = None
+    rolls: Rolls | None = None
+    rolled_from: "Row | None" = None
 
     @property
     def resets_at(self) -> int | None:
@@ -98,7 +116,8 @@ class Row:
 
     @property
     def is_drained(self) -> bool:
-        return self.balance == 0 and self.granted > 0 and self.interval is None and not self.may_go_below
+        is_for_good = self.interval is None and not self.may_go_below and not self.unlimited
+        return self.balance == 0 and self.granted > 0 and is_for_good
 
     def step_to(self, now: int) -> None:
         """Into the period that holds this instant."""
@@ -106,11 +125,19 @@ class Row:
             self.period += 1
 
     def burns_before(self) -> tuple[object, ...]:
-        """The order of semantics 3.2, rules 4, 5, 6, 8, 9 and 10, and at last the order of arrival."""
+        """The order of semantics 3.2, rules 3 to 6 and 8 to 10, rollovers before all that is limited (3.3), and at last
+        the order of arrival.
+        """
+        expires_at = NEVER if self.expires_at is None else self.expires_at
+        if self.unlimited:
+            return (0, self.created_at, self.number)
+        if self.rolled_from is not None:
+            return (1, expires_at, self.created_at, self.number)
         return (
+            2,
             self.interval is None,
             INTERVALS.index(self.interval) if self.interval else 0,
-            NEVER if self.expires_at is None else self.expires_at,
+            expires_at,
             self.add_on,
             self.may_go_below,
             self.created_at,
@@ -177,6 +204,76 @@ class Hold:
     used: Decimal = Decimal(0)
 
 
+@dataclass
+class Cap:
+    """A usage limit: so much of a feature in each window of UTC; `used` counts in the one that ends at `ends_at`."""
+
+    feature: str
+    limit: Decimal
+    interval: str
+    used: Decimal = Decimal(0)
+    ends_at: int = 0
+
+    def step_to(self, now: int) -> None:
+        """Into the window that holds this instant, with nothing used of it."""
+        if self.ends_at > now:
+            return
+        k = 0
+        while (end := boundary(UTC_MONDAY, self.interval, k)) <= now:
+            k += 1
+        self.ends_at, self.used = end, Decimal(0)
+
+
+@dataclass
+class Limits:
+    """How far a customer may go: spend limits and overage by feature, and caps."""
+
+    spend: dict[str, Decimal] = field(default_factory=dict)
+    overage: dict[str, bool] = field(default_factory=dict)
+    caps: list[Cap] = field(default_factory=list)
+
+    def may_go_below(self, row: Row) -> bool:
+        if row.unlimited or row.rolled_from is not None:
+            return False
+        return self.overage.get(row.feature, row.may_go_below)
+
+    def depth(self, row: Row, mode: str) -> Decimal | None:
+        """How much further below zero a row may go; None is without bound."""
+        if row.rolled_from is not None:
+            return Decimal(0)
+        if mode == "overflow" or row.unlimited:
+            return None
+        if not self.may_go_below(row):
+            return Decimal(0)
+        if row.feature == "seats" and row.most_paid_later is None and row.feature not in self.overage:
+            return Decimal(0) if mode == "reject" else None
+        if row.most_paid_later is None or row.feature in self.spend:
+            return None
+        return max(Decimal(0), min(row.balance, Decimal(0)) + row.most_paid_later)
+
+    def spare(self, feature: str, rows: Iterable[Row]) -> Decimal | None:
+        """How much further the rows of a feature may go together; None is without bound."""
+        if feature not in self.spend:
+            return None
+        owed = sum((min(row.balance, Decimal(0)) for row in rows if row.feature == feature), Decimal(0))
+        return max(Decimal(0), self.spend[feature] + owed)
+
+    def headroom(self, feature: str) -> Decimal | None:
+        """What the caps on a feature still let through; None is without bound."""
+        left = [max(Decimal(0), cap.limit - cap.used) for cap in self.caps if cap.feature == feature]
+        return min(left, default=None)
+
+    def count(self, feature: str, amount: Decimal) -> None:
+        for cap in self.caps:
+            if cap.feature == feature:
+                cap.used += amount
+
+
+def least(*bounds: Decimal | None) -> Decimal | None:
+    """The least of some bounds, where None is none."""
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
 class Left:
     """What is left of a call while it goes from row to row: so much, counted in units of this cost."""
 
@@ -206,6 +303,7 @@ class Customer:
     coming: list[Coming] = field(default_factory=list)
     flags: list[tuple[str, str, int]] = field(default_factory=list)
     holds: dict[str, Hold] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
     sequence: int = 1
     shape: int = 1
     count: int = 0
@@ -222,6 +320,7 @@ class Customer:
         instants = [row.resets_at for row in self.rows] + [row.expires_at for row in self.rows]
         instants += [held.ends_at for held in self.subscriptions] + [plan.starts_at for plan in self.coming]
         instants += [hold.expires_at for hold in self.holds.values()]
+        instants += [cap.ends_at for cap in self.limits.caps]
         return min((instant for instant in instants if instant is not None), default=None)
 
     @property
@@ -244,10 +343,19 @@ class Customer:
 
         def affords(name: str) -> bool:
             needed = rounded(units * pools[name])
-            there = sum(
-                (max(row.balance, Decimal(0)) for row in self.rows if row.feature == name), Decimal(0)
-            )
-            return needed < 0 or there >= needed
+            rows = [row for row in self.rows if row.feature == name]
+            if needed < 0 or any(row.unlimited for row in rows):
+                return True
+            for limited, most in ((feature, units), (name, needed)):
+                headroom = self.limits.headroom(limited)
+                if headroom is not None and headroom < most:
+                    return False
+            there = sum((max(row.balance, Decimal(0)) for row in rows), Decimal(0))
+            depths = [self.limits.depth(row, "reject") for row in rows]
+            known = [depth for depth in depths if depth is not None]
+            deepest = sum(known, Decimal(0)) if len(known) == len(depths) else None
+            further = least(deepest, self.limits.spare(name, rows))
+            return further is None or there + further >= needed
 
         able = [name for name in owned if affords(name)]
         if able:
@@ -275,51 +383,107 @@ class Customer:
         Returns what each gave or got, one after the other.
         """
         pools = self.pools(feature)
-        own = [row for row in self.in_order() if row.feature == feature]
-        others = [row for row in self.in_order() if row.feature != feature and row.feature in pools]
+        rows = self._as_they_give(feature)
         priced: list[Row] = []
         is_free = False
-        for row in own + others:
+        for row in rows:
             if pools[row.feature] == 0:  # here the units are free: nothing behind it gives or gets
                 is_free = True
                 break
             priced.append(row)
+            if row.unlimited:
+                break
         if is_refund:
             return self._refund(priced, pools, left, mode)
-        before = self._balances()
-        legs = self._take(priced, pools, left, mode, is_free=is_free)
-        if mode == "reject" and left.amount > 0 and not is_free:
+        before, counted = self._balances(), [replace(cap) for cap in self.limits.caps]
+        stopped = self._stop_at_caps(rows, feature, left, mode)
+        legs = self._take(priced, rows, pools, left, mode, is_free=is_free)
+        if mode == "reject" and (stopped > 0 or left.amount > 0) and not (is_free and stopped == 0):
             self._restore(before)
+            self.limits.caps = counted
             return None
         return legs
 
-    @staticmethod
+    def _as_they_give(self, feature: str) -> list[Row]:
+        """All rows that a feature can draw on: unlimited ones, what rolled over, its own, and those of systems."""
+
+        def rank(row: Row) -> int:
+            if row.unlimited:
+                return 0 if row.feature == feature else 1
+            if row.rolled_from is not None:
+                return 2
+            return 3 if row.feature == feature else 4
+
+        pools = self.pools(feature)
+        return sorted((row for row in self.in_order() if row.feature in pools), key=rank)
+
+    def _stop_at_caps(self, rows: list[Row], feature: str, left: Left, mode: str) -> Decimal:
+        """Leave of a call what the caps on its feature let through; returns how much that took off.
+
+        Where an unlimited row gives, or with overflow, they stop nothing.
+        """
+        headroom = self.limits.headroom(feature)
+        if headroom is None or mode == "overflow" or (rows and rows[0].unlimited):
+            return Decimal(0)
+        stopped = max(Decimal(0), left.amount - headroom)
+        left.without(stopped)
+        return stopped
+
     def _take(
-        rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str, *, is_free: bool
+        self,
+        rows: list[Row],
+        all_rows: list[Row],
+        pools: Mapping[str, Decimal],
+        left: Left,
+        mode: str,
+        *,
+        is_free: bool,
     ) -> list[Leg]:
-        legs = []
+        legs: list[Leg] = []
+        feature, wanted = next(iter(pools)), left.amount
+        is_unlimited = bool(all_rows) and all_rows[0].unlimited
+        stops = (
+            {} if is_unlimited or mode == "overflow" else {name: self.limits.headroom(name) for name in pools}
+        )
+        taken = dict.fromkeys(pools, Decimal(0))
 
         def take(row: Row, most: Decimal | None) -> None:
+            stop = stops.get(row.feature)
+            most = least(most, None if stop is None else stop - taken[row.feature])
+            if most is not None and most <= 0:
+                return
             cost = pools[row.feature]
             there = left.at(cost)
             part = there if most is None else min(most, there)
             row.balance -= part
+            taken[row.feature] += part
             left.without(part)
             legs.append(Leg(row, cost, -part, row.period if row.interval else None))
 
         for row in rows:
-            if left.amount > 0 and row.balance > 0:
-                take(row, row.balance)
-        if mode == "reject" or is_free:
-            return legs
-        for row in rows:
-            if left.amount > 0 and (mode == "overflow" or row.may_go_below):
+            if left.amount > 0 and row.unlimited:
                 take(row, None)
+            elif left.amount > 0 and row.balance > 0:
+                take(row, row.balance)
+        if not is_free:
+            spares = {name: self.limits.spare(name, all_rows) for name in pools}
+            before = dict(taken)
+            for row in rows:
+                if left.amount > 0:
+                    spare = spares[row.feature]
+                    gone = taken[row.feature] - before[row.feature]
+                    take(row, least(self.limits.depth(row, mode), None if spare is None else spare - gone))
+        if not is_unlimited:
+            not_taken = Decimal(0) if is_free else min(wanted, left.at(Decimal(1)))
+            taken[feature] = wanted - not_taken
+            for name, amount in taken.items():
+                self.limits.count(name, amount)
         return legs
 
     @staticmethod
     def _refund(rows: list[Row], pools: Mapping[str, Decimal], left: Left, mode: str) -> list[Leg]:
         legs = []
+        rows = [row for row in rows if row.rolled_from is None]
 
         def give(row: Row, most: Decimal | None) -> None:
             cost = pools[row.feature]
@@ -347,8 +511,8 @@ class Customer:
             row.balance = before[id(row)]
 
     def _moved(self, before: Mapping[int, Decimal], feature: str) -> tuple[tuple[Row, Decimal], ...]:
-        """What each row gave or got since then, the feature's own first, then in burn order."""
-        rows = sorted(self.in_order(), key=lambda row: row.feature != feature)
+        """What each row gave or got since then, in the order in which they give."""
+        rows = self._as_they_give(feature)
         return tuple((row, row.balance - before[id(row)]) for row in rows if row.balance != before[id(row)])
 
     def _left_the_range(self, before: Mapping[int, Decimal]) -> bool:
@@ -501,10 +665,14 @@ class Customer:
                 continue
             self._change_plans()
             self.rows = [row for row in self.rows if row.expires_at is None or row.expires_at > instant]
-            due = [row for row in self.rows if row.resets_at is not None and row.resets_at <= instant]
+            due = [row for row in self.in_order() if row.resets_at is not None and row.resets_at <= instant]
             for row in due:
-                row.balance = row.granted
                 row.period += 1
+                if row.rolls is not None:
+                    self._roll_over(row, instant)
+                row.balance = row.granted
+            for cap in self.limits.caps:
+                cap.step_to(instant)
             if due:
                 self.rows = [row for row in self.rows if not row.is_drained or self.is_held(row)]
         self.now = now
@@ -542,6 +710,13 @@ class Customer:
         for held in over:
             self.subscriptions = [s for s in self.subscriptions if s.owner != held.owner]
             seats = self._seats_of(held)
+            rolled = [
+                row
+                for row in self.in_order()
+                if row.owner == held.owner
+                and row.rolled_from is not None
+                and (row.expires_at is None or row.expires_at > self.now)
+            ]
             self.rows = [row for row in self.rows if row.owner != held.owner or row.bought_for_good]
             for row in self.rows:
                 if row.owner == held.owner:
@@ -549,9 +724,9 @@ class Customer:
             self.flags = [flag for flag in self.flags if flag[2] != held.owner]
             for coming in starting:
                 if coming.plan.group == held.plan.group:
-                    self._begin(coming, seats)
+                    self._begin(coming, seats, rolled)
 
-    def _begin(self, coming: Coming, seats: list[Row]) -> None:
+    def _begin(self, coming: Coming, seats: list[Row], rolled: list[Row]) -> None:
         owner = self.count
         rows = self._rows_of(coming.plan, coming.quantities, owner, self.now)
         for row in rows:
@@ -561,8 +736,17 @@ class Customer:
                 row.balance -= sum((old.granted - old.balance for old in seats), Decimal(0))
         self.count += 1
         self.rows += rows
+        for row in rows:
+            self.rows += handed_on(row, [each for each in rolled if each.feature == row.feature])
         self.flags += self._flags_of(coming.plan, owner)
         self.subscriptions.append(Subscription(coming.plan, owner, self.now))
+
+    def _heirs(self, closed: int | None, opened: list[Row]) -> list[tuple[Row, Row]]:
+        """Rows of a plan that is replaced, and those of the new plan in their place."""
+        if closed is None:
+            return []
+        old = [row for row in self.rows if row.owner == closed and row.rolled_from is None]
+        return [(before, new) for new in opened for before in old if before.feature == new.feature]
 
     def _seats_of(self, held: Subscription | None) -> list[Row]:
         """The rows of a plan whose units are not used up but taken."""
@@ -584,6 +768,73 @@ class Customer:
                 self.settle(name, hold.value)
         return bool(expired)
 
+    def _roll_over(self, row: Row, instant: int) -> None:
+        """What is left of a row that starts again now is added to what rolled over before, up to the cap."""
+        assert row.rolls is not None
+        mine = [each for each in self.rows if each.rolled_from is row]
+        expires_at = self._rolls_until(row, instant)
+        left = max(Decimal(0), row.balance)
+        home = None
+        if row.rolls.months is not None:
+            home = next((each for each in mine if each.expires_at == expires_at), None)
+        if home is not None:
+            home.balance += left
+            home.granted += left
+        elif left > 0:
+            self.count += 1
+            home = replace(
+                row,
+                number=self.count,
+                granted=left,
+                balance=left,
+                created_at=instant,
+                interval=None,
+                expires_at=expires_at,
+                may_go_below=False,
+                most_paid_later=None,
+                bought_for_good=False,
+                rolls=None,
+                rolled_from=row,
+                name="",
+            )
+            mine.append(home)
+            self.rows.append(home)
+        capped(mine, row.rolls.cap)
+        filled = sorted((each for each in mine if each.balance > 0), key=Row.burns_before)
+        while len(filled) > 24:
+            soonest, after = filled[:2]
+            after.balance, after.granted = after.balance + soonest.balance, after.granted + soonest.balance
+            soonest.granted, soonest.balance = soonest.granted - soonest.balance, Decimal(0)
+            filled = filled[1:]
+        empty = [each for each in mine if each.balance == 0 and not self.is_held(each)]
+        self.rows = [each for each in self.rows if not any(each is one for one in empty)]
+
+    @staticmethod
+    def _rolls_until(row: Row, instant: int) -> int | None:
+        """Months after the reset. Where more than twelve would be there at once, so many in a row end with the last that
+        twelve are enough, and one to begin with.
+        """
+        assert row.rolls is not None
+        if row.rolls.months is None:
+            return row.expires_at
+        assert row.interval in ("day", "month")
+        alive = row.rolls.months * (31 if row.interval == "day" else 1)
+        together = 1 if alive <= 12 else -(-alive // 11)
+        last = row.period - row.period % together + together - 1
+        assert boundary(row.anchor, row.interval, row.period) == instant
+        until = boundary(boundary(row.anchor, row.interval, last), "month", row.rolls.months)
+        return until if row.expires_at is None else min(until, row.expires_at)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Other limits hold from now on. A cap on a window that was counted before counts on."""
+        for cap in limits.caps:
+            cap.step_to(self.now)
+            for before in self.limits.caps:
+                if (before.feature, before.interval) == (cap.feature, cap.interval):
+                    cap.used = before.used
+        self.limits = limits
+        self.changed()
+
     def changed(self) -> None:
         """Count a change of what the customer is or holds."""
         self.sequence += 1
@@ -599,7 +850,7 @@ class Customer:
             if item.pack is not None:
                 beyond = max(Decimal(0), quantities.get(item.feature, Decimal(0)) - item.included)
                 bought = (beyond / item.pack).to_integral_value(rounding=ROUND_UP) * item.pack
-            interval = None if item.feature == "seats" else item.reset or item.pack_interval
+            interval = None if item.feature == "seats" or item.unlimited else item.reset or item.pack_interval
             row = Row(
                 number=0,
                 feature=item.feature,
@@ -609,7 +860,10 @@ class Customer:
                 interval=interval,
                 anchor=anchor,
                 add_on=plan.add_on,
-                may_go_below=item.feature == "seats" and item.pack is None,
+                may_go_below=item.paid_later or (item.feature == "seats" and item.pack is None),
+                unlimited=item.unlimited,
+                most_paid_later=item.most_paid_later,
+                rolls=item.rolls,
                 plan=plan.name,
                 owner=owner,
                 bought_for_good=bought > 0 and item.pack_interval is None,
@@ -630,6 +884,7 @@ class Customer:
         flags: Iterable[tuple[str, str, int]] = (),
         in_use: Iterable[Row] = (),
     ) -> str:
+        heirs = self._heirs(closed, opened)
         going_on = {id(old): new for old in in_use for new in opened if new.feature == old.feature}
         opened = [row for row in opened if not any(row is new for new in going_on.values())]
         kept = [
@@ -637,7 +892,9 @@ class Customer:
             for row in self.in_order()
             if closed is None or row.owner != closed or row.bought_for_good or id(row) in going_on
         ]
-        missing = len(kept) + len(opened) - ROWS_MAX
+        along = [(heir, [row for row in self.in_order() if row.rolled_from is old]) for old, heir in heirs]
+        going_along = sum(len(handed_on(heir, [replace(row) for row in rows])) for heir, rows in along)
+        missing = len(kept) + going_along + len(opened) - ROWS_MAX
         drained = [row for row in kept if row.is_drained and not self.is_held(row)]
         if missing > len(drained):
             return "too_many_balances"
@@ -656,10 +913,30 @@ class Customer:
             self.count += 1
             row.number = self.count
         self.count += 1
+        for heir, rows in along:
+            kept += handed_on(heir, rows)
         self.rows = [row for row in kept if id(row) not in gone] + opened
         self.flags = [flag for flag in self.flags if closed is None or flag[2] != closed] + list(flags)
         self.changed()
         return "OK"
+
+
+def capped(rolled: list[Row], cap: Decimal | None) -> None:
+    """What is above the cap is cut off, the soonest to expire first; it was not used, so it is not granted either."""
+    above = sum((row.balance for row in rolled), Decimal(0)) - cap if cap is not None else Decimal(0)
+    for row in sorted(rolled, key=Row.burns_before):
+        cut = min(max(Decimal(0), above), row.balance)
+        row.balance, row.granted, above = row.balance - cut, row.granted - cut, above - cut
+
+
+def handed_on(heir: Row, rolled: list[Row]) -> list[Row]:
+    """What rolled over is the heir's from now on, up to its cap; nothing, if it rolls nothing over."""
+    if heir.rolls is None:
+        return []
+    capped(rolled, heir.rolls.cap)
+    for row in rolled:
+        row.rolled_from, row.owner, row.plan, row.add_on = heir, heir.owner, heir.plan, heir.add_on
+    return [row for row in rolled if row.balance > 0]
 
 
 def new_customer(now: int, costs: Mapping[str, Mapping[str, Decimal]], plans: Iterable[Plan]) -> Customer:
@@ -676,7 +953,10 @@ def copied(customer: Customer) -> Customer:
     twins: dict[int, Row] = {}
 
     def twin(row: Row) -> Row:
-        return twins.setdefault(id(row), replace(row))
+        if id(row) not in twins:
+            parent = None if row.rolled_from is None else twin(row.rolled_from)
+            twins[id(row)] = replace(row, rolled_from=parent)
+        return twins[id(row)]
 
     holds = {
         name: replace(hold, legs=tuple(replace(leg, row=twin(leg.row)) for leg in hold.legs))
@@ -685,6 +965,7 @@ def copied(customer: Customer) -> Customer:
     return replace(
         customer,
         holds=holds,
+        limits=replace(customer.limits, caps=[replace(cap) for cap in customer.limits.caps]),
         rows=[twin(row) for row in customer.rows],
         subscriptions=list(customer.subscriptions),
         coming=list(customer.coming),

@@ -34,6 +34,7 @@ from creditgate.core import attach as attaching
 from creditgate.core import catalog as words
 from creditgate.core import plans as core_plans
 from creditgate.core.changes import Change, profile_change, rows_change
+from creditgate.core.controls import BillingControls, OverageAllowed, SpendLimit, UsageLimit
 from creditgate.core.customers import Customer, Record, Row
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.holds import Hold
@@ -91,6 +92,34 @@ PLANS = {
         model.Plan("desks", (model.Item("seats", pack=D(1), pack_interval="month"),), "month", 13),
         model.Plan("extra", (model.Item("x", D(2), "month"), model.Item("z", D(4))), "month", 2, add_on=True),
         model.Plan("other", (model.Item("y", D(1), "week"),), "month", 1, group="second"),
+        model.Plan(
+            "saver",
+            (
+                model.Item("x", D(6), "month", rolls=model.Rolls(None, D(20))),
+                model.Item("a", D(2), "day", rolls=model.Rolls(1, D(15))),
+            ),
+            "month",
+            11,
+        ),
+        model.Plan(
+            "purse",
+            (
+                model.Item("x", D(3), "month", rolls=model.Rolls(2, D(7))),
+                model.Item("b", D(1), "month", paid_later=True),
+            ),
+            "month",
+            4,
+        ),
+        model.Plan(
+            "later",
+            (
+                model.Item("x", D(2), "month", paid_later=True, most_paid_later=D("2.5")),
+                model.Item("a", D(1), "month", paid_later=True, rolls=model.Rolls(12)),
+            ),
+            "month",
+            14,
+        ),
+        model.Plan("flat", (model.Item("c", unlimited=True), model.Item("y", unlimited=True)), "month", 16),
         model.Plan("top", (model.Item("x", pack=D(1)),), one_off=True),
         model.Plan(
             "pack", (model.Item("a", D(1), pack=D(100)), model.Item("y", pack=D("0.3"))), one_off=True
@@ -135,13 +164,28 @@ def plan_document(plan: model.Plan) -> words.Plan:
                 item.feature,
                 nanos(str(item.included)),
                 reset=every(item.reset) if item.reset else None,
-                price=words.ItemPrice(10**9, every(item.pack_interval), nanos(str(item.pack)))
-                if item.pack
-                else None,
+                price=item_price(item),
+                unlimited=item.unlimited,
+                rollover=rollover_of(item.rolls),
             )
             for item in plan.items
         ),
     )
+
+
+def item_price(item: model.Item) -> words.ItemPrice | None:
+    if item.paid_later:
+        most = None if item.most_paid_later is None else nanos(str(item.most_paid_later))
+        return words.ItemPrice(
+            10**9, every(item.reset), billing_method="usage_based", max_purchase_nanos=most
+        )
+    return words.ItemPrice(10**9, every(item.pack_interval), nanos(str(item.pack))) if item.pack else None
+
+
+def rollover_of(rolls: model.Rolls | None) -> words.Rollover | None:
+    if rolls is None:
+        return None
+    return words.Rollover(rolls.months, max_nanos=None if rolls.cap is None else nanos(str(rolls.cap)))
 
 
 # What is drawn
@@ -196,6 +240,16 @@ finals = st.sampled_from(["as held", "release", "release", "part", "part", "nano
 modes = st.sampled_from(["cap", "cap", "reject", "overflow"])
 customers = st.sampled_from(CUSTOMERS)
 keys = st.sampled_from([*[""] * 9, "aa", "bb", "cc"])
+kinds = st.sampled_from([*["plain"] * 5, "unlimited", "rolling", "rolling"])
+rolls = st.builds(
+    model.Rolls, st.sampled_from([None, 1, 2, 12]), st.sampled_from([None, D(0), D(4), D("30.5")])
+)
+small = st.one_of(st.integers(0, 40).map(Decimal), amounts)
+spends = st.dictionaries(st.sampled_from(FEATURES), small, max_size=2)
+overages = st.dictionaries(st.sampled_from(FEATURES), st.booleans(), max_size=2)
+caps = st.dictionaries(
+    st.tuples(st.sampled_from(FEATURES), st.sampled_from(["day", "week", "month", "year"])), small, max_size=3
+)
 
 
 @dataclass
@@ -281,13 +335,33 @@ class Life(RuleBasedStateMachine):
 
     @initialize(
         start=st.sampled_from(INSTANTS),
-        gifts=st.lists(st.tuples(st.sampled_from(FEATURES), amounts, intervals), min_size=1, max_size=BURST),
+        gifts=st.lists(
+            st.tuples(st.sampled_from(FEATURES), amounts, intervals, rolls), min_size=1, max_size=BURST
+        ),
+        plan=st.sampled_from(["free", "pro", "saver", "saver", "purse", "later", "later", "flat"]),
+        spend=spends,
+        overage=overages,
+        caps=caps,
     )
-    def first_customer(self, start: int, gifts: list[tuple[str, Decimal, str | None]]) -> None:
-        """A customer with rows in several pools, so that calls go from one to the next."""
+    def first_customer(
+        self,
+        start: int,
+        gifts: list[tuple[str, Decimal, str | None, model.Rolls]],
+        plan: str,
+        spend: dict[str, Decimal],
+        overage: dict[str, bool],
+        caps: dict[tuple[str, str], Decimal],
+    ) -> None:
+        """A customer with rows in several pools and with limits, so that calls go from one to the next, and stop."""
         self.create("ann", start, with_plan=True)
-        for feature, amount, interval in gifts:
-            self.grant_rows("ann", 1, feature, amount, interval, None, add_on=False)
+        for feature, amount, interval, rolled in gifts:
+            does_roll = interval in ("day", "month") and feature != "seats"
+            self.grant_rows(
+                "ann", 1, feature, amount, interval, None, add_on=False, rolled=rolled if does_roll else None
+            )
+        if plan != "free":
+            self.attach_plan("ann", plan, D(3))
+        self.set_controls("ann", spend, overage, caps)
 
     @precondition(lambda self: len(self.models) < len(CUSTOMERS))
     @rule(name=customers, start=st.sampled_from(INSTANTS), with_plan=st.booleans())
@@ -332,6 +406,8 @@ class Life(RuleBasedStateMachine):
         interval=intervals,
         lasts_hours=st.sampled_from([None, None, 1, 24, 24 * 40, 24 * 400]),
         add_on=st.booleans(),
+        kind=kinds,
+        rolled=rolls,
     )
     def grant(
         self,
@@ -342,9 +418,16 @@ class Life(RuleBasedStateMachine):
         lasts_hours: int | None,
         *,
         add_on: bool,
+        kind: str,
+        rolled: model.Rolls,
     ) -> None:
-        """A row of its own: monthly, daily, for good, or until it expires."""
-        self.grant_rows(name, 1, feature, amount, interval, lasts_hours, add_on=add_on)
+        """A row of its own: monthly, daily, for good, or until it expires; it may be unlimited, or roll over."""
+        if kind == "unlimited":
+            self.grant_rows(name, 1, feature, D(0), None, lasts_hours, add_on=add_on, unlimited=True)
+        elif kind == "rolling" and interval in ("day", "month"):
+            self.grant_rows(name, 1, feature, amount, interval, lasts_hours, add_on=add_on, rolled=rolled)
+        else:
+            self.grant_rows(name, 1, feature, amount, interval, lasts_hours, add_on=add_on)
 
     @rule(
         name=customers,
@@ -359,6 +442,9 @@ class Life(RuleBasedStateMachine):
     @rule(name=customers, plan=st.sampled_from(sorted(PLANS)), quantity=amounts)
     def attach(self, name: str, plan: str, quantity: Decimal) -> None:
         """A plan is attached, beside or in place of another; or refused."""
+        self.attach_plan(name, plan, quantity)
+
+    def attach_plan(self, name: str, plan: str, quantity: Decimal) -> None:
         there = self.ready(name)
         if there is None:
             return
@@ -437,7 +523,7 @@ class Life(RuleBasedStateMachine):
         """Units are held."""
         for hold_id, feature, number, mode, minutes in calls:
             there = self.ready(name)
-            if there is None:
+            if there is None or there.limits.caps:
                 return
             expires_at = there.now + minutes * 60_000
             reply = self.run(self.send_hold(name, hold_id, feature, number, mode, expires_at))
@@ -483,6 +569,42 @@ class Life(RuleBasedStateMachine):
         if self.ready(name) is not None:
             self.repeat(name, key, other=other)
 
+    @rule(name=customers, spend=spends, overage=overages, caps=caps)
+    def controls(
+        self,
+        name: str,
+        spend: dict[str, Decimal],
+        overage: dict[str, bool],
+        caps: dict[tuple[str, str], Decimal],
+    ) -> None:
+        """Other limits hold from now on."""
+        self.set_controls(name, spend, overage, caps)
+
+    def set_controls(
+        self,
+        name: str,
+        spend: dict[str, Decimal],
+        overage: dict[str, bool],
+        caps: dict[tuple[str, str], Decimal],
+    ) -> None:
+        """A cap comes only where no lock is open: locks under caps have tests of their own."""
+        there = self.ready(name)
+        if there is None:
+            return
+        if there.holds:
+            caps = {}
+        record = self.run(self.world.record(name))
+        self.documents[name] = msgspec.structs.replace(
+            record.customer, controls=controls_of(spend, overage, caps)
+        )
+        change = profile_change(record, self.documents[name])
+        if self.documents[name].controls == record.customer.controls:
+            return
+        twins = [model.Cap(feature, limit, interval) for (feature, interval), limit in caps.items()]
+        there.set_limits(model.Limits(dict(spend), dict(overage), twins))
+        self.applied(name, record, change)
+        self.compare(name, "controls")
+
     @rule(name=customers, feature=st.sampled_from(FEATURES), number=units)
     def check(self, name: str, feature: str, number: Decimal) -> None:
         """Is there enough? Nothing changes by asking."""
@@ -511,13 +633,33 @@ class Life(RuleBasedStateMachine):
         to = there.now + spans.get(by, hour)
         if by in ("due", "before due") and there.due is not None:
             to = there.due - (by == "before due")
+        self.move_clock(name, to)
+        if at_once:
+            self.ready(name)
+
+    def move_clock(self, name: str, to: int) -> None:
+        there = self.ready(name)
+        assert there is not None
+        to = max(to, there.now)
         record = self.run(self.world.record(name))
         self.applied(name, record, rows_change(record), clock=to)
         there.now = to
         there.changed()
-        self.compare(name, f"advance {by}")
-        if at_once:
-            self.ready(name)
+        self.compare(name, "advance")
+
+    @rule(
+        name=customers,
+        uses=st.lists(st.tuples(used_features, small, modes, st.integers(1, 4)), min_size=1, max_size=BURST),
+    )
+    def months(self, name: str, uses: list[tuple[str, Decimal, str, int]]) -> None:
+        """Something is used in each of several periods, with some left out: what was left rolls over."""
+        for feature, number, mode, missed in uses:
+            if self.ready(name) is None:
+                return
+            self.track(name, feature, number, mode, "")
+            for _ in range(missed):
+                if (due := self.models[name].due) is not None:
+                    self.move_clock(name, due)
 
     @rule(
         name=customers,
@@ -589,6 +731,8 @@ class Life(RuleBasedStateMachine):
         lasts_hours: int | None,
         *,
         add_on: bool,
+        unlimited: bool = False,
+        rolled: model.Rolls | None = None,
     ) -> None:
         there = self.ready(name)
         if there is None:
@@ -602,11 +746,13 @@ class Life(RuleBasedStateMachine):
                 feature_id=feature,
                 created_at=there.now,
                 included_nanos=nanos(str(amount)),
-                reset=every(interval),
+                reset=None if unlimited else every(interval),
                 anchor=there.now if interval else None,
                 resets_at=model.boundary(there.now, interval, 1) if interval else None,
                 expires_at=expires_at,
                 add_on=add_on,
+                unlimited=unlimited,
+                rollover=rollover_of(rolled),
             )
             rows.append(row)
             twins.append(
@@ -620,6 +766,8 @@ class Life(RuleBasedStateMachine):
                     anchor=there.now,
                     expires_at=expires_at,
                     add_on=add_on,
+                    unlimited=unlimited,
+                    rolls=rolled,
                 )
             )
         said = there.grant(twins)
@@ -722,6 +870,7 @@ class Life(RuleBasedStateMachine):
         there = self.models[name]
         record = self.run(self.world.record(name))
         ours = there.in_order()
+        self.note(there)
         assert [view(row, record.balances[row.id]) for row in record.terms.rows] == [
             twin_view(row) for row in ours
         ]
@@ -738,6 +887,13 @@ class Life(RuleBasedStateMachine):
         assert held == [(twin.plan.name, twin.ends_at) for twin in there.subscriptions]
         coming = [(plan.plan_id, plan.starts_at) for plan in record.customer.scheduled]
         assert coming == [(twin.plan.name, twin.starts_at) for twin in there.coming]
+        assert {
+            (gate.feature_id, gate.reset.interval.value): (record.balances[gate.id], gate.resets_at)
+            for gate in record.terms.gates
+        } == {
+            (cap.feature, cap.interval): (nanos(str(cap.limit - cap.used)), cap.ends_at)
+            for cap in there.limits.caps
+        }
         assert {hold_id: hold_view(hold) for hold_id, hold in record.holds.items()} == {
             hold_id: twin_hold_view(hold) for hold_id, hold in there.holds.items()
         }
@@ -747,6 +903,19 @@ class Life(RuleBasedStateMachine):
         assert {row_id: replay.balances[row_id] for row_id in record.balances} == record.balances
         assert replay.sums == replay.balances
         assert sum(replay.balances.values()) == sum(record.balances.values()), "what is gone has nothing left"
+
+    def note(self, there: model.Customer) -> None:
+        """Count what a customer was in: what never happens is not tested."""
+        seen = {
+            "(rolled over)": any(row.rolled_from is not None for row in there.rows),
+            "(owes)": any(row.balance < 0 and there.limits.may_go_below(row) for row in there.rows),
+            "(unlimited)": any(row.unlimited for row in there.rows),
+            "(at a cap)": any(cap.used >= cap.limit > 0 for cap in there.limits.caps),
+            "(at a spend limit)": any(
+                there.limits.spare(name, there.rows) == 0 for name in there.limits.spend
+            ),
+        }
+        self.server.done.update(name for name, is_so in seen.items() if is_so)
 
     def read_journal(self, partition: str) -> None:
         page = self.run(self.world.stream.read(partition, self.positions[partition]))
@@ -790,7 +959,7 @@ class MortalLife(Life):
     def kill_in_between(self, name: str, what: str, feature: str, number: Decimal, waits: int) -> None:
         """The server is killed during a call: afterwards the whole of it has happened, or nothing of it."""
         there = self.ready(name)
-        if there is None or (what == "settle" and not there.holds):
+        if there is None or (what == "settle" and not there.holds) or (what == "hold" and there.limits.caps):
             return
         tried = model.copied(there)
         if what == "settle":
@@ -840,6 +1009,8 @@ def view(row: Row, balance: int) -> tuple[object, ...]:
         row.resets_at,
         row.expires_at,
         row.plan_id,
+        row.unlimited,
+        row.rolled_from is not None,
     )
 
 
@@ -852,6 +1023,22 @@ def twin_view(row: model.Row) -> tuple[object, ...]:
         row.resets_at,
         row.expires_at,
         row.plan,
+        row.unlimited,
+        row.rolled_from is not None,
+    )
+
+
+def controls_of(
+    spend: dict[str, Decimal], overage: dict[str, bool], caps: dict[tuple[str, str], Decimal]
+) -> BillingControls:
+    """The limits of the model in the words of the sidecar."""
+    return BillingControls(
+        spend_limits=tuple(SpendLimit(feature, nanos(str(limit))) for feature, limit in spend.items()),
+        usage_limits=tuple(
+            UsageLimit(feature, nanos(str(limit)), words.Interval(interval), in_utc=True)
+            for (feature, interval), limit in caps.items()
+        ),
+        overage_allowed=tuple(OverageAllowed(feature, allowed) for feature, allowed in overage.items()),
     )
 
 
@@ -900,8 +1087,9 @@ def said(done: Counter[str]) -> str:
     """One line on what was done."""
     lives = done["lives"]
     steps = Counter({step: count for step, count in done.items() if step != "lives"})
-    return f"{sum(steps.values())} steps in {lives} lives: " + ", ".join(
-        f"{s} {n}" for s, n in sorted(steps.items())
+    return (
+        f"{sum(count for step, count in steps.items() if step[0] != '(')} steps in {lives} lives: "
+        + ", ".join(f"{s} {n}" for s, n in sorted(steps.items()))
     )
 
 
@@ -935,6 +1123,8 @@ def test_store_does_what_the_model_says(
     live(lambda: Life(server), examples=EXAMPLES, steps=STEPS)
     record_property("said", said(server.done))
     assert server.done["track cap OK"] > EXAMPLES // 4
+    for state in ("(rolled over)", "(owes)", "(unlimited)", "(at a cap)", "(at a spend limit)"):
+        assert server.done[state] > EXAMPLES, f"{state} in {server.done[state]} steps"
 
 
 @pytest.mark.slow
