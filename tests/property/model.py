@@ -811,8 +811,8 @@ class Customer:
 
     @staticmethod
     def _rolls_until(row: Row, instant: int) -> int | None:
-        """Months after the reset. Where more than twelve would be there at once, so many in a row end with the last that
-        twelve are enough, and one to begin with.
+        """Months after the reset. Where more than twelve would be there at once, so many in a row end with the last
+        that twelve are enough, and one to begin with.
         """
         assert row.rolls is not None
         if row.rolls.months is None:

@@ -45,7 +45,7 @@ from tests.balances.valkey_process import ValkeyProcess
 from tests.lua.harness import NEVER_TOO_LATE, Replay, World, decimal_text, nanos
 from tests.property import model
 
-EXAMPLES = int(os.environ.get("CREDITGATE_MODEL_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("CREDITGATE_MODEL_EXAMPLES", "100"))
 STEPS = 80
 BURST = 6  # calls in one step of a life
 CRASH_EXAMPLES = max(10, EXAMPLES // 20)
@@ -1114,7 +1114,6 @@ def mortal_server() -> Iterator[Server]:
         process.close()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_store_does_what_the_model_says(
     server: Server, record_property: Callable[[str, object], None]
@@ -1127,7 +1126,6 @@ def test_store_does_what_the_model_says(
         assert server.done[state] > EXAMPLES, f"{state} in {server.done[state]} steps"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_nothing_acknowledged_is_lost_when_the_server_dies(
     mortal_server: Server, record_property: Callable[[str, object], None]

@@ -82,8 +82,8 @@ def rows_change(
     """Return the change that opens rows and adds flags, and closes those that belong to the `closed` owners.
 
     `kept` are rows of these that live on, as they then are; `steps` come after all others.
-    Credits that were bought for good stay with the customer when their owner closes. Where more than 64 rows would
-    live, drained rows that never reset (and to which no hold may give back) give up their place; Conflict
+    Credits that were bought for good stay with the customer when their owner closes. Where one is opened and more than
+    64 rows would live, drained rows that never reset (and to which no hold may give back) give up their place; Conflict
     `too_many_balances` if that is not enough.
     """
     old = record.terms if record else Terms()
@@ -100,13 +100,13 @@ def rows_change(
         else:
             first_steps.append(Step("close", row.id))
     rows += changed.values()
-    if record and len(rows) + len(opened) > ROWS_MAX:
+    if record and opened and len(rows) + len(opened) > ROWS_MAX:
         held = rows_held(record.holds)
         drained = [row for row in rows if row.id not in held and is_drained(row, record.balances[row.id])]
         for row in drained[: len(rows) + len(opened) - ROWS_MAX]:
             rows.remove(row)
             first_steps.append(Step("drop", row.id))
-    if len(rows) + len(opened) > ROWS_MAX:
+    if opened and len(rows) + len(opened) > ROWS_MAX:
         raise Conflict(f"A customer can hold at most {ROWS_MAX} balances", code="too_many_balances")
     first_steps += [Step("open", row.id, row.granted_nanos) for row in opened]
     kept_flags = (flag for flag in old.flags if flag.owner_id not in closed)
@@ -123,15 +123,17 @@ def terms_change(
     """Return the change to these rows and flags by these steps, with a new document if one is given.
 
     The limits follow from the customer's controls: a gate that is new opens, one that is gone closes, one whose window
-    has ended starts again, and where the limit is another one, what may still be used moves by the difference.
+    has ended starts again, and where the limit is another one, what may still be used moves by the difference. Rows that
+    are equal in burn order keep the order that they had; those that are new come after them.
     """
     holder = customer or (record.customer if record else None)
     assert holder is not None, "a customer who is new has a document"
     old, now = (record.terms, record.now) if record else (Terms(), holder.created_at)
     controls = holder.controls_by_source
     held = gates(controls, old.gates, anchor=holder.cycle_anchor, zone=holder.time_zone, now=now)
+    places = {row.id: place for place, row in enumerate(old.rows)}
     terms = Terms(
-        rows=in_burn_order(rows),
+        rows=in_burn_order(sorted(rows, key=lambda row: places.get(row.id, len(places)))),
         flags=tuple(flags),
         gates=held,
         alerts=usage_alerts(controls.values()),
