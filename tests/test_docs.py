@@ -14,6 +14,7 @@ from creditgate.api import problems
 from creditgate.core import amounts
 from creditgate.core.decisions import Status
 from creditgate.ledger import database
+from creditgate.ledger.outbox import Backlog
 from creditgate.telemetry.exposition import Readings, Waiting, exposed
 from creditgate.telemetry.metrics import Metrics
 from tests.api.routes import verbs
@@ -87,7 +88,7 @@ def test_the_table_of_statuses() -> None:
 
 def test_the_table_of_metrics() -> None:
     """Operations explains every number that /metrics gives: its kind, its labels, and what it counts."""
-    page, _ = exposed(_busy(), Readings({"redis": "ok"}, 1, Waiting(3, 0.25)), "")
+    page, _ = exposed(_busy(), Readings({"redis": "ok"}, 1, Waiting(3, 0.25), Backlog(1, 1)), "")
     shown = {
         (
             family.name + ("_total" if family.type == "counter" else ""),
@@ -130,6 +131,7 @@ def _busy() -> Metrics:
     metrics.given_back_nanos["messages"] += 1
     metrics.redis_s["check"].add(0.001)
     metrics.redis_errors["check", "TimeoutError"] += 1
+    metrics.webhook_attempts["delivered"] += 1
     return metrics
 
 

@@ -10,6 +10,7 @@ from creditgate import server
 from creditgate.core.amounts import NANOS
 from creditgate.core.controls import BillingControls, UsageAlert
 from creditgate.core.decisions import Mode
+from creditgate.core.journal import Call
 from creditgate.core.webhooks import EventType, Webhook
 from creditgate.engine.courier import Courier
 from creditgate.engine.customers import Profile
@@ -48,12 +49,17 @@ async def made(cases: server.UseCases, receiver: Receiver, name: str = "hook", *
 
 
 async def cross(cases: server.UseCases, customer_id: str = "ann") -> None:
+    """Use up a new customer's credits, and bring that to SQL."""
+    await use_up(cases, customer_id)
+    while await cases.flusher.flush_once():
+        pass
+
+
+async def use_up(cases: server.UseCases, customer_id: str) -> None:
     """Use up all of a new customer's credits, 3 and then the rest, so that an alert and the limit are crossed."""
     await cases.customers.get_or_create(customer_id, Profile(controls=BillingControls(usage_alerts=(LOW,))))
     for units in (420, 80):
         await cases.meter.track(Usage("track", customer_id, "basic_messages", None, units * NANOS, Mode.CAP))
-    while await cases.flusher.flush_once():
-        pass
 
 
 def delivery(
@@ -115,10 +121,14 @@ async def test_each_event_is_told_once_in_order_and_signed(
 
 
 async def test_an_alert_is_told_as_it_was_then(cases: server.UseCases, receiver: Receiver) -> None:
-    """An alert that was taken away, or a customer that was deleted, is still told with its own words."""
+    """An alert of a customer who is deleted before it was sent is still told, in its own words."""
     await made(cases, receiver, events=(EventType.USAGE_ALERT_TRIGGERED,))
-    await cross(cases)
-    await cases.customers.get_or_create("ann", Profile())
+    await use_up(cases, "ann")
+    call = Call("customers.delete", "deletes-ann", 0)
+    not_after = cases.clock.now_ms() + 60_000
+    await cases.webhooks._lease._store.delete(not_after=not_after, customer_id="ann", call=call)
+    while await cases.flusher.flush_once():
+        pass
     await delivered(cases.webhooks)
     assert [m.told["data"]["usage_alert"]["name"] for m in receiver.messages] == ["almost gone"]
 
@@ -266,7 +276,7 @@ async def test_the_background_work_delivers(
     """Nobody has to ask: what a call crossed arrives by itself."""
     await made(cases, receiver)
     async with server.background_work(cases, stores.redis):
-        await cross(cases)
+        await use_up(cases, "ann")
         await until(lambda: len(receiver.messages) == 2)
 
 

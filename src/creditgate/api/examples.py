@@ -40,6 +40,11 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     "plans.get": {"plan_id": "studio"},
     "plans.list": _ANN,
     "plans.delete": {"plan_id": "studio"},
+    "webhooks.create": {"id": "billing", "url": "https://example.com/hooks"},
+    "webhooks.get": {"id": "billing"},
+    "webhooks.list": {},
+    "webhooks.update": {"id": "billing", "events": ["balances.limit_reached"]},
+    "webhooks.delete": {"id": "billing"},
     "features.delete": {"feature_id": "images"},
     "customers.advance_test_clock": _ANN | {"frozen_time": 4_102_444_800_000},
 }

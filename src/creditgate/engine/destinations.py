@@ -68,11 +68,8 @@ def parsed(url: str) -> httpx.URL:
         found = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
         raise InvalidInputs("url: must be a URL such as https://example.com/hooks") from None
-    if (
-        found.scheme not in ("http", "https")
-        or not found.host
-        or not 0 < (80 if found.port is None else found.port) < 65_536
-    ):
+    is_port = found.port is None or 0 < found.port < 65_536
+    if found.scheme not in ("http", "https") or not found.host or not is_port:
         raise InvalidInputs("url: must be a URL such as https://example.com/hooks")
     if found.userinfo:
         raise InvalidInputs("url: must not contain a user or password; deliveries are signed")
