@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from creditgate import cli, errors
 from creditgate.api import problems
 from creditgate.core.decisions import Status
+from creditgate.ledger.outbox import Backlog
 from creditgate.telemetry.exposition import Readings, Waiting, exposed
 from creditgate.telemetry.metrics import Metrics
 from tests.api.routes import verbs
@@ -86,7 +87,7 @@ def test_the_table_of_statuses() -> None:
 
 def test_the_table_of_metrics() -> None:
     """Operations explains every number that /metrics gives: its kind, its labels, and what it counts."""
-    page, _ = exposed(_busy(), Readings({"redis": "ok"}, 1, Waiting(3, 0.25)), "")
+    page, _ = exposed(_busy(), Readings({"redis": "ok"}, 1, Waiting(3, 0.25), Backlog(1, 1)), "")
     families = list(text_string_to_metric_families(page.decode()))
     shown = {
         (
@@ -115,7 +116,7 @@ def test_flags_exist() -> None:
     flags = {"--config", "--help"} | _flags(cli.app)
     for page in PAGES:
         for code in re.findall(r"`[^`\n]*`|^```\n.*?^```$", page.read_text(), re.MULTILINE | re.DOTALL):
-            if not re.search(r"\b(?:pip|npm|make)\b", code):
+            if not re.search(r"\b(?:pip|npm|make|python)\b", code):
                 assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)) <= flags, f"{page.name}: {code}"
 
 
@@ -137,6 +138,7 @@ def _busy() -> Metrics:
     metrics.holds_settled["confirmed"] += 1
     metrics.redis_s["check"].add(0.001)
     metrics.redis_errors["check", "TimeoutError"] += 1
+    metrics.webhook_attempts["delivered"] += 1
     return metrics
 
 

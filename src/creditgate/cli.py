@@ -71,6 +71,9 @@ def serve(
     public_url: Annotated[
         str | None, Parameter(help="Where customers' browsers reach us, for links to checkouts.")
     ] = None,
+    allow_private_webhooks: Annotated[
+        bool, Parameter(help="Let webhooks go to addresses that are not on the public internet.")
+    ] = _DEFAULTS.allow_private_webhooks,
     catalog: Annotated[
         Path | None, Parameter(help="A catalog file to apply before the first call is answered.")
     ] = None,
@@ -88,6 +91,7 @@ def serve(
         idempotency=idempotency,
         allowed_hosts=allowed_hosts,
         public_url=public_url,
+        allow_private_webhooks=allow_private_webhooks,
     )
 
     def announce(base_url: str, key_file: Path) -> None:

@@ -31,8 +31,11 @@ from creditgate.engine.access import Access
 from creditgate.engine.attempts import Attempts
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.courier import Courier
 from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers
+from creditgate.engine.destinations import Destinations
+from creditgate.engine.endpoints import Endpoints
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
 from creditgate.engine.history import History
@@ -46,9 +49,11 @@ from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
 from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Verifier
+from creditgate.engine.webhooks import WEBHOOK_LEASE_MS, WebhookDelivery
 from creditgate.engine.workers import Workers
 from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError, StartupError, Unavailable
+from creditgate.ledger.outbox import Backlog
 from creditgate.ledger.store import Ledger
 from creditgate.settings import Environment, Settings
 from creditgate.telemetry import logger
@@ -86,6 +91,8 @@ class UseCases(NamedTuple):
     access: Access
     history: History
     statements: Statements
+    endpoints: Endpoints
+    webhooks: WebhookDelivery
     flusher: Flusher
     sweep: Sweep
     clock: RedisClock
@@ -173,6 +180,8 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
         stores.instance,
     )
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
+    destinations = Destinations(allow_private=settings.allow_private_webhooks)
+    courier = Courier(destinations)
     try:
         await reconciler.run()
         store, stream = BalanceStore(redis, keys, clock, metrics), JournalStream(redis, keys)
@@ -191,6 +200,16 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             signing_secret=instance.signing_secret,
         )
         meter = Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics)
+        endpoints = Endpoints(store, attempts, op_ids, clock, destinations)
+        webhooks = WebhookDelivery(
+            keys,
+            clock,
+            ledger,
+            endpoints,
+            courier,
+            Lease(store, "webhooks", ttl_ms=WEBHOOK_LEASE_MS),
+            metrics,
+        )
         yield UseCases(
             meter=meter,
             holds=Holds(store, keys, attempts, writer, catalogs, meter, op_ids, metrics),
@@ -201,6 +220,8 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             access=Access(store, attempts, op_ids),
             history=history,
             statements=Statements(keys, stream, ledger),
+            endpoints=endpoints,
+            webhooks=webhooks,
             flusher=Flusher(keys, stream, ledger, Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS), metrics),
             sweep=Sweep(
                 store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS), metrics
@@ -211,12 +232,13 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             importer=Importer(writer, catalogs, clock),
         )
     finally:
+        await courier.aclose()
         await redis.aclose()
 
 
 @asynccontextmanager
 async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
-    """Flush, sweep and look at the clock until the end; then flush what is left."""
+    """Flush, sweep, deliver webhooks and look at the clock until the end; then flush what is left."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
@@ -225,12 +247,14 @@ async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None
     scheduler.add_job(_guarded(cases.reconciler.watch), "interval", seconds=RECONCILE_TICK_S)
     scheduler.start()
     flushing = asyncio.create_task(cases.flusher.run())
+    delivering = asyncio.create_task(cases.webhooks.run())
     try:
         yield
     finally:
         scheduler.shutdown(wait=False)
+        cases.webhooks.stop()
         cases.flusher.stop()
-        await flushing
+        await asyncio.gather(flushing, delivering)
 
 
 async def serve(
@@ -349,8 +373,10 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
         return {"redis": await _redis_state(stores.redis), "sql": await _sql_state(stores.ledger)}
 
     async def numbers(accept: str) -> tuple[bytes, str]:
-        parts, waiting = await asyncio.gather(ready(), _waiting(stores, cases.clock))
-        readings = Readings(parts, cases.catalogs.current.version, waiting)
+        parts, waiting, backlog = await asyncio.gather(
+            ready(), _waiting(stores, cases.clock), _backlog(stores.ledger)
+        )
+        readings = Readings(parts, cases.catalogs.current.version, waiting, backlog)
         return exposed(cases.metrics, readings, accept)
 
     return create_app(
@@ -363,6 +389,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
         access=cases.access,
         history=cases.history,
         statements=cases.statements,
+        endpoints=cases.endpoints,
         ready=ready,
         numbers=numbers,
         settings=ApiSettings(
@@ -446,6 +473,14 @@ async def _sql_state(ledger: Ledger) -> str:
     except (CreditgateError, TimeoutError):
         return "does not answer"
     return "ok"
+
+
+async def _backlog(ledger: Ledger) -> Backlog | None:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            return await asyncio.to_thread(ledger.outbox.backlog)
+    except (CreditgateError, TimeoutError):
+        return None
 
 
 async def _waiting(stores: Stores, clock: RedisClock) -> Waiting | None:

@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idempotency: Idempotency = Idempotency.REPLAY
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     public_url: str | None = None
+    allow_private_webhooks: bool = False
 
     @property
     def database_url(self) -> str:

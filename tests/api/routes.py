@@ -25,6 +25,7 @@ def verbs() -> Mapping[str, Verb]:
         customer_list=_NOTHING,
         holds=_NOTHING,
         statements=_NOTHING,
+        endpoints=_NOTHING,
         settings=_SETTINGS,
     )
     return table
@@ -42,6 +43,7 @@ def app() -> Starlette:
         customer_list=_NOTHING,
         holds=_NOTHING,
         statements=_NOTHING,
+        endpoints=_NOTHING,
         ready=_NOTHING,
         numbers=_NOTHING,
         settings=_SETTINGS,

@@ -46,6 +46,11 @@ VERBS = (
     "plans.delete",
     "plans.get",
     "plans.list",
+    "webhooks.create",
+    "webhooks.delete",
+    "webhooks.get",
+    "webhooks.list",
+    "webhooks.update",
     "plans.update",
 )
 
@@ -136,6 +141,10 @@ class Bad(NamedTuple):
 
 
 USUAL: dict[str, dict[str, Any]] = {
+    "webhooks.create": {"id": "hook", "url": "https://1.1.1.1/"},
+    "webhooks.update": {"id": "nobody"},
+    "webhooks.get": {"id": "nobody"},
+    "webhooks.delete": {"id": "nobody"},
     "balances.check": {"customer_id": CUSTOMER, "feature_id": "basic_messages"},
     "balances.track": {"customer_id": CUSTOMER, "feature_id": "basic_messages"},
     "balances.finalize": {"lock_id": "held", "action": "confirm"},
@@ -194,6 +203,44 @@ FAR = 4_102_444_800_000  # the year 2100
 
 # What is well formed and makes no sense, or is Autumn's and not built here.
 CALLS = (
+    *(
+        Bad("webhooks.create", {"url": url})
+        for url in (
+            *(
+                "",
+                "x",
+                "ftp://example.com",
+                "http://",
+                "http://a:b@example.com",
+                "https://example.com/\r\nX: y",
+            ),
+            *(
+                "http://example.com:0",
+                "http://\u00e4.example.com",
+                "https://example.com/" + "a" * 2048,
+                1,
+                None,
+            ),
+        )
+    ),
+    *(
+        Bad("webhooks.create", {"url": f"http://{host}/"}, NOT_YET)
+        for host in ("127.0.0.1", "localhost", "[::1]", "169.254.169.254", "2130706433", "[::ffff:10.0.0.1]")
+    ),
+    *(Bad("webhooks.create", {"id": name}) for name in ("", "a b", "x" * 129, None, 7)),
+    *(
+        Bad("webhooks.create", {"events": events})
+        for events in ([], ["invoice.finalized"], "balances.limit_reached", [None])
+    ),
+    Bad("webhooks.create", {"description": 1}),
+    Bad("webhooks.create", {"description": "x" * 1001}),
+    Bad("webhooks.create", {"disabled": "no"}),
+    Bad("webhooks.update", {"url": "http://10.0.0.1/"}, NOT_YET),
+    *(
+        Bad(verb, {}, "webhook_not_found", 404)
+        for verb in ("webhooks.get", "webhooks.update", "webhooks.delete")
+    ),
+    *(Bad(verb, {"id": ""}) for verb in ("webhooks.get", "webhooks.update", "webhooks.delete")),
     Bad("balances.check", {"feature_id": ""}),
     Bad("balances.check", {"feature_id": None}),
     Bad("balances.check", {"send_event": "yes"}),
@@ -778,4 +825,5 @@ def _everything(api: ApiClient) -> Any:
         api.ask("balances.progress", {"lock_id": "held", "used": 0}),
         api.ask("features.list"),
         api.ask("plans.list"),
+        api.ask("webhooks.list"),
     )

@@ -75,6 +75,7 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
         access=door,
         history=part,
         statements=part,
+        endpoints=part,
         ready=_ready,
         numbers=_numbers,
         settings=ApiSettings(env="live", idempotency=idempotency),

@@ -26,6 +26,7 @@ from creditgate.errors import StartupError
 from creditgate.ledger.customers import Document, KeyUse, RowState
 from creditgate.ledger.database import Database, EntriesRefused
 from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of
+from creditgate.ledger.outbox import Alert, Backlog, Delivery, ItemId, Letter
 from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
 from creditgate.ledger.tables import metadata
 
@@ -85,6 +86,15 @@ def append_all(ledger: Ledger, entries: Sequence[Entry]) -> None:
         position = ledger.adopt(partition, EPOCH)
         of_partition = [entry for entry in entries if entry.partition == partition]
         ledger.append([batch_of(of_partition, after=position.stream_id)])
+
+
+ALERT_TEXT = '{"feature_id":"messages","limit_type":"included"}'
+
+
+def alert_entry(ms: int, *, partition: str = FIRST) -> Entry:
+    """A track that took the last of a balance."""
+    took = use("bal_1", -1, 0, call=track(f"op-{ms}"))
+    return make_entry(ms, took, put("alert", "included.messages", ALERT_TEXT, number=1), partition=partition)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
@@ -212,7 +222,7 @@ class LedgerConformance:
         )
         kept = [everything_listed(ledger, wanted) for wanted in filters]
         with database.writing() as connection:
-            for table in ("listed_customers", "listed_plans"):
+            for table in ("listed_customers", "listed_plans", "outbox", "deliveries"):
                 connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001'"))
         ledger.migrate()
@@ -248,6 +258,100 @@ class LedgerConformance:
         with pytest.raises(ValueError, match="cannot move"):
             ledger.rebase(read, epoch="epoch-2", stream_id=StreamId(4, 9))
         assert ledger.positions() == {FIRST: read}
+
+    # The outbox
+
+    def test_an_alert_goes_into_the_outbox_with_its_item(self, ledger: Ledger) -> None:
+        """What a call crossed is told exactly when the call is kept; other documents are nobody's news."""
+        append_all(ledger, [alert_entry(1), make_entry(2, put("terms", "-", "{}", call=track()))])
+        assert ledger.outbox.alerts(limit=9) == [
+            Alert(ItemId(FIRST, StreamId(T0 + 1, 0), 1), "ada", "included.messages", ALERT_TEXT)
+        ]
+
+    def test_an_alert_is_stored_once(self, ledger: Ledger) -> None:
+        """A flusher that did not hear of its commit, or lost its lease, tells nobody twice."""
+        ledger.adopt(FIRST, EPOCH)
+        batch = batch_of([alert_entry(1)])
+        ledger.append([batch])
+        with pytest.raises(PositionMoved):
+            ledger.append([batch])
+        assert len(ledger.outbox.alerts(limit=9)) == 1
+
+    def test_a_refused_batch_leaves_no_alert(self, ledger: Ledger) -> None:
+        """Nobody is told of a call that is not in the record."""
+        ledger.adopt(FIRST, EPOCH)
+        too_large = make_entry(2, use("bal_1", 10**30, 0, call=track()))
+        with pytest.raises(EntriesRefused):
+            ledger.append([batch_of([alert_entry(1), too_large])])
+        assert ledger.outbox.alerts(limit=9) == []
+
+    def test_a_history_that_is_copied_is_no_news(self, ledger: Ledger) -> None:
+        """Moving the data to another database does not send years of alerts once more."""
+        ledger.adopt(FIRST, EPOCH)
+        ledger.append([batch_of([alert_entry(1)])], is_news=False)
+        assert ledger.outbox.alerts(limit=9) == []
+
+    def test_alerts_come_oldest_first_whatever_their_partition(self, ledger: Ledger) -> None:
+        """Receivers hear of things in the order in which they happened."""
+        append_all(ledger, [alert_entry(2), alert_entry(1, partition=SECOND), alert_entry(3)])
+        found = [alert.id.stream_id.ms - T0 for alert in ledger.outbox.alerts(limit=2)]
+        assert found == [1, 2]
+
+    def test_an_alert_becomes_one_delivery_per_endpoint_once(self, ledger: Ledger) -> None:
+        """Two processes that hand on the same alert at once make no delivery twice."""
+        append_all(ledger, [alert_entry(1)])
+        (alert,) = ledger.outbox.alerts(limit=9)
+        letters = {alert.id: Letter("some.event", "{}", ("one", "two"))}
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(ledger.outbox.hand_on, [letters] * 4))
+        assert ledger.outbox.alerts(limit=9) == []
+        assert ledger.outbox.endpoints() == {"one", "two"}
+        assert ledger.outbox.due("one", T0 + 1, limit=9) == [Delivery(alert.id, "one", "some.event", "{}", 0)]
+        assert ledger.outbox.due("one", T0, limit=9) == []
+        assert ledger.outbox.busy_endpoints(["three", "two"], T0 + 1) == ["two"]
+
+    def test_an_alert_that_nobody_wants_is_gone(self, ledger: Ledger) -> None:
+        """Without webhooks the outbox does not grow."""
+        append_all(ledger, [alert_entry(1)])
+        (alert,) = ledger.outbox.alerts(limit=9)
+        ledger.outbox.hand_on({alert.id: Letter("some.event", "{}", ())})
+        assert (ledger.outbox.alerts(limit=9), ledger.outbox.backlog()) == ([], Backlog(0, 0))
+
+    def test_a_failed_delivery_waits_and_at_last_is_dead(self, ledger: Ledger) -> None:
+        """The next attempt is in the database, so a restart neither forgets nor hurries it."""
+        (first,) = self._delivery(ledger)
+        assert ledger.outbox.failed(first, reason="500", now_ms=T0 + 5, next_at=T0 + 50)
+        assert not ledger.outbox.failed(first, reason="500", now_ms=T0 + 5, next_at=T0 + 99)
+        assert ledger.outbox.due("one", T0 + 49, limit=9) == []
+        (second,) = ledger.outbox.due("one", T0 + 50, limit=9)
+        assert second.attempts == 1
+        assert ledger.outbox.failed(second, reason="500", now_ms=T0 + 60, next_at=None)
+        assert ledger.outbox.due("one", T0 + 10**9, limit=9) == []
+        assert ledger.outbox.backlog() == Backlog(waiting=0, dead=1)
+        ledger.outbox.forget_dead(T0 + 60)
+        assert ledger.outbox.backlog().dead == 1
+        ledger.outbox.forget_dead(T0 + 61)
+        assert ledger.outbox.backlog().dead == 0
+
+    def test_a_delivery_that_succeeded_or_whose_endpoint_went_is_gone(self, ledger: Ledger) -> None:
+        """Nothing is delivered again, and nothing to an endpoint that was deleted."""
+        (delivery,) = self._delivery(ledger, endpoints=("one", "two"))
+        ledger.outbox.delivered(delivery)
+        assert ledger.outbox.backlog() == Backlog(waiting=1, dead=0)
+        ledger.outbox.forget(["two"])
+        assert ledger.outbox.backlog() == Backlog(waiting=0, dead=0)
+
+    def test_a_document_as_it_was_at_an_entry(self, ledger: Ledger) -> None:
+        """An alert is told with the terms that it was seen under, not with those of today."""
+        append_all(ledger, [make_entry(ms, put("terms", "-", str(ms), call=track())) for ms in (1, 3)])
+        found = [ledger.document_at(FIRST, "ada", "terms", StreamId(T0 + ms, 0)) for ms in range(5)]
+        assert found == [None, "1", "1", "3", "3"]
+
+    def _delivery(self, ledger: Ledger, endpoints: tuple[str, ...] = ("one",)) -> list[Delivery]:
+        append_all(ledger, [alert_entry(1)])
+        (alert,) = ledger.outbox.alerts(limit=9)
+        ledger.outbox.hand_on({alert.id: Letter("some.event", "{}", endpoints)})
+        return ledger.outbox.due("one", T0 + 1, limit=9)
 
     # The append
 

@@ -200,6 +200,14 @@ class TestLedgerOnSQLite(LedgerConformance):
                 "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=?)",
                 lambda: ledger.latest_uid(FIRST, "ada"),
             ),
+            (
+                "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=? AND",
+                lambda: ledger.document_at(FIRST, "ada", "terms", StreamId(T0, 0)),
+            ),
+            (
+                "deliveries_by_time (endpoint=? AND next_at<?)",
+                lambda: ledger.outbox.due("one", T0, limit=9),
+            ),
         ]
         for expected, read in reads:
             with recorded_plans() as plans:

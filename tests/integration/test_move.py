@@ -32,13 +32,13 @@ from creditgate.ledger.store import Ledger
 move.ENTRIES_PAGE = 2
 calls = 0
 def counted(real, at):
-    def call(*arguments):
+    def call(*arguments, **named):
         global calls
         calls += 1
         if calls == at:
             print("half way", flush=True)
             time.sleep(60)
-        return real(*arguments)
+        return real(*arguments, **named)
     return call
 {patch}
 from creditgate.cli import main

@@ -26,6 +26,7 @@ from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.legacy import LegacyRoutes
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.routes.statement import StatementRoutes
+from creditgate.api.routes.webhooks import WebhookRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.api.versions import Version
 from creditgate.engine.access import Access
@@ -33,6 +34,7 @@ from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers
+from creditgate.engine.endpoints import Endpoints
 from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.meter import Meter
@@ -59,6 +61,7 @@ def create_app(
     access: Access,
     history: History,
     statements: Statements,
+    endpoints: Endpoints,
     ready: Ready,
     numbers: Numbers,
     settings: ApiSettings,
@@ -76,11 +79,12 @@ def create_app(
         billing=billing,
         history=history,
         statements=statements,
+        endpoints=endpoints,
         settings=settings,
     )
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
-    endpoints = {name: _endpoint(name, verb.handler, access, env) for name, verb in verbs.items()}
+    answering = {name: _endpoint(name, verb.handler, access, env) for name, verb in verbs.items()}
     older = [
         (route, _endpoint(route.name, route.verb.handler, access, env, speaks=read_version))
         for route in legacy
@@ -90,7 +94,7 @@ def create_app(
             *(
                 Route(f"{prefix}/{verb}", endpoint, methods=["POST"], name=verb)
                 for prefix in PREFIXES
-                for verb, endpoint in endpoints.items()
+                for verb, endpoint in answering.items()
             ),
             *(
                 Route(f"{prefix}/{route.path}", endpoint, methods=[route.method], name=route.name)
@@ -121,6 +125,7 @@ def tables(
     billing: Billing,
     history: History,
     statements: Statements,
+    endpoints: Endpoints,
     settings: ApiSettings,
 ) -> tuple[dict[str, Verb], tuple[LegacyRoute, ...]]:
     """Return the table of every verb, and that of the routes from before them."""
@@ -136,6 +141,7 @@ def tables(
         **balance_routes.by_verb,
         **billing_routes.by_verb,
         **StatementRoutes(statements).by_verb,
+        **WebhookRoutes(endpoints, keys).by_verb,
         **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
     }
     legacy = LegacyRoutes(meter_routes, customer_routes, balance_routes, billing_routes, customers, catalogs)

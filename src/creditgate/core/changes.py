@@ -123,8 +123,8 @@ def terms_change(
     """Return the change to these rows and flags by these steps, with a new document if one is given.
 
     The limits follow from the customer's controls: a gate that is new opens, one that is gone closes, one whose window
-    has ended starts again, and where the limit is another one, what may still be used moves by the difference. Rows that
-    are equal in burn order keep the order that they had; those that are new come after them.
+    has ended starts again, and where the limit is another one, what may still be used moves by the difference. Rows
+    that are equal in burn order keep the order that they had; those that are new come after them.
     """
     holder = customer or (record.customer if record else None)
     assert holder is not None, "a customer who is new has a document"

@@ -126,6 +126,6 @@ async def _copy(
             entries = await asyncio.to_thread(source.entries, goal.partition, at, limit=ENTRIES_PAGE)
             upto = entries[-1].stream_id if len(entries) == ENTRIES_PAGE else goal.stream_id
             page = Batch(goal.partition, goal.epoch, at, upto, entries)
-            await asyncio.to_thread(target.append, [page])
+            await asyncio.to_thread(target.append, [page], is_news=False)
             at, copied = upto, copied + len(entries)
             count(copied)

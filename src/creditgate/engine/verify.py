@@ -150,7 +150,7 @@ class Verifier:
 
     async def _verify_documents(self) -> list[str]:
         """Compare the system's documents with the last that was put of each, in the tail or in SQL."""
-        types = ("catalog", "key", "settings")
+        types = ("catalog", "key", "settings", "webhook")
         current = {(t, i): text for t in types for i, text in (await self._store.documents(t))[1].items()}
         put: dict[tuple[str, str], tuple[StreamId, bytes]] = {}
         async for entry in self._stream.tail(SYSTEM_PARTITION, ORIGIN):

@@ -149,6 +149,26 @@ def select_document_versions(partition: str, customer_id: str | None, document_t
     )
 
 
+def select_document_at(
+    partition: str, customer_id: str, document_type: str, stream_id: StreamId
+) -> Select[Any]:
+    """Return the statement for the last document that a customer had been given up to an entry, of a type that has
+    one document only."""
+    return (
+        select(_items.document)
+        .with_hint(journal_items, _DOCUMENTS, "sqlite")
+        .where(
+            _items.partition == partition,
+            _items.customer_id == customer_id,
+            _items.document_type == document_type,
+            _items.document_id == "-",
+            tuple_(_items.stream_ms, _items.stream_counter) <= tuple_(stream_id.ms, stream_id.counter),
+        )
+        .order_by(*_NEWEST_FIRST)
+        .limit(1)
+    )
+
+
 def select_latest_items(partition: str, customer_ids: Collection[str]) -> Select[Any]:
     """Return the statement for the latest item of each row of the customers, and of no row; of every uid."""
     age = func.row_number().over(

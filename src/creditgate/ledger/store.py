@@ -33,6 +33,7 @@ from creditgate.ledger import customers, events, listing, repartition
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
+from creditgate.ledger.outbox import Outbox, insert_alerts
 from creditgate.ledger.rows import entries_of, entry_of, item_rows
 from creditgate.ledger.tables import journal_items, poison_entries, stream_positions
 
@@ -83,6 +84,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         """Open `sqlite:///PATH` or `postgresql://...`; raises StartupError if the URL or the path is unusable."""
         self._database = Database(url)
+        self.outbox = Outbox(self._database)
 
     def migrate(self) -> None:
         """Bring the tables to this version; several processes may do so at once.
@@ -151,9 +153,10 @@ class Ledger:
             _move(connection, expected, epoch=epoch, stream_id=stream_id)
         return Position(expected.partition, epoch, stream_id)
 
-    def append(self, batches: Sequence[Batch]) -> int:
+    def append(self, batches: Sequence[Batch], *, is_news: bool = True) -> int:
         """Store all batches and move their positions, in one transaction; return the number of rows of items.
 
+        Alerts among them go into the outbox too, unless this is no news but a history that was told elsewhere.
         Raises, with nothing stored: PositionMoved if any position is not where its batch begins, so that a flusher
         that lost its lease commits nothing; EntriesRefused if the database can never store one of the rows;
         ValueError for a batch with an entry outside it. After LedgerUnavailable the batches may be stored: read
@@ -172,6 +175,8 @@ class Ledger:
                 _move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
             if rows:
                 connection.execute(_INSERT_ITEMS, rows)
+                if is_news:
+                    insert_alerts(connection, (entry for batch in batches for entry in batch.entries))
             listing.write(connection, changes)
             if poison:
                 connection.execute(_INSERT_POISON, poison)
@@ -231,6 +236,14 @@ class Ledger:
         with self._database.reading() as connection:
             rows = connection.execute(statement).all()
         return [(StreamId(row.stream_ms, row.stream_counter), row.document) for row in rows]
+
+    def document_at(
+        self, partition: str, customer_id: str, document_type: str, stream_id: StreamId
+    ) -> str | None:
+        """Return the last document of a type that was put for a customer up to an entry; None if there was none."""
+        statement = customers.select_document_at(partition, customer_id, document_type, stream_id)
+        with self._database.reading() as connection:
+            return connection.execute(statement).scalars().first()
 
     def customer_states(self, partition: str, customer_ids: Collection[str]) -> list[CustomerState]:
         """Return what is needed to build the records of these customers again; nobody who was never there."""

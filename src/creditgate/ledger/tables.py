@@ -142,3 +142,48 @@ poison_entries = Table(
     Column("fields", Text, nullable=False),
     Column("reason", Text, nullable=False),
 )
+
+# The alerts of the journal that were not handed to the webhooks yet: stored with their items, gone with the deliveries
+# that they become. The identity is that of the item.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("partition", ID, primary_key=True),
+    Column("stream_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("stream_counter", BigInteger, primary_key=True, autoincrement=False),
+    Column("item", Integer, primary_key=True, autoincrement=False),
+    Column("customer_id", ID, nullable=False),
+    Column("alert_id", ID, nullable=False),
+    # As the script wrote it, in JSON.
+    Column("alert", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# One event for one endpoint, until it was delivered. `next_at` is when the next attempt is due, absent for a dead
+# letter: then `failed_at` and `reason` say when and why the last attempt failed.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("endpoint", ID, primary_key=True),
+    Column("partition", ID, primary_key=True),
+    Column("stream_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("stream_counter", BigInteger, primary_key=True, autoincrement=False),
+    Column("item", Integer, primary_key=True, autoincrement=False),
+    Column("event_type", ID, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger),
+    Column("failed_at", BigInteger),
+    Column("reason", Text),
+    sqlite_with_rowid=False,
+)
+# For what is due at one endpoint, the longest waiting first.
+Index(
+    "deliveries_by_time",
+    deliveries.c.endpoint,
+    deliveries.c.next_at,
+    deliveries.c.stream_ms,
+    deliveries.c.stream_counter,
+    deliveries.c.partition,
+    deliveries.c.item,
+)

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -20,6 +20,7 @@ class Readings(NamedTuple):
     parts: Mapping[str, str]  # by name: `ok`, or what it lacks
     catalog_version: int
     waiting: "Waiting | None"
+    deliveries: "Deliveries | None" = None
 
 
 class Waiting(NamedTuple):
@@ -27,6 +28,15 @@ class Waiting(NamedTuple):
 
     entries: int
     oldest_s: float
+
+
+class Deliveries(Protocol):
+    """The deliveries to webhooks that SQL holds: those to be made, and those that were given up."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def dead(self) -> int: ...
 
 
 def exposed(metrics: Metrics, readings: Readings, accept: str) -> tuple[bytes, str]:
@@ -53,6 +63,7 @@ class _Numbers(Collector):
         yield from _decisions(self._metrics)
         yield from _redis(self._metrics)
         yield from _journal(self._metrics, self._readings.waiting)
+        yield from _webhooks(self._metrics, self._readings.deliveries)
         yield from _process(self._metrics, self._readings)
 
 
@@ -127,6 +138,26 @@ def _journal(metrics: Metrics, waiting: Waiting | None) -> Iterator[Metric]:
         ("creditgate_sweeps", "Looks at the due indexes of all partitions.", metrics.sweeps),
     ):
         yield CounterMetricFamily(name, text, value=value)
+
+
+def _webhooks(metrics: Metrics, deliveries: Deliveries | None) -> Iterator[Metric]:
+    yield _counter(
+        "creditgate_webhook_attempts",
+        "Attempts to deliver to a webhook; outcome is delivered, failed (tried again later) or dead (given up).",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in metrics.webhook_attempts.items()),
+    )
+    if deliveries is not None:
+        yield GaugeMetricFamily(
+            "creditgate_webhook_waiting",
+            "Deliveries to webhooks that are to be made.",
+            value=deliveries.waiting,
+        )
+        yield GaugeMetricFamily(
+            "creditgate_webhook_dead_letters",
+            "Deliveries to webhooks that were given up in the last 30 days.",
+            value=deliveries.dead,
+        )
 
 
 def _process(metrics: Metrics, readings: Readings) -> Iterator[Metric]:

@@ -50,6 +50,7 @@ class Metrics:
         self.flush_failures = 0
         self.forward_steps = 0
         self.sweeps = 0
+        self.webhook_attempts: Counter[str] = Counter()  # by outcome
         self._features: set[str] = set()
 
     async def decided(self, verb: str, feature_id: str | None, work: Awaitable[Decision]) -> Decision:
