@@ -29,6 +29,8 @@ from creditgate.core.journal import SYSTEM_PARTITION
 from creditgate.engine import demo
 from creditgate.engine.access import Access
 from creditgate.engine.attempts import Attempts
+from creditgate.engine.batch_worker import BATCH_LEASE_MS, BatchWorker
+from creditgate.engine.batches import Batches
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
@@ -40,7 +42,7 @@ from creditgate.engine.holds import Holds
 from creditgate.engine.ids import OpIds
 from creditgate.engine.imports import Importer
 from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_instance, read_instance
-from creditgate.engine.lease import Lease
+from creditgate.engine.lease import Lease, SoleLease
 from creditgate.engine.meter import Meter
 from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
@@ -79,6 +81,7 @@ class UseCases(NamedTuple):
 
     meter: Meter
     holds: Holds
+    batches: Batches
     customers: Customers
     customer_list: CustomerList
     catalogs: Catalogs
@@ -88,6 +91,7 @@ class UseCases(NamedTuple):
     statements: Statements
     flusher: Flusher
     sweep: Sweep
+    batch_worker: BatchWorker
     clock: RedisClock
     reconciler: Reconciler
     metrics: Metrics
@@ -189,9 +193,12 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             signing_secret=instance.signing_secret,
         )
         meter = Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics)
+        batches = Batches(store, attempts, history, op_ids)
+        batch_lease = SoleLease(store, clock, "batches", ttl_ms=BATCH_LEASE_MS)
         yield UseCases(
             meter=meter,
             holds=Holds(store, keys, attempts, writer, catalogs, meter, op_ids, metrics),
+            batches=batches,
             customers=customers,
             customer_list=CustomerList(keys, stream, ledger, writer),
             catalogs=catalogs,
@@ -203,6 +210,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             sweep=Sweep(
                 store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS), metrics
             ),
+            batch_worker=BatchWorker(keys, clock, batches, meter, history, batch_lease, metrics),
             clock=clock,
             reconciler=reconciler,
             metrics=metrics,
@@ -214,7 +222,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
 
 @asynccontextmanager
 async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
-    """Flush, sweep and look at the clock until the end; then flush what is left."""
+    """Flush, sweep, work off batches and look at the clock until the end; then flush what is left."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
@@ -223,10 +231,13 @@ async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None
     scheduler.add_job(_guarded(cases.reconciler.watch), "interval", seconds=RECONCILE_TICK_S)
     scheduler.start()
     flushing = asyncio.create_task(cases.flusher.run())
+    working = asyncio.create_task(cases.batch_worker.run())
     try:
         yield
     finally:
         scheduler.shutdown(wait=False)
+        cases.batch_worker.stop()
+        await working
         cases.flusher.stop()
         await flushing
 
@@ -354,6 +365,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
     return create_app(
         meter=cases.meter,
         holds=cases.holds,
+        batches=cases.batches,
         customers=cases.customers,
         customer_list=cases.customer_list,
         catalogs=cases.catalogs,
@@ -451,6 +463,7 @@ async def _waiting(stores: Stores, clock: RedisClock) -> Waiting | None:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             entries, oldest = await stream.waiting((SYSTEM_PARTITION, *stores.keys.partitions))
+            batches: int = await stores.redis.hlen(stores.keys.batches())
     except (RedisError, OSError, TimeoutError):
         return None
-    return Waiting(entries, max(0, clock.now_ms() - oldest.ms) / 1000 if oldest else 0.0)
+    return Waiting(entries, max(0, clock.now_ms() - oldest.ms) / 1000 if oldest else 0.0, batches)

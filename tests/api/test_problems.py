@@ -68,6 +68,7 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
     app = create_app(
         meter=part,
         holds=part,
+        batches=part,
         customers=part,
         customer_list=part,
         catalogs=part,

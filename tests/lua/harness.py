@@ -69,7 +69,7 @@ KNOWN_KEYS = {
     r"cg:\{sys\}:d:[a-z_]+": False,
     r"cg:\{sys\}:k:\d+": True,
     r"cg:\{sys\}:lease:[a-z]+": True,
-    r"cg:\{sys\}:workers": False,
+    r"cg:\{sys\}:(?:workers|batches)": False,
 }
 """Every key that may exist, and whether it must have an expiry."""
 KEY_HOURS_MAX = 36

@@ -248,6 +248,8 @@ def samples(*, key: str) -> dict[str, Any]:
         "name": "flusher",
         "holder": "me",
         "ttl_ms": 888,
+        "batch_id": "bat_1",
+        "most": 1010,
     }
 
 
@@ -293,6 +295,8 @@ SENT: dict[str, list[Any]] = {
     "instead_of": ["them"],
     "holder": ["me"],
     "ttl_ms": [888],
+    "batch_id": ["bat_1"],
+    "most": [1010],
 }
 """What has to arrive for each argument of a header, where it is not a document."""
 

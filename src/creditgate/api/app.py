@@ -11,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from creditgate.api.calls import Answer, Call, Handler, LegacyRoute, Verb
+from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.docs import docs_routes
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body, read_version
 from creditgate.api.openapi import document
 from creditgate.api.problems import TurnedAway, answer_to, problem
 from creditgate.api.routes.balances import BalanceRoutes
+from creditgate.api.routes.batches import BatchRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
@@ -29,6 +30,7 @@ from creditgate.api.routes.statement import StatementRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.api.versions import Version
 from creditgate.engine.access import Access
+from creditgate.engine.batches import Batches
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
@@ -52,6 +54,7 @@ def create_app(
     *,
     meter: Meter,
     holds: Holds,
+    batches: Batches,
     customers: Customers,
     customer_list: CustomerList,
     catalogs: Catalogs,
@@ -70,6 +73,7 @@ def create_app(
     verbs, legacy = tables(
         meter=meter,
         holds=holds,
+        batches=batches,
         customers=customers,
         customer_list=customer_list,
         catalogs=catalogs,
@@ -80,11 +84,8 @@ def create_app(
     )
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
-    endpoints = {name: _endpoint(name, verb.handler, access, env) for name, verb in verbs.items()}
-    older = [
-        (route, _endpoint(route.name, route.verb.handler, access, env, speaks=read_version))
-        for route in legacy
-    ]
+    endpoints = {name: _endpoint(name, verb, access, env) for name, verb in verbs.items()}
+    older = [(route, _endpoint(route.name, route.verb, access, env, speaks=read_version)) for route in legacy]
     app = Starlette(
         routes=[
             *(
@@ -115,6 +116,7 @@ def tables(
     *,
     meter: Meter,
     holds: Holds,
+    batches: Batches,
     customers: Customers,
     customer_list: CustomerList,
     catalogs: Catalogs,
@@ -132,6 +134,7 @@ def tables(
     verbs = {
         **meter_routes.by_verb,
         **HoldRoutes(holds, keys).by_verb,
+        **BatchRoutes(batches, keys, settings).by_verb,
         **customer_routes.by_verb,
         **balance_routes.by_verb,
         **billing_routes.by_verb,
@@ -144,7 +147,7 @@ def tables(
 
 def _endpoint(
     name: str,
-    handler: Handler,
+    verb: Verb,
     access: Access,
     env: str,
     *,
@@ -161,7 +164,7 @@ def _endpoint(
             check_origin(request.headers)
             await check_key(request.headers, access)
             version = speaks(request.headers)
-            body = await read_body(request)
+            body = await read_body(request, bytes_max=verb.body_bytes_max)
             call = Call(
                 body=body,
                 idempotency_keys=tuple(request.headers.getlist("idempotency-key")),
@@ -170,7 +173,7 @@ def _endpoint(
                 customer_id=request.path_params.get("customer_id", ""),
                 expand=_listed(request.query_params.getlist("expand")),
             )
-            answer = await handler(call)
+            answer = await verb.handler(call)
         except Exception as error:
             answer = answer_to(error, verb=name, body=body, env=env)
         return _json(answer)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
+from creditgate.balances.batches import BatchCalls
 from creditgate.balances.calls import (
     Need,
     NotSent,
@@ -51,7 +52,15 @@ class KeptKey(NamedTuple):
     stream_id: StreamId
 
 
-class BalanceStore(HoldCalls):
+class Tenure(NamedTuple):
+    """What became of asking for a lease: is it ours, and was it before? `time` is Redis's, in ms."""
+
+    is_ours: bool
+    was_ours: bool
+    time: int
+
+
+class BalanceStore(HoldCalls, BatchCalls):
     """All scripts of one server and prefix."""
 
     def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
@@ -271,10 +280,10 @@ class BalanceStore(HoldCalls):
                 together.pexpire(buckets[0], KEY_BUCKET_TTL_MS)
             await together.execute()
 
-    async def lease(self, *, name: str, holder: str, ttl_ms: int, instead_of: str = "") -> bool:
-        """Take or renew a lease for so long, or give it back (0); False if somebody else has it."""
+    async def lease(self, *, name: str, holder: str, ttl_ms: int, instead_of: str = "") -> Tenure:
+        """Take or renew a lease for so long, or give it back (0); it is not ours if somebody else has it."""
         raw = await self._run(self._lease, [self._keys.lease(name)], [holder, ttl_ms, instead_of])
-        return bool(raw[0] == Status.OK)
+        return Tenure(raw[0] == Status.OK, raw[2] == 1, raw[1])
 
     async def documents(self, document_type: str) -> tuple[int, dict[str, bytes]]:
         """Return the version of a type of document, and all documents of it by id."""

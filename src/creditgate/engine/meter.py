@@ -10,7 +10,7 @@ import msgspec
 
 from creditgate.balances.keys import Keys, decoded
 from creditgate.balances.store import BalanceStore, Need, Reply
-from creditgate.core.amounts import AmountOutOfRange
+from creditgate.core.amounts import AmountOutOfRange, format_amount
 from creditgate.core.catalog import Catalog, Feature, FeatureType, Pool
 from creditgate.core.controls import GATE_PREFIX, property_digests
 from creditgate.core.decisions import Decision, Mode, Moved, Status
@@ -27,11 +27,12 @@ from creditgate.errors import InvalidRequest, NotFound, Undecided
 from creditgate.telemetry.metrics import Metrics
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One use of a feature, by its id or by the name of an event.
 
     `verb` is `track`, `check` for a check that sends an event, or `hold`; `properties` is a JSON object as text;
-    `occurred_at` is the caller's time in Unix ms, for queries only.
+    `occurred_at` is the caller's time in Unix ms, for queries only. The journal keeps those of a batch, so a new field
+    needs a default.
     """
 
     verb: str
@@ -47,6 +48,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 Send = Callable[[int, Call, Sequence[str], Sequence[Need]], Awaitable[Reply]]
 """How a call is sent: given `not_after`, the call, digests of its properties, and what it needs of each pool."""
+
+
+def _at_will(not_after: int) -> int:
+    return not_after
 
 
 class Meter:
@@ -99,8 +104,13 @@ class Meter:
             await self._writer.forward(customer_id)
         raise Undecided("What fell due for this customer could not be brought up to date")
 
-    async def track(self, usage: Usage) -> Decision:
+    async def track(
+        self, usage: Usage, *, op_id: str | None = None, within: Callable[[int], int] = _at_will
+    ) -> Decision:
         """Take what was used, or give back a negative value. In mode reject all or nothing: `allowed` says which.
+
+        With an `op_id` the caller vouches that the call was not sent before under it; `within` bounds until when the
+        call may take effect.
 
         Raises NotFound `feature_not_found` or `customer_not_found`, InvalidRequest, AmountOutOfRange, KeyReused,
         Undecided.
@@ -108,7 +118,7 @@ class Meter:
 
         async def send(not_after: int, call: Call, properties: Sequence[str], needs: Sequence[Need]) -> Reply:
             return await self._store.track(
-                not_after=not_after,
+                not_after=within(not_after),
                 customer_id=usage.customer_id,
                 call=call,
                 mode=usage.mode,
@@ -116,18 +126,19 @@ class Meter:
                 pools=needs,
             )
 
-        return await self.take(usage, send)
+        return await self.take(usage, send, op_id=op_id)
 
-    async def take(self, usage: Usage, send: Send) -> Decision:
+    async def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Decision:
         """Take what was used by another script than track's. Raises as `track` does, and what `send` raises."""
-        return await self._metrics.decided(usage.verb, usage.feature_id, self._take(usage, send))
+        work = self._take(usage, send, op_id or self._op_ids.next())
+        return await self._metrics.decided(usage.verb, usage.feature_id, work)
 
-    async def _take(self, usage: Usage, send: Send) -> Decision:
+    async def _take(self, usage: Usage, send: Send, op_id: str) -> Decision:
         catalog, feature = await self.resolve(usage)
         if usage.verb == "check" and feature.type is FeatureType.BOOLEAN:
             raise InvalidRequest(f"Feature {feature.id} is on or off; it cannot be used up with send_event")
         needs = needs_of(catalog.pools(feature.id), usage.value_nanos)
-        call = self._call(usage, feature, catalog.version)
+        call = _call(usage, op_id, feature, catalog.version)
         properties = _digests(usage.properties)
         for _ in range(FORWARD_ROUNDS_MAX):
             reply = await self._attempts.write(
@@ -185,19 +196,29 @@ class Meter:
             )
         return catalog, features[0]
 
-    def _call(self, usage: Usage, feature: Feature, catalog_version: int) -> Call:
-        return Call(
-            verb=usage.verb,
-            op_id=self._op_ids.next(),
-            catalog_version=catalog_version,
-            key=usage.key.digest if usage.key else "",
-            fingerprint=usage.key.fingerprint if usage.key else "",
-            feature_id=feature.id,
-            value_nanos=usage.value_nanos,
-            occurred_at=usage.occurred_at,
-            event_name=usage.event_name or "",
-            properties=usage.properties,
-        )
+
+def refusal(decision: Decision, usage: Usage) -> InvalidRequest:
+    """Return the error that tells a track which was refused."""
+    amount = format_amount(usage.value_nanos)
+    return InvalidRequest(
+        f"Insufficient balance to deduct {amount} from feature {decision.feature_id}",
+        code="insufficient_balance",
+    )
+
+
+def _call(usage: Usage, op_id: str, feature: Feature, catalog_version: int) -> Call:
+    return Call(
+        verb=usage.verb,
+        op_id=op_id,
+        catalog_version=catalog_version,
+        key=usage.key.digest if usage.key else "",
+        fingerprint=usage.key.fingerprint if usage.key else "",
+        feature_id=feature.id,
+        value_nanos=usage.value_nanos,
+        occurred_at=usage.occurred_at,
+        event_name=usage.event_name or "",
+        properties=usage.properties,
+    )
 
 
 def _digests(properties: str) -> list[str]:

@@ -203,6 +203,15 @@ class Ledger:
             row = connection.execute(_SELECT_OP, span).first()
         return StreamId(row.stream_ms, row.stream_counter) if row is not None else None
 
+    def find_ops(self, partition: str, prefix: str, *, since_ms: int) -> set[str]:
+        """Return every op id that begins so, of calls in entries appended at `since_ms` or later.
+
+        Reads every item since then, as `find_op` does.
+        """
+        with self._database.reading() as connection:
+            span = {"of": partition, "since_ms": since_ms, "first": prefix, "last": prefix + _LAST_CHARACTER}
+            return set(connection.execute(_SELECT_OPS, span).scalars())
+
     def events(self, wanted: EventFilter, *, before: EventCursor | None = None, limit: int) -> list[Event]:
         """Return one page of usage events, newest first, that lie before the cursor of the last one seen.
 
@@ -224,13 +233,19 @@ class Ledger:
             return [customers.document_of(row) for row in rows]
 
     def document_versions(
-        self, partition: str, customer_id: str | None, document_type: str
+        self, partition: str, customer_id: str | None, document_type: str, document_id: str | None = None
     ) -> list[tuple[StreamId, str]]:
-        """Return every document of a type that was put for a customer, whatever the uid, oldest first."""
-        statement = customers.select_document_versions(partition, customer_id, document_type)
+        """Return every version of a customer's documents of a type, or of one, whatever the uid, oldest first."""
+        statement = customers.select_document_versions(partition, customer_id, document_type, document_id)
         with self._database.reading() as connection:
             rows = connection.execute(statement).all()
         return [(StreamId(row.stream_ms, row.stream_counter), row.document) for row in rows]
+
+    def open_batches(self) -> dict[str, StreamId]:
+        """Return the batches of usage that were not closed, each with the entry that opened it."""
+        with self._database.reading() as connection:
+            rows = connection.execute(customers.select_open_batches()).all()
+        return {row.document_id: StreamId(row.stream_ms, row.stream_counter) for row in rows}
 
     def customer_states(self, partition: str, customer_ids: Collection[str]) -> list[CustomerState]:
         """Return what is needed to build the records of these customers again; nobody who was never there."""
@@ -358,6 +373,14 @@ _SELECT_OP = (
     )
     .order_by(_items.stream_ms, _items.stream_counter)
     .limit(1)
+)
+
+_LAST_CHARACTER = "\U0010ffff"
+_SELECT_OPS = select(_items.op_id).where(
+    _items.partition == bindparam("of"),
+    _items.stream_ms >= bindparam("since_ms"),
+    _items.op_id >= bindparam("first"),
+    _items.op_id <= bindparam("last"),
 )
 
 

@@ -50,6 +50,8 @@ class Metrics:
         self.flush_failures = 0
         self.forward_steps = 0
         self.sweeps = 0
+        self.batches_closed = 0
+        self.batch_items: Counter[str] = Counter()  # by outcome: applied or failed
         self._features: set[str] = set()
 
     async def decided(self, verb: str, feature_id: str | None, work: Awaitable[Decision]) -> Decision:

@@ -13,19 +13,18 @@ from creditgate.api.wire.answers import (
     TrackAnswer,
     check_answer,
     encode,
-    refusal_of,
     track_answer,
 )
 from creditgate.api.wire.customers import EventsAnswer, events_answer
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.holds import LockRequest, wanted
-from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest
+from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest, UsageRequest
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Meter, Usage
-from creditgate.errors import InvalidInputs, InvalidRequest
+from creditgate.engine.meter import Meter, Usage, refusal
+from creditgate.errors import InvalidInputs
 
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 
@@ -105,25 +104,12 @@ class MeterRoutes:
 
     async def tracked(self, request: TrackRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
         """Return the decision and the headers of its answer; raises InvalidRequest if it was refused."""
-        occurred_at = request.occurred_at()
-        self._check_past(occurred_at)
-        usage = Usage(
-            verb="track",
-            customer_id=request.customer_id,
-            feature_id=request.feature_id or None,
-            event_name=request.event_name or None,
-            value_nanos=request.value_nanos(),
-            mode=request.overage_behavior,
-            properties=request.properties_text(),
-            occurred_at=occurred_at,
-        )
+        usage = usage_of(request, self._settings)
         lock = wanted(request.lock)
         key = caller_key("track", call, *_asked(usage, lock), in_body=request.idempotency_key)
         decision, headers = await self._take(usage, lock, key)
         if not decision.allowed:
-            raise InvalidRequest(
-                refusal_of(decision, value_nanos=usage.value_nanos), code="insufficient_balance"
-            )
+            raise refusal(decision, usage)
         return decision, headers
 
     async def list_events(self, call: Call) -> Answer:
@@ -139,10 +125,23 @@ class MeterRoutes:
         )
         return Answer(encode(events_answer(page)))
 
-    def _check_past(self, timestamp: int | None) -> None:
-        """In a test environment the customer's own clock may be ahead of ours."""
-        if self._settings.env == "live" and (timestamp or 0) > _now_ms() + CLOCK_SLACK_MS:
-            raise InvalidInputs("timestamp: cannot be in the future")
+
+def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
+    """Return what a track asks for; InvalidInputs for a number or an instant that cannot be."""
+    occurred_at = request.occurred_at()
+    # In a test environment the customer's own clock may be ahead of ours.
+    if settings.env == "live" and (occurred_at or 0) > _now_ms() + CLOCK_SLACK_MS:
+        raise InvalidInputs("timestamp: cannot be in the future")
+    return Usage(
+        verb="track",
+        customer_id=request.customer_id,
+        feature_id=request.feature_id or None,
+        event_name=request.event_name or None,
+        value_nanos=request.value_nanos(),
+        mode=request.overage_behavior,
+        properties=request.properties_text(),
+        occurred_at=occurred_at,
+    )
 
 
 def _asked(usage: Usage, lock: LockRequest | None) -> tuple[object, ...]:

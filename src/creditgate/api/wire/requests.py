@@ -81,8 +81,8 @@ class CheckRequest(CustomerRequest, frozen=True):
         return own_object(self.properties, field="properties", bytes_max=PROPERTIES_BYTES_MAX)
 
 
-class TrackRequest(CustomerRequest, frozen=True):
-    """`balances.track`: take what was used. `async` may be said and changes nothing: the answer has the balance."""
+class UsageRequest(CustomerRequest, frozen=True):
+    """What was used."""
 
     feature_id: str | None = None
     event_name: str | None = None
@@ -91,7 +91,6 @@ class TrackRequest(CustomerRequest, frozen=True):
     timestamp: float | None = None
     overage_behavior: Mode = Mode.CAP
     idempotency_key: str | None = None
-    lock: LockRequest | None = None
     entity_id: NotYet | None = None
     skip_event: NotYet | None = None
     customer_data: NotYet | None = None
@@ -114,6 +113,24 @@ class TrackRequest(CustomerRequest, frozen=True):
 
     def properties_text(self) -> str:
         return own_object(self.properties, field="properties", bytes_max=PROPERTIES_BYTES_MAX)
+
+
+class TrackRequest(UsageRequest, frozen=True):
+    """`balances.track`: take what was used. `async` may be said and changes nothing: the answer has the balance."""
+
+    lock: LockRequest | None = None
+
+
+class BatchItem(UsageRequest, frozen=True):
+    """One item of `balances.batch_track`: a track, with an `idempotency_key` of its own if it has one."""
+
+    lock: NotYet | None = None
+
+
+class BatchRequest(Request, frozen=True):
+    """`balances.batch_get`: what became of a batch."""
+
+    batch_id: str
 
 
 class ExpandingRequest(CustomerRequest, frozen=True):
