@@ -23,6 +23,8 @@ ID_BYTES_MAX = 256
 BODY_BYTES_MAX = 64 * 1024
 
 VERBS = (
+    "balances.batch_get",
+    "balances.batch_track",
     "balances.check",
     "balances.track",
     "balances.finalize",

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from creditgate.core.amounts import NANOS
 from creditgate.core.customers import Customer, Scheduled, Subscription
-from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind, StreamId
+from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, Call, Entry, Item, Kind, StreamId
 from creditgate.core.listing import CustomerFilter, Place, PlanFilter, changes_in, matches
 from creditgate.errors import StartupError
 from creditgate.ledger.customers import Document, KeyUse, RowState
@@ -33,6 +33,7 @@ EPOCH = "epoch-1"
 T0 = 1_795_340_847_034  # Unix ms
 FIRST, SECOND = "00", "01"  # two partitions
 LARGEST = 10**15 * NANOS + 999_999_999  # beyond what a balance may reach, with all nine decimals
+OTHER_OPS = ("bat_1", "bat_10.0", "bat_2.0", "BAT_1.0", "bat_1/0", "at_1.0")  # none begins with `bat_1.`
 EDGES = (0, 1, -1, NANOS - 1, 1 - NANOS, NANOS, -NANOS, -20_000_000, 2**53 + 1, LARGEST, -LARGEST)
 
 
@@ -440,6 +441,45 @@ class LedgerConformance:
         assert ledger.find_op(FIRST, "y", since_ms=at.ms + 1, until_ms=T0 + 100) is None
         assert ledger.find_op(SECOND, "y", since_ms=T0, until_ms=T0 + 100) is None
         assert ledger.find_op(FIRST, "z", since_ms=T0, until_ms=T0 + 100) is None
+
+    def test_ops_of_a_batch_are_found_by_how_they_begin(self, ledger: Ledger) -> None:
+        """Whoever takes over a batch learns which of its items took effect, and takes no other's for them."""
+        merged = make_entry(
+            5, use("a", -1, 1, call=track("bat_1.0")), use("a", -1, 0, number=1, call=track("bat_1.10"))
+        )
+        others = [make_entry(6 + i, use("a", -1, 0, call=track(op))) for i, op in enumerate(OTHER_OPS)]
+        append_all(ledger, [make_entry(1, use("a", -1, 2, call=track("bat_1.9"))), merged, *others])
+        append_all(ledger, [make_entry(5, use("a", -1, 0, call=track("bat_1.7")), partition=SECOND)])
+        assert ledger.find_ops(FIRST, "bat_1.", since_ms=T0) == {"bat_1.9", "bat_1.0", "bat_1.10"}
+        assert ledger.find_ops(FIRST, "bat_1.", since_ms=T0 + 5) == {"bat_1.0", "bat_1.10"}
+        assert ledger.find_ops(FIRST, "bat_1.", since_ms=T0 + 6) == set()
+        assert ledger.find_ops(SECOND, "bat_1.", since_ms=T0) == {"bat_1.7"}
+
+    def test_batches_are_open_until_their_second_document(self, ledger: Ledger) -> None:
+        """After Redis lost everything, exactly the batches that were not worked off are worked off."""
+        call = Call("batch_track", "op", 0)
+
+        def system(ms: int, *items: Item) -> Entry:
+            return make_entry(ms, *items, partition=SYSTEM_PARTITION, customer=None, uid=None)
+
+        append_all(
+            ledger,
+            [
+                system(1, put("batch", "b1", "[1]", call=call)),
+                system(2, put("batch", "b2", "[2]", call=call), put("catalog", "-", "{}", number=1)),
+                system(3, put("batch", "b1", "{}", call=call)),
+                system(4, put("batch", "b0", "[0]", call=call)),
+            ],
+        )
+        append_all(ledger, [make_entry(5, put("batch", "not one", "{}", call=call))])
+        opened = {"b2": StreamId(T0 + 2, 0), "b0": StreamId(T0 + 4, 0)}
+        assert ledger.open_batches() == opened
+        assert ledger.document_versions(SYSTEM_PARTITION, None, "batch", "b1") == [
+            (StreamId(T0 + 1, 0), "[1]"),
+            (StreamId(T0 + 3, 0), "{}"),
+        ]
+        assert ledger.document_versions(SYSTEM_PARTITION, None, "batch", "b9") == []
+        assert [document.type for document in ledger.documents(SYSTEM_PARTITION, None)] == ["catalog"]
 
     def test_keys_since_gives_every_use_of_a_key(self, ledger: Ledger) -> None:
         """After Redis is rebuilt, an idempotency key that was used today still replays instead of charging again."""

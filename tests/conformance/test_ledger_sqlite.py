@@ -200,6 +200,15 @@ class TestLedgerOnSQLite(LedgerConformance):
                 "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=?)",
                 lambda: ledger.latest_uid(FIRST, "ada"),
             ),
+            (
+                "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=?)",
+                lambda: ledger.document_versions(FIRST, None, "batch", "b"),
+            ),
+            (
+                "COVERING INDEX journal_documents (partition=? AND customer_id=? AND document_type=?)",
+                ledger.open_batches,
+            ),
+            ("PRIMARY KEY (partition=? AND stream_ms>?", lambda: ledger.find_ops(FIRST, "b.", since_ms=1)),
         ]
         for expected, read in reads:
             with recorded_plans() as plans:

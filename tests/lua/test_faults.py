@@ -18,8 +18,12 @@ from tests.lua.harness import DAY_MS, MONTH, NEVER_TOO_LATE, T0, UID, World, ans
 from tests.lua.test_contracts import Recorder, header_of
 from tests.lua.test_put import put
 
-WRITERS = ["track", "hold", "settle", "progress", "change", "forward", "delete", "put"]
+WRITERS = [
+    *("track", "hold", "settle", "progress", "change", "forward", "delete", "put"),
+    *("open_batch", "close_batch"),
+]
 NAMES = [*WRITERS, "check", "read"]
+KEYED = ("track", "hold", "settle", "change", "delete", "put", "open_batch")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ async def capture(world: World, name: str) -> Sent:
     if name in ("settle", "progress"):
         await world.hold("ann", "action1", "3")
     await put(world, b"{}", version=0)
+    await world.store.open_batch(
+        not_after=NEVER_TOO_LATE, call=world.call("batch"), batch_id="bat_1", document=b"[]", most=2
+    )
     record = await world.record("ann")
     recorder = Recorder()
     store = BalanceStore(recorder, world.keys, world.clock)  # type: ignore[arg-type]
@@ -99,6 +106,12 @@ async def capture(world: World, name: str) -> Sent:
             document_id="-",
             expected_version=1,
             document=b"[]",
+        ),
+        "open_batch": lambda: store.open_batch(
+            not_after=NEVER_TOO_LATE, call=call, batch_id="bat_2", document=b"[]", most=2
+        ),
+        "close_batch": lambda: store.close_batch(
+            not_after=NEVER_TOO_LATE, call=call, batch_id="bat_1", document=b"{}"
         ),
     }
     with pytest.raises(Unknown):
@@ -150,11 +163,14 @@ GARBAGE = [
     *(("track", "mode", text) for text in ("", "CAP", "cap ", "all", "overflowing")),
     *(
         (name, argument, text)
-        for name in ("track", "hold", "settle", "change", "delete", "put")
+        for name in KEYED
         for argument in ("key", "fingerprint")
         for text in ("x", "a b")
     ),
-    *((name, "fingerprint", "") for name in ("track", "hold", "settle", "change", "delete", "put")),
+    *((name, "fingerprint", "") for name in KEYED),
+    *(("open_batch", "most", text) for text in WHOLE),
+    *((name, "batch_id", text) for name in ("open_batch", "close_batch") for text in ("", "a b", "a\nb")),
+    *((name, "document", "") for name in ("open_batch", "close_batch")),
     *(("put", "document_id", text) for text in ("", "a b", "version", "a\nb")),
     *(("put", "document_type", text) for text in ("", "a b")),
     ("put", "document", ""),
@@ -277,6 +293,8 @@ SLOTS = [
     ("put", 6),
     ("check", 1),
     ("read", 1),
+    ("open_batch", 6),
+    ("close_batch", 2),
 ]
 
 

@@ -1,5 +1,6 @@
 """Batches of usage: sent in one call, worked off later."""
 
+import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -16,6 +17,7 @@ from creditgate.engine.batches import ITEMS_MAX, Batches
 from creditgate.engine.meter import Usage
 
 BATCH_BYTES_MAX = 1024 * 1024  # a thousand items of a kilobyte
+ITEMS_AT_A_TIME = 100  # read before others get their turn: about 6 ms
 BATCH_HEADER = "X-Creditgate-Batch"
 
 
@@ -42,12 +44,19 @@ class BatchRoutes:
         }
 
     async def batch_track(self, call: Call) -> Answer:
-        items = read_list(call.body, items_max=ITEMS_MAX)
-        usages = tuple(self._usage(index, item, call) for index, item in enumerate(items))
+        usages = await self._usages(call)
         key = caller_key("batch_track", call, usages)
         batch_id, is_replay = await self._keys.once(key, self._batches.open(usages, key))
         headers = {**self._keys.headers(key, is_replay), BATCH_HEADER: batch_id}
         return Answer(encode(Success()), 202, headers)
+
+    async def _usages(self, call: Call) -> tuple[Usage, ...]:
+        usages = []
+        for index, item in enumerate(read_list(call.body, items_max=ITEMS_MAX)):
+            usages.append(self._usage(index, item, call))
+            if index % ITEMS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return tuple(usages)
 
     def _usage(self, index: int, item: bytes, call: Call) -> Usage:
         with placed(index):
