@@ -28,6 +28,7 @@ from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.journal import SYSTEM_PARTITION
 from creditgate.engine import demo
 from creditgate.engine.access import Access
+from creditgate.engine.aggregates import Aggregates
 from creditgate.engine.attempts import Attempts
 from creditgate.engine.batch_worker import BATCH_LEASE_MS, BatchWorker
 from creditgate.engine.batches import Batches
@@ -46,6 +47,7 @@ from creditgate.engine.lease import Lease, SoleLease
 from creditgate.engine.meter import Meter
 from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.spans import Spans
 from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Verifier
 from creditgate.engine.workers import Workers
@@ -88,6 +90,8 @@ class UseCases(NamedTuple):
     billing: Billing
     access: Access
     history: History
+    spans: Spans
+    aggregates: Aggregates
     statements: Statements
     flusher: Flusher
     sweep: Sweep
@@ -192,6 +196,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             payments=settings.payments,
             signing_secret=instance.signing_secret,
         )
+        spans = Spans(writer, catalogs, clock)
         meter = Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics)
         batches = Batches(store, attempts, history, op_ids)
         batch_lease = SoleLease(store, clock, "batches", ttl_ms=BATCH_LEASE_MS)
@@ -205,6 +210,8 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             billing=billing,
             access=Access(store, attempts, op_ids),
             history=history,
+            spans=spans,
+            aggregates=Aggregates(history, spans, catalogs, ledger),
             statements=Statements(keys, stream, ledger),
             flusher=Flusher(keys, stream, ledger, Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS), metrics),
             sweep=Sweep(
@@ -372,6 +379,8 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
         billing=cases.billing,
         access=cases.access,
         history=cases.history,
+        spans=cases.spans,
+        aggregates=cases.aggregates,
         statements=cases.statements,
         ready=ready,
         numbers=numbers,

@@ -75,6 +75,8 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
         billing=part,
         access=door,
         history=part,
+        spans=part,
+        aggregates=part,
         statements=part,
         ready=_ready,
         numbers=_numbers,

@@ -12,6 +12,7 @@ from creditgate.api.calls import Call, caller_key
 from creditgate.api.wire.answers import check_answer, encode, track_answer
 from creditgate.api.wire.billing import AttachRequest
 from creditgate.api.wire.customers import customer_answer, eligibility
+from creditgate.api.wire.events import ListEventsRequest
 from creditgate.api.wire.features import CreateFeatureRequest, feature_answer
 from creditgate.api.wire.fields import Request, read
 from creditgate.api.wire.numbers import number
@@ -19,7 +20,6 @@ from creditgate.api.wire.plans import CreatePlanRequest, plan_answer
 from creditgate.api.wire.requests import (
     CheckRequest,
     GetOrCreateRequest,
-    ListEventsRequest,
     TrackRequest,
 )
 from creditgate.core.amounts import AMOUNT_MAX, NANOS, AmountOutOfRange, format_amount

@@ -22,6 +22,7 @@ from creditgate.api.routes.batches import BatchRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
+from creditgate.api.routes.events import EventRoutes
 from creditgate.api.routes.holds import HoldRoutes
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.legacy import LegacyRoutes
@@ -30,6 +31,7 @@ from creditgate.api.routes.statement import StatementRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.api.versions import Version
 from creditgate.engine.access import Access
+from creditgate.engine.aggregates import Aggregates
 from creditgate.engine.batches import Batches
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
@@ -38,6 +40,7 @@ from creditgate.engine.customers import Customers
 from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.meter import Meter
+from creditgate.engine.spans import Spans
 from creditgate.engine.statement import Statements
 
 __all__ = ["ApiSettings", "create_app"]
@@ -61,6 +64,8 @@ def create_app(
     billing: Billing,
     access: Access,
     history: History,
+    spans: Spans,
+    aggregates: Aggregates,
     statements: Statements,
     ready: Ready,
     numbers: Numbers,
@@ -79,6 +84,8 @@ def create_app(
         catalogs=catalogs,
         billing=billing,
         history=history,
+        spans=spans,
+        aggregates=aggregates,
         statements=statements,
         settings=settings,
     )
@@ -122,12 +129,14 @@ def tables(
     catalogs: Catalogs,
     billing: Billing,
     history: History,
+    spans: Spans,
+    aggregates: Aggregates,
     statements: Statements,
     settings: ApiSettings,
 ) -> tuple[dict[str, Verb], tuple[LegacyRoute, ...]]:
     """Return the table of every verb, and that of the routes from before them."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    meter_routes = MeterRoutes(meter, holds, history, keys, settings)
+    meter_routes = MeterRoutes(meter, holds, keys, settings)
     customer_routes = CustomerRoutes(customers, customer_list, catalogs, keys, settings)
     balance_routes = BalanceRoutes(customers, keys)
     billing_routes = BillingRoutes(billing, keys, settings)
@@ -135,6 +144,7 @@ def tables(
         **meter_routes.by_verb,
         **HoldRoutes(holds, keys).by_verb,
         **BatchRoutes(batches, keys, settings).by_verb,
+        **EventRoutes(history, spans, aggregates).by_verb,
         **customer_routes.by_verb,
         **balance_routes.by_verb,
         **billing_routes.by_verb,

@@ -104,9 +104,9 @@ def _open(summary: str, responses: Schema) -> Schema:
 
 
 def _operation(name: str, verb: Verb) -> Schema:
-    answers = {str(verb.status): "Done, or the answer."} | (
-        {"202": "Undecided: not allowed."} if name in CHECKS else {}
-    )
+    answers = {str(verb.status): "Done, or the answer."}
+    if name in CHECKS:
+        answers["202"] = "Undecided: not allowed."
     errors = {"4XX": "Refused; nothing was changed."}
     if name not in (*CHECKS, *TRACKS):  # see problems.py
         errors["5XX"] = "Could not be done now; 503 says when to come again."

@@ -1,4 +1,4 @@
-"""check, track, and the events that they leave."""
+"""check and track."""
 
 import time
 from collections.abc import Mapping
@@ -15,12 +15,10 @@ from creditgate.api.wire.answers import (
     encode,
     track_answer,
 )
-from creditgate.api.wire.customers import EventsAnswer, events_answer
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.holds import LockRequest, wanted
-from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest, UsageRequest
+from creditgate.api.wire.requests import CheckRequest, TrackRequest, UsageRequest
 from creditgate.core.decisions import Decision, Mode
-from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, Usage, refusal
@@ -32,12 +30,9 @@ CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 class MeterRoutes:
     """The two verbs that everything else is here for."""
 
-    def __init__(
-        self, meter: Meter, holds: Holds, history: History, keys: RepeatedKeys, settings: ApiSettings
-    ) -> None:
+    def __init__(self, meter: Meter, holds: Holds, keys: RepeatedKeys, settings: ApiSettings) -> None:
         self._meter = meter
         self._holds = holds
-        self._history = history
         self._keys = keys
         self._settings = settings
 
@@ -46,7 +41,6 @@ class MeterRoutes:
         return {
             "balances.check": Verb(self.check, CheckRequest, CheckAnswer),
             "balances.track": Verb(self.track, TrackRequest, TrackAnswer),
-            "events.list": Verb(self.list_events, ListEventsRequest, EventsAnswer),
         }
 
     async def check(self, call: Call) -> Answer:
@@ -111,19 +105,6 @@ class MeterRoutes:
         if not decision.allowed:
             raise refusal(decision, usage)
         return decision, headers
-
-    async def list_events(self, call: Call) -> Answer:
-        request = read(ListEventsRequest, call.body)
-        start, end = request.custom_range.bounds()
-        page = await self._history.events(
-            customer_id=request.customer_id,
-            feature_ids=request.feature_ids(),
-            start=start,
-            end=end,
-            limit=request.rows(),
-            cursor=request.start_cursor,
-        )
-        return Answer(encode(events_answer(page)))
 
 
 def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
