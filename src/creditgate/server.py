@@ -198,7 +198,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
         )
         spans = Spans(writer, catalogs, clock)
         meter = Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics)
-        batches = Batches(store, attempts, history, op_ids)
+        batches = Batches(store, stream, ledger, attempts, history, op_ids)
         batch_lease = SoleLease(store, clock, "batches", ttl_ms=BATCH_LEASE_MS)
         yield UseCases(
             meter=meter,

@@ -23,7 +23,7 @@ ID_BYTES_MAX = 256
 BODY_BYTES_MAX = 64 * 1024
 
 VERBS = (
-    "balances.batch_get",
+    "balances.batch_list",
     "balances.batch_track",
     "balances.check",
     "balances.track",
@@ -156,6 +156,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "customers.list": {},
     "customers.update": {"customer_id": CUSTOMER},
     "customers.delete": {"customer_id": CUSTOMER},
+    "balances.batch_list": {},
     "events.aggregate": {"customer_id": CUSTOMER, "feature_id": "basic_messages"},
     "events.list": {"customer_id": CUSTOMER},
     "features.create": {"feature_id": "new", "name": "New", "type": "metered", "consumable": True},
@@ -400,6 +401,14 @@ CALLS = (
     Bad("events.list", {"limit": "50"}),
     Bad("events.list", {"start_cursor": "bogus"}),
     Bad("events.list", {"custom_range": {"start": "today"}}),
+    Bad("balances.batch_list", {"limit": 0}),
+    Bad("balances.batch_list", {"limit": 101}),
+    Bad("balances.batch_list", {"start_cursor": "x"}),
+    Bad("balances.batch_list", {"batch_id": "bat_\x00"}),
+    Bad("balances.batch_list", {"batch_id": ""}),
+    Bad("balances.batch_list", {"batch_id": 5}),
+    Bad("events.list", {"feature_id": "a\x00b"}),
+    Bad("events.list", {"filter_by": {"a": "\x00"}}),
     Bad("events.list", {"range": "1y"}),
     Bad("events.list", {"range": "24h", "custom_range": {"start": 1}}),
     Bad("events.list", {"filter_by": {"a b": "x"}}),

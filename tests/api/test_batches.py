@@ -141,11 +141,20 @@ def test_a_batch_may_be_larger_than_other_bodies(api: ApiClient) -> None:
     assert (balance["remaining"], balance["usage"]) == (0, 5)
 
 
-@pytest.mark.parametrize("batch_id", ["", "bat_nothing", "catalog", "x" * 5000])
-def test_an_unknown_batch(api: ApiClient, batch_id: str) -> None:
-    """An id that names no batch is 404, whatever else may have that id."""
-    answer = api.call("balances.batch_get", {"batch_id": batch_id})
-    assert (answer.status_code, answer.json()["code"]) == (404, "batch_not_found")
+def test_batches_are_listed_the_newest_first(api: ApiClient) -> None:
+    """Whoever sends batches through a client that hides headers still sees what became of them, page by page."""
+    sent = [
+        api.call("balances.batch_track", [GOOD | {"customer_id": name}]).headers["X-Creditgate-Batch"]
+        for name in ("bob", "nobody", "bob")
+    ]
+    _usage(api)
+    first = api.ask("balances.batch_list", {"limit": 2})
+    assert [batch["batch_id"] for batch in first["list"]] == [sent[2], sent[1]]
+    assert [len(batch["failures"]) for batch in first["list"]] == [0, 1]
+    rest = api.ask("balances.batch_list", {"limit": 100, "start_cursor": first["next_cursor"]})
+    assert rest["list"][0]["batch_id"] == sent[0]
+    assert rest["next_cursor"] is None
+    assert api.ask("balances.batch_list", {"batch_id": "bat_nothing"})["list"] == []
 
 
 def _usage(api: ApiClient) -> Any:
@@ -158,9 +167,10 @@ def _usage(api: ApiClient) -> Any:
 
 def _done(api: ApiClient, batch_id: str) -> Any:
     """The batch, once it is worked off."""
-    wait_until(
-        lambda: api.ask("balances.batch_get", {"batch_id": batch_id})["status"] == "done",
-        what="the batch worked off",
-        seconds=60,
-    )
-    return api.ask("balances.batch_get", {"batch_id": batch_id})
+
+    def found() -> Any:
+        (batch,) = api.ask("balances.batch_list", {"batch_id": batch_id})["list"]
+        return batch
+
+    wait_until(lambda: found()["status"] == "done", what="the batch worked off", seconds=60)
+    return found()

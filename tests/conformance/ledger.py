@@ -26,6 +26,7 @@ from creditgate.core.listing import CustomerFilter, Place, PlanFilter, changes_i
 from creditgate.errors import StartupError
 from creditgate.ledger import store
 from creditgate.ledger.aggregates import GroupBy, Grouping, Question, Sum, sums_of
+from creditgate.ledger.batches import StoredBatch
 from creditgate.ledger.customers import Document, KeyUse, RowState
 from creditgate.ledger.database import Database, EntriesRefused, TookTooLong
 from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of, property_text
@@ -485,11 +486,14 @@ class LedgerConformance:
         append_all(ledger, [make_entry(5, put("batch", "not one", "{}", call=call))])
         opened = {"b2": StreamId(T0 + 2, 0), "b0": StreamId(T0 + 4, 0)}
         assert ledger.open_batches() == opened
-        assert ledger.document_versions(SYSTEM_PARTITION, None, "batch", "b1") == [
-            (StreamId(T0 + 1, 0), "[1]"),
-            (StreamId(T0 + 3, 0), "{}"),
-        ]
-        assert ledger.document_versions(SYSTEM_PARTITION, None, "batch", "b9") == []
+        closed = StoredBatch("b1", StreamId(T0 + 1, 0), StreamId(T0 + 3, 0), "{}")
+        newest = [StoredBatch("b2", opened["b2"]), closed, StoredBatch("b0", opened["b0"])]
+        assert ledger.newest_batches(limit=9) == newest
+        assert ledger.newest_batches(limit=1) == newest[:1]
+        assert ledger.newest_batches(before="b2", limit=1) == newest[1:2]
+        assert ledger.newest_batches(before="b1", limit=9) == newest[2:]
+        assert ledger.newest_batches(batch_id="b1", limit=9) == [closed]
+        assert ledger.newest_batches(batch_id="b9", limit=9) == []
         assert [document.type for document in ledger.documents(SYSTEM_PARTITION, None)] == ["catalog"]
 
     def test_keys_since_gives_every_use_of_a_key(self, ledger: Ledger) -> None:

@@ -216,7 +216,11 @@ class TestLedgerOnSQLite(LedgerConformance):
             ),
             (
                 "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=?)",
-                lambda: ledger.document_versions(FIRST, None, "batch", "b"),
+                lambda: ledger.newest_batches(batch_id="b", limit=9),
+            ),
+            (
+                "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id<?)",
+                lambda: ledger.newest_batches(before="b", limit=9),
             ),
             (
                 "COVERING INDEX journal_documents (partition=? AND customer_id=? AND document_type=?)",

@@ -13,11 +13,11 @@ from creditgate import server
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import batch_worker, batches
-from creditgate.engine.batches import Failure
+from creditgate.engine.batches import Batch, Failure, Opened, Report
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
-from creditgate.errors import Conflict, KeyReused, NotFound, Undecided
+from creditgate.errors import Conflict, KeyReused, Undecided
 from creditgate.settings import Settings
 
 LEASE_MS = 200
@@ -45,14 +45,14 @@ async def test_a_batch_takes_nothing_until_it_is_worked_off(
     """What was sent is kept before it is answered, and visible as waiting; then each item is taken once."""
     opened = await cases.batches.open((_use("ann"), _use("bob", 2), _use("ann", 3)))
     assert await _remaining(cases) == {"ann": 500, "bob": 500}
-    assert (await cases.batches.get(opened.batch_id)).closed_at is None
+    assert (await _batch(cases, opened)).closed_at is None
     assert (await _verified(settings)).open_batches == 1
 
     await _work(cases)
     assert await _remaining(cases) == {"ann": 460, "bob": 480}
-    batch = await cases.batches.get(opened.batch_id)
+    batch = await _batch(cases, opened)
     assert batch.closed_at is not None
-    assert (batch.report.items, batch.report.failures) == (3, ())
+    assert batch.report == Report(3)
     assert await _ops(cases, settings) == {f"{opened.batch_id}.{i}": 1 for i in range(3)}
     proof = await _verified(settings)
     assert (proof.holds, proof.open_batches) == (True, 0), proof.differences
@@ -74,7 +74,7 @@ async def test_what_fails_is_listed_and_stops_nobody_else(cases: server.UseCases
         )
     )
     await _work(cases)
-    report = (await cases.batches.get(opened.batch_id)).report
+    report = await _report(cases, opened)
     assert [(failure.index, failure.customer_id, failure.code) for failure in report.failures] == [
         (0, "nobody", "customer_not_found"),
         (1, "ann", "feature_not_found"),
@@ -104,7 +104,7 @@ async def test_an_items_key_is_one_effect_with_a_track_of_that_key(cases: server
     await cases.meter.track(_use("ann", 1, key=key))
     opened = await cases.batches.open((_use("ann", 1, key=key), _use("bob", 1, key=key)) * 2)
     await _work(cases)
-    assert (await cases.batches.get(opened.batch_id)).report.failures == ()
+    assert (await _report(cases, opened)).failures == ()
     assert await _remaining(cases) == {"ann": 490, "bob": 490}
 
 
@@ -205,7 +205,7 @@ async def test_a_customer_who_cannot_be_decided_holds_up_nobody_else(
     stuck = await cases.batches.open((_use("ann"), _use("bob"), _use("ann")))
     later = await cases.batches.open((_use("bob"),))
     await _until(cases, lambda open_ids: open_ids == {stuck.batch_id})
-    assert (await cases.batches.get(later.batch_id)).closed_at is not None
+    assert (await _batch(cases, later)).closed_at is not None
     assert await _ops(cases, settings) == {f"{stuck.batch_id}.1": 1, f"{later.batch_id}.0": 1}
     await redis.hset(stores.keys.record("ann"), "v", "1")
     await _work(cases)
@@ -224,18 +224,18 @@ async def test_a_bug_at_one_item_keeps_no_batch_open(
             raise TypeError("a bug after the effect")
         return decision
 
-    async def resolve(usage: Usage, resolve: Any = cases.meter._resolve) -> Any:
+    async def resolve(usage: Usage, resolve: Any = cases.meter.resolve) -> Any:
         if usage.value_nanos == 7 * NANOS:
             raise TypeError("a bug before the effect")
         return await resolve(usage)
 
     monkeypatch.setattr(cases.meter, "_tracked", crash)
-    monkeypatch.setattr(cases.meter, "_resolve", resolve)
+    monkeypatch.setattr(cases.meter, "resolve", resolve)
     opened = await cases.batches.open((_use("ann", 7), _use("bob", 1), _use("ann", 1)))
     with capture_logs() as logs:
         await _work(cases)
     assert [entry["index"] for entry in logs if entry["event"] == "batch_item_crashed"].count(0) == 3
-    report = (await cases.batches.get(opened.batch_id)).report
+    report = await _report(cases, opened)
     assert [(failure.index, failure.code) for failure in report.failures] == [(0, "internal_error")]
     assert await _remaining(cases) == {"ann": 490, "bob": 490}
 
@@ -250,7 +250,7 @@ async def test_open_batches_survive_the_loss_of_redis(
     await cases.flusher.flush_once()
     await redis.flushall()
     await _work_again(settings)
-    assert (await cases.batches.get(opened.batch_id)).closed_at is not None
+    assert (await _batch(cases, opened)).closed_at is not None
     assert await _ops(cases, settings) == {
         f"{done.batch_id}.0": 1,
         f"{opened.batch_id}.0": 1,
@@ -283,11 +283,32 @@ async def test_verify_says_when_nobody_works(
     assert opened.batch_id in proof.differences[0]
 
 
-async def test_an_unknown_batch(cases: server.UseCases) -> None:
-    """Whoever mistypes an id is told that there is no such batch."""
-    with pytest.raises(NotFound) as error:
-        await cases.batches.get("bat_nothing")
-    assert error.value.code == "batch_not_found"
+async def test_the_list_of_batches(cases: server.UseCases) -> None:
+    """Open and closed, in the stream, in SQL and half in each: the newest first, each once, page by page."""
+    first = await cases.batches.open((_use("ann"),))
+    await _work(cases)
+    second = await cases.batches.open((_use("nobody"), _use("bob")))
+    await cases.flusher.flush_once()
+    await _work(cases)
+    third = await cases.batches.open((_use("ann"),))
+    pages: list[Batch] = []
+    cursor = ""
+    for _ in range(3):
+        page = await cases.batches.newest(limit=1, cursor=cursor)
+        pages += page.batches
+        cursor = page.next_cursor or ""
+    assert cursor == ""
+    assert [batch.id for batch in pages] == [third.batch_id, second.batch_id, first.batch_id]
+    assert [batch.closed_at is None for batch in pages] == [True, False, False]
+    assert pages[0].report is None
+    assert pages[1].report is not None
+    assert [failure.index for failure in pages[1].report.failures] == [0]
+    assert pages[1].closed_at is not None
+    assert pages[1].opened_at < pages[1].closed_at
+    again = await cases.batches.newest(limit=9)
+    await cases.flusher.flush_once()
+    assert await cases.batches.newest(limit=9) == again
+    assert list(again.batches) == pages
 
 
 def _use(
@@ -299,6 +320,17 @@ def _use(
     key: CallerKey | None = None,
 ) -> Usage:
     return Usage("track", customer_id, feature, None, units * NANOS, mode, key=key)
+
+
+async def _batch(cases: server.UseCases, opened: Opened) -> Batch:
+    (batch,) = (await cases.batches.newest(limit=1, batch_id=opened.batch_id)).batches
+    return batch
+
+
+async def _report(cases: server.UseCases, opened: Opened) -> Report:
+    report = (await _batch(cases, opened)).report
+    assert report is not None
+    return report
 
 
 async def _work(

@@ -4,6 +4,7 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -73,11 +74,11 @@ def _wait_for(sidecar: SidecarProcess, items: int) -> None:
 
 def _assert_each_item_once(sidecar: SidecarProcess, batch_id: str) -> None:
     wait_until(
-        lambda: sidecar.ask("balances.batch_get", {"batch_id": batch_id})["status"] == "done",
+        lambda: _batch(sidecar, batch_id)["status"] == "done",
         what="the batch worked off",
         seconds=SECONDS_MAX,
     )
-    assert sidecar.ask("balances.batch_get", {"batch_id": batch_id})["failures"] == []
+    assert _batch(sidecar, batch_id)["failures"] == []
     wait_until(lambda: len(_taken(sidecar)) >= ITEMS, what="every item in SQL")
     assert Counter(_taken(sidecar)) == {f"{batch_id}.{number}": 1 for number in range(ITEMS)}
     proof = sidecar.verify()
@@ -86,6 +87,11 @@ def _assert_each_item_once(sidecar: SidecarProcess, batch_id: str) -> None:
     for number in range(CUSTOMERS):
         used = sidecar.ask("customers.get", {"customer_id": f"c{number}"})["balances"]["usd_credits"]["usage"]
         assert used == 0.005 * len(range(number, ITEMS, CUSTOMERS))
+
+
+def _batch(sidecar: SidecarProcess, batch_id: str) -> Any:
+    (batch,) = sidecar.ask("balances.batch_list", {"batch_id": batch_id})["list"]
+    return batch
 
 
 def _taken(sidecar: SidecarProcess) -> list[str]:

@@ -4,19 +4,23 @@ What is kept is the intent. `batch_worker.py` takes what the items ask for, each
 a report of those that could not be.
 """
 
+import asyncio
 from typing import NamedTuple
 
 import msgspec
 
 from creditgate.balances.store import BalanceStore
+from creditgate.balances.stream import JournalStream
 from creditgate.core.decisions import Status
-from creditgate.core.journal import BATCH, SYSTEM_PARTITION, Call, StreamId
+from creditgate.core.journal import BATCH, ORIGIN, SYSTEM_PARTITION, Call, StreamId
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds, mint
 from creditgate.engine.keys import CallerKey, key_reused
 from creditgate.engine.meter import Usage
 from creditgate.errors import Conflict, NotFound
+from creditgate.ledger.batches import StoredBatch
+from creditgate.ledger.store import Ledger
 
 ITEMS_MAX = 1_000
 OPEN_MAX = 100  # batches that wait or are worked on: with a thousand items each, a minute of work or more
@@ -47,12 +51,19 @@ class Opened(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch as it is known; `closed_at` is None, and nothing has failed yet, while it is open."""
+    """A batch as it is known: closed with a report, or open, which has none."""
 
     id: str
     opened_at: int
     closed_at: int | None
-    report: Report
+    report: Report | None
+
+
+class BatchPage(NamedTuple):
+    """A page of batches, the newest first; `next_cursor` is None on the last."""
+
+    batches: tuple[Batch, ...]
+    next_cursor: str | None
 
 
 def opens_a_batch(document: str) -> bool:
@@ -63,8 +74,18 @@ def opens_a_batch(document: str) -> bool:
 class Batches:
     """All batches of one environment."""
 
-    def __init__(self, store: BalanceStore, attempts: Attempts, history: History, op_ids: OpIds) -> None:
+    def __init__(
+        self,
+        store: BalanceStore,
+        stream: JournalStream,
+        ledger: Ledger,
+        attempts: Attempts,
+        history: History,
+        op_ids: OpIds,
+    ) -> None:
         self._store = store
+        self._stream = stream
+        self._ledger = ledger
         self._attempts = attempts
         self._history = history
         self._op_ids = op_ids
@@ -117,17 +138,41 @@ class Batches:
             ),
         )
 
-    async def get(self, batch_id: str) -> Batch:
-        """Return a batch, open or closed; NotFound `batch_not_found`."""
-        documents = await self._history.documents(BATCH, batch_id)
-        if not documents:
-            raise NotFound(f"Batch {batch_id} not found", code="batch_not_found")
-        (opened, first), *later = documents
-        if not later:
-            items = msgspec.json.decode(first, type=tuple[msgspec.Raw, ...])
-            return Batch(batch_id, opened.ms, None, Report(len(items)))
-        closed, last = later[-1]
-        return Batch(batch_id, opened.ms, closed.ms, msgspec.json.decode(last, type=Report))
+    async def newest(self, *, limit: int, cursor: str = "", batch_id: str | None = None) -> BatchPage:
+        """Return one page of batches, the newest first, that begins after a cursor; or the one with this id."""
+        before = cursor or None
+        found = {batch.batch_id: batch for batch in await self._tail()}
+        stored = await asyncio.to_thread(
+            self._ledger.newest_batches, before=before, batch_id=batch_id, limit=limit + 1
+        )
+        for batch in stored:
+            in_tail = found.get(batch.batch_id)
+            if in_tail is None or in_tail.closed is None:  # else the tail has its end, and SQL its beginning
+                found[batch.batch_id] = batch
+            else:
+                found[batch.batch_id] = msgspec.structs.replace(in_tail, opened=batch.opened)
+        wanted = [
+            batch_id_of
+            for batch_id_of in sorted(found, reverse=True)
+            if (before is None or batch_id_of < before) and batch_id in (None, batch_id_of)
+        ]
+        page = tuple(_batch(found[name]) for name in wanted[:limit])
+        return BatchPage(page, page[-1].id if len(wanted) > limit else None)
+
+    async def _tail(self) -> list[StoredBatch]:
+        """Return what the stream holds of batches; of one that was closed, `opened` may be its end as well."""
+        found: dict[str, StoredBatch] = {}
+        async for entry in self._stream.tail(SYSTEM_PARTITION, ORIGIN):
+            for item in entry.items:
+                if item.document_type != BATCH or item.document_id is None or item.document is None:
+                    continue
+                name, at = item.document_id, entry.stream_id
+                if opens_a_batch(item.document):
+                    found[name] = StoredBatch(name, at)
+                else:
+                    opened = found[name].opened if name in found else at
+                    found[name] = StoredBatch(name, opened, at, item.document)
+        return list(found.values())
 
     async def waiting(self) -> dict[str, StreamId]:
         """Return the open batches, the oldest first, each with the entry that opened it."""
@@ -141,3 +186,8 @@ class Batches:
             key=key.digest if key else "",
             fingerprint=key.fingerprint if key else "",
         )
+
+
+def _batch(found: StoredBatch) -> Batch:
+    report = msgspec.json.decode(found.report, type=Report) if found.report is not None else None
+    return Batch(found.batch_id, found.opened.ms, found.closed.ms if found.closed else None, report)

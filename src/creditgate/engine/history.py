@@ -12,7 +12,7 @@ import msgspec
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Row, Terms
-from creditgate.core.journal import SYSTEM_PARTITION, Entry, StreamId
+from creditgate.core.journal import Entry, StreamId
 from creditgate.engine.cursors import not_ours, packed, unpacked, whole
 from creditgate.ledger import events as ledger_events
 from creditgate.ledger.events import EventCursor, EventFilter
@@ -64,20 +64,6 @@ class History:
         """Return every op id that begins so, of calls that took effect at this time of Redis's clock or later."""
         found = await self._stream.find_ops(partition, prefix, since_ms=since_ms)
         return found | await asyncio.to_thread(self._ledger.find_ops, partition, prefix, since_ms=since_ms)
-
-    async def documents(self, document_type: str, document_id: str) -> list[tuple[StreamId, str]]:
-        """Return every version of a document of the system, oldest first."""
-        tail = await self._tail(SYSTEM_PARTITION)
-        found = {
-            entry.stream_id: item.document
-            for entry in tail
-            for item in entry.items
-            if (item.document_type, item.document_id) == (document_type, document_id) and item.document
-        }
-        stored = await asyncio.to_thread(
-            self._ledger.document_versions, SYSTEM_PARTITION, None, document_type, document_id
-        )
-        return sorted({**found, **dict(stored)}.items())
 
     async def events(
         self,

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Row, Select, and_, case, func, select, tuple_
 
 from creditgate.core.holds import HOLD
-from creditgate.core.journal import BATCH, GONE, SYSTEM_PARTITION, StreamId
+from creditgate.core.journal import BATCH, GONE, StreamId
 from creditgate.ledger.rows import join_amount, join_amount_if_any
 from creditgate.ledger.tables import journal_items
 
@@ -141,41 +141,17 @@ def select_latest_documents(partition: str, customer_ids: Collection[str] | None
     return latest.order_by(aged.c.document_type, aged.c.document_id)
 
 
-def select_document_versions(
-    partition: str, customer_id: str | None, document_type: str, document_id: str | None
-) -> Select[Any]:
-    """Return the statement for every document of a type, or one of them, that somebody ever had, oldest first."""
-    conditions = [
-        _items.partition == partition,
-        _items.customer_id == customer_id,
-        _items.document_type == document_type,
-    ]
-    if document_id is not None:
-        conditions.append(_items.document_id == document_id)
+def select_document_versions(partition: str, customer_id: str | None, document_type: str) -> Select[Any]:
+    """Return the statement for every document of a type that a customer, or no customer, ever had, oldest first."""
     return (
         select(_items.stream_ms, _items.stream_counter, _items.document)
         .with_hint(journal_items, _DOCUMENTS, "sqlite")
-        .where(*conditions)
-        .order_by(*_OLDEST_FIRST)
-    )
-
-
-def select_open_batches() -> Select[Any]:
-    """Return the statement for the batches of usage that have their first document only: the second one closes."""
-    return (
-        select(
-            _items.document_id,
-            func.min(_items.stream_ms).label("stream_ms"),
-            func.min(_items.stream_counter).label("stream_counter"),
-        )
-        .with_hint(journal_items, _DOCUMENTS, "sqlite")
         .where(
-            _items.partition == SYSTEM_PARTITION,
-            _items.customer_id.is_(None),
-            _items.document_type == BATCH,
+            _items.partition == partition,
+            _items.customer_id == customer_id,
+            _items.document_type == document_type,
         )
-        .group_by(_items.document_id)
-        .having(func.count() == 1)
+        .order_by(*_OLDEST_FIRST)
     )
 
 

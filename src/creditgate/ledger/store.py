@@ -31,6 +31,7 @@ from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
 from creditgate.ledger import aggregates, customers, events, listing, repartition
 from creditgate.ledger.aggregates import Question, Sums
+from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
@@ -260,10 +261,10 @@ class Ledger:
             return [customers.document_of(row) for row in rows]
 
     def document_versions(
-        self, partition: str, customer_id: str | None, document_type: str, document_id: str | None = None
+        self, partition: str, customer_id: str | None, document_type: str
     ) -> list[tuple[StreamId, str]]:
-        """Return every version of a customer's documents of a type, or of one, whatever the uid, oldest first."""
-        statement = customers.select_document_versions(partition, customer_id, document_type, document_id)
+        """Return every document of a type that was put for a customer, whatever the uid, oldest first."""
+        statement = customers.select_document_versions(partition, customer_id, document_type)
         with self._database.reading() as connection:
             rows = connection.execute(statement).all()
         return [(StreamId(row.stream_ms, row.stream_counter), row.document) for row in rows]
@@ -271,8 +272,14 @@ class Ledger:
     def open_batches(self) -> dict[str, StreamId]:
         """Return the batches of usage that were not closed, each with the entry that opened it."""
         with self._database.reading() as connection:
-            rows = connection.execute(customers.select_open_batches()).all()
-        return {row.document_id: StreamId(row.stream_ms, row.stream_counter) for row in rows}
+            return open_batches(connection)
+
+    def newest_batches(
+        self, *, before: str | None = None, batch_id: str | None = None, limit: int
+    ) -> list[StoredBatch]:
+        """Return one page of batches of usage, the newest first, that are older than one; or the one with this id."""
+        with self._database.reading() as connection:
+            return newest_batches(connection, before=before, batch_id=batch_id, limit=limit)
 
     def customer_states(self, partition: str, customer_ids: Collection[str]) -> list[CustomerState]:
         """Return what is needed to build the records of these customers again; nobody who was never there."""

@@ -10,9 +10,9 @@ from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.meter import usage_of
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import Success, encode
-from creditgate.api.wire.batches import BatchAnswer, batch_answer
+from creditgate.api.wire.batches import BatchesAnswer, ListBatchesRequest, batches_answer
 from creditgate.api.wire.fields import placed, read, read_list
-from creditgate.api.wire.requests import BatchItem, BatchRequest
+from creditgate.api.wire.requests import BatchItem
 from creditgate.engine.batches import ITEMS_MAX, Batches
 from creditgate.engine.meter import Usage
 
@@ -40,7 +40,7 @@ class BatchRoutes:
                 body_bytes_max=BATCH_BYTES_MAX,
                 items_max=ITEMS_MAX,
             ),
-            "balances.batch_get": Verb(self.batch_get, BatchRequest, BatchAnswer),
+            "balances.batch_list": Verb(self.batch_list, ListBatchesRequest, BatchesAnswer),
         }
 
     async def batch_track(self, call: Call) -> Answer:
@@ -67,6 +67,9 @@ class BatchRoutes:
             key = caller_key("track", alone, usage, in_body=request.idempotency_key)
             return msgspec.structs.replace(usage, key=key)
 
-    async def batch_get(self, call: Call) -> Answer:
-        request = read(BatchRequest, call.body)
-        return Answer(encode(batch_answer(await self._batches.get(request.batch_id))))
+    async def batch_list(self, call: Call) -> Answer:
+        request = read(ListBatchesRequest, call.body)
+        page = await self._batches.newest(
+            limit=request.rows(), cursor=request.start_cursor, batch_id=request.batch_id
+        )
+        return Answer(encode(batches_answer(page)))

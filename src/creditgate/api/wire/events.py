@@ -56,6 +56,8 @@ class EventsRequest(Request, frozen=True):
 
     def properties(self) -> tuple[tuple[str, str], ...]:
         wanted = self.filter_by or {}
+        if any("\x00" in text for text in wanted.values()):
+            raise InvalidInputs("filter_by: must not contain NUL")
         if len(wanted) > FILTERS_MAX:
             raise InvalidInputs(f"filter_by: must have at most {FILTERS_MAX} properties")
         return tuple((_path(name, "filter_by"), text) for name, text in wanted.items())
@@ -74,7 +76,7 @@ class ListEventsRequest(EventsRequest, frozen=True):
         return whole(self.limit, field="limit", least=1, most=LIMIT_MAX)
 
     def feature_ids(self) -> tuple[str, ...]:
-        return (self.feature_id,) if isinstance(self.feature_id, str) else self.feature_id
+        return _names(self.feature_id)
 
     def bounds(self) -> tuple[int | None, int | None]:
         """Return the custom range; InvalidInputs beside another one."""
@@ -118,8 +120,8 @@ class AggregateEventsRequest(EventsRequest, frozen=True, kw_only=True):
         )
 
     def _feature_ids(self) -> tuple[str, ...]:
-        names = (self.feature_id,) if isinstance(self.feature_id, str) else self.feature_id
-        if not names or "" in names:
+        names = _names(self.feature_id)
+        if not names:
             raise InvalidInputs("feature_id: cannot be empty")
         if len(names) > FEATURES_MAX:
             raise InvalidInputs(f"feature_id: must be at most {FEATURES_MAX}")
@@ -325,6 +327,11 @@ def _shares(groups: dict[str, Share]) -> dict[str, ShareAnswer]:
         )
         for name, share in groups.items()
     }
+
+
+def _names(said: str | tuple[str, ...]) -> tuple[str, ...]:
+    names = (said,) if isinstance(said, str) else said
+    return tuple(check_caller_id(name, field="feature_id") for name in names)
 
 
 def _bound(value: float | None, name: str, *, least: int = -WHOLE_MAX, most: int = WHOLE_MAX) -> int | None:

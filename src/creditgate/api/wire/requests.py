@@ -126,12 +126,6 @@ class BatchItem(UsageRequest, frozen=True):
     lock: NotYet | None = None
 
 
-class BatchRequest(Request, frozen=True):
-    """`balances.batch_get`: what became of a batch."""
-
-    batch_id: str
-
-
 class ExpandingRequest(CustomerRequest, frozen=True):
     """What is answered with a customer."""
 
