@@ -22,6 +22,8 @@ _IDEMPOTENCY = "Idempotency-Key"
 _REPEATABLE = (
     ".get",
     ".list",
+    "_list",
+    ".aggregate",
     ".get_or_create",
     ".statement",
     ".advance_test_clock",

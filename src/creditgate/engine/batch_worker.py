@@ -18,7 +18,7 @@ from creditgate.engine.batches import Batches, Failure, Report
 from creditgate.engine.history import History
 from creditgate.engine.lease import LeaseOver, SoleLease
 from creditgate.engine.meter import Meter, Usage, refusal
-from creditgate.errors import CreditgateError, NotFound, Unavailable, Undecided
+from creditgate.errors import CreditgateError, Unavailable, Undecided
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 
@@ -65,9 +65,12 @@ class Work:
         if error is not None:
             self.failures[index] = Failure(index, usage.customer_id, error.code, error.message)
 
-    def postponed(self, now_ms: int, begun_ms: int) -> None:
-        """Put it off, longer each time; what was sent since `begun_ms` may have taken effect."""
-        self.look_up_since = min(begun_ms, self.look_up_since or begun_ms)
+    def doubt(self, since_ms: int) -> None:
+        """Remember that what was sent since then may have taken effect."""
+        self.look_up_since = min(since_ms, self.look_up_since or since_ms)
+
+    def put_off(self, now_ms: int) -> None:
+        """Try it again later, each time after longer."""
         self.rounds += 1
         self.not_before = now_ms + min(RETRY_MS << self.rounds, RETRY_MAX_MS)
 
@@ -154,7 +157,8 @@ class BatchWorker:
         tasks = (self._apply_all(work, customers) for _ in range(CUSTOMERS_AT_ONCE))
         errors = [found for found in await asyncio.gather(*tasks, return_exceptions=True) if found]
         if work.waiting:
-            work.postponed(self._clock.now_ms(), begun_ms)
+            work.doubt(begun_ms)
+            work.put_off(self._clock.now_ms())
         else:
             await self._close(work)
         if errors:
@@ -165,9 +169,9 @@ class BatchWorker:
         if work.waiting is None:
             try:
                 _, usages = await self._batches.read(work.stream_id)
-            except (NotFound, msgspec.DecodeError) as error:  # `verify` says so, and the others go on
+            except (Unavailable, msgspec.DecodeError) as error:  # `verify` says so, and the others go on
                 log.error("batch_unreadable", batch=work.batch_id, reason=str(error))
-                work.not_before = self._clock.now_ms() + RETRY_MAX_MS
+                work.put_off(self._clock.now_ms())
                 return False
             work.items, work.waiting = len(usages), dict(enumerate(usages))
         if work.look_up_since is not None:

@@ -18,7 +18,7 @@ from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds, mint
 from creditgate.engine.keys import CallerKey, key_reused
 from creditgate.engine.meter import Usage
-from creditgate.errors import Conflict, NotFound
+from creditgate.errors import Conflict, Unavailable
 from creditgate.ledger.batches import StoredBatch
 from creditgate.ledger.store import Ledger
 
@@ -119,11 +119,11 @@ class Batches:
         return Opened(first_id, is_replay=True)
 
     async def read(self, stream_id: StreamId) -> tuple[str, tuple[Usage, ...]]:
-        """Return the id and the items of the batch that this entry opened; NotFound if it is nowhere."""
+        """Return the id and the items of the batch that this entry opened; Unavailable if it is nowhere."""
         entry = await self._history.entry(SYSTEM_PARTITION, stream_id)
         item = entry.items[0] if entry else None
         if item is None or item.document_id is None or item.document is None:
-            raise NotFound(f"No batch was opened at {stream_id}", code="batch_not_found")
+            raise Unavailable(f"The journal has no batch at {stream_id}; see creditgate verify")
         return item.document_id, msgspec.json.decode(item.document, type=tuple[Usage, ...])
 
     async def close(self, batch_id: str, report: Report) -> None:

@@ -11,7 +11,7 @@ from creditgate.errors import InvalidInputs
 
 LIST_MAX = 100  # a report may name a thousand failures
 
-_ID = re.compile(r"bat_[0-9A-Za-z]{1,64}")
+BATCH_ID = r"bat_[0-9A-Za-z]{1,64}"
 
 
 class ListBatchesRequest(Request, frozen=True):
@@ -22,9 +22,9 @@ class ListBatchesRequest(Request, frozen=True):
     batch_id: str | None = None
 
     def __post_init__(self) -> None:
-        if self.start_cursor and _ID.fullmatch(self.start_cursor) is None:
+        if self.start_cursor and re.fullmatch(BATCH_ID, self.start_cursor) is None:
             raise InvalidInputs("start_cursor: is not a cursor that was given")
-        if self.batch_id is not None and _ID.fullmatch(self.batch_id) is None:
+        if self.batch_id is not None and re.fullmatch(BATCH_ID, self.batch_id) is None:
             raise InvalidInputs("batch_id: is not the id of a batch")
 
     def rows(self) -> int:

@@ -23,7 +23,7 @@ from creditgate.ledger.aggregates import GroupBy, Grouping
 FILTERS_MAX = 5
 PATH_CHARACTERS_MAX = 256
 
-_PATH = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+PATH = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _PROPERTIES = "properties."
 _GROUPS = {
     "$customer_id": Grouping(GroupBy.CUSTOMER),
@@ -339,7 +339,7 @@ def _bound(value: float | None, name: str, *, least: int = -WHOLE_MAX, most: int
 
 
 def _path(name: str, field: str) -> str:
-    if _PATH.fullmatch(name) is None or len(name) > PATH_CHARACTERS_MAX:
+    if re.fullmatch(PATH, name) is None or len(name) > PATH_CHARACTERS_MAX:
         raise InvalidInputs(
             f"{field}: the path of a property has only letters, numbers, underscores, hyphens and dots"
         )
