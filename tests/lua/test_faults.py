@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from creditgate.balances.scripts import Script
-from creditgate.balances.store import BalanceStore, Unknown
+from creditgate.balances.store import BalanceStore, Unknown, Use
 from creditgate.core.changes import rows_change
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.holds import HOLD_LIMITS
@@ -19,11 +19,11 @@ from tests.lua.test_contracts import Recorder, header_of
 from tests.lua.test_put import put
 
 WRITERS = [
-    *("track", "hold", "settle", "progress", "change", "forward", "delete", "put"),
+    *("track", "track_event", "hold", "settle", "progress", "change", "forward", "delete", "put"),
     *("open_batch", "close_batch"),
 ]
 NAMES = [*WRITERS, "check", "read"]
-KEYED = ("track", "hold", "settle", "change", "delete", "put", "open_batch")
+KEYED = ("track", "track_event", "hold", "settle", "change", "delete", "put", "open_batch")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,13 @@ async def capture(world: World, name: str) -> Sent:
     calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
         "track": lambda: store.track(
             **common, mode=Mode.CAP, properties=(), pools=world.needs("action1", "2")
+        ),
+        "track_event": lambda: store.track_event(
+            not_after=NEVER_TOO_LATE,
+            customer_id="ann",
+            mode=Mode.CAP,
+            properties=(),
+            uses=[Use(call, world.needs("messages", "2")), Use(call, world.needs("action1", "2"))],
         ),
         "hold": lambda: store.hold(
             **common,
@@ -161,6 +168,8 @@ GARBAGE = [
         for text in [*WHOLE, "0", "7", "1000000000"]
     ),
     *(("track", "mode", text) for text in ("", "CAP", "cap ", "all", "overflowing")),
+    *(("track_event", "mode", text) for text in ("", "CAP", "cap ", "all", "reject")),
+    *(("track_event", "uses_count", text) for text in [*WHOLE, "0", "1", "3", "17", "1000000000"]),
     *(
         (name, argument, text)
         for name in KEYED
@@ -193,7 +202,11 @@ async def test_garbage_is_invalid(world: World, name: str, argument: str, text: 
 @pytest.mark.parametrize(
     ("name", "from_end"),
     [
-        *((name, from_end) for name in ("track", "check", "hold", "settle") for from_end in (1, 2)),
+        *(
+            (name, from_end)
+            for name in ("track", "track_event", "check", "hold", "settle")
+            for from_end in (1, 2)
+        ),
         ("change", 1),
         ("forward", 1),
     ],
@@ -207,14 +220,14 @@ async def test_garbage_amounts_are_invalid(world: World, name: str, from_end: in
     assert await world.everything() == before
 
 
-@pytest.mark.parametrize("name", ["track", "check", "hold", "settle"])
+@pytest.mark.parametrize("name", ["track", "track_event", "check", "hold", "settle"])
 async def test_negative_cost_is_invalid(world: World, name: str) -> None:
     """A cost below zero would turn use into a grant."""
     sent = await capture(world, name)
     assert (await sent.with_argument(len(sent.arguments) - 2, "-1").run(world))[0] == Status.INVALID
 
 
-@pytest.mark.parametrize("name", ["track", "check", "hold", "settle"])
+@pytest.mark.parametrize("name", ["track", "track_event", "check", "hold", "settle"])
 async def test_needs_of_both_signs_are_invalid(world: World, name: str) -> None:
     """A call either takes or gives back: pools that disagree would create credits."""
     sent = await capture(world, name)
@@ -271,7 +284,7 @@ async def test_row_id_that_the_journal_cannot_hold_is_invalid(world: World, row_
     assert await world.everything() == before
 
 
-@pytest.mark.parametrize("name", ["track", "check", "hold", "settle", "change", "forward"])
+@pytest.mark.parametrize("name", ["track", "track_event", "check", "hold", "settle", "change", "forward"])
 @pytest.mark.parametrize("more", [-2, -1, 1, 2])
 async def test_number_of_arguments_is_checked(world: World, name: str, more: int) -> None:
     """A list that is cut off, or goes on, is refused as a whole instead of being read in part."""
@@ -284,6 +297,7 @@ async def test_number_of_arguments_is_checked(world: World, name: str, more: int
 
 SLOTS = [
     ("track", 6),
+    ("track_event", 6),
     ("hold", 7),
     ("settle", 6),
     ("progress", 2),

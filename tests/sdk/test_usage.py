@@ -47,3 +47,11 @@ def test_usage_is_added_up(usage: Answers) -> None:
     taken = [one["values"]["usd_credits"] for one in by_model["deductions"]]
     assert round(sum(one["deducted"] for one in taken), 9) == 0.16
     assert {one["feature_type"] for one in taken} == {"credit_system"}
+
+
+def test_an_event_is_taken_from_every_feature_that_counts_it(usage: Answers) -> None:
+    """No one balance answers for several features; a client reads all of them, and what each gave."""
+    event = usage["event"]
+    assert (event["event_name"], event["value"], event["balance"]) == ("message.sent", 2, None)
+    assert event["balances"]["usd_credits"]["remaining"] == 4.62
+    assert [(one["feature_id"], one["value"]) for one in event["deductions"]] == [("usd_credits", 0.22)]

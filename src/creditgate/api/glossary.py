@@ -60,7 +60,7 @@ WORDS: Mapping[str, Word] = {
     ),
     "send_event": Word("Also take the units, all or nothing."),
     "value": Word("How many units, 1 unless said; negative gives back.", _SIGNED),
-    "event_name": Word("Instead of feature_id: the feature that lists this name in its event_names."),
+    "event_name": Word("Instead of feature_id: every feature that lists this name in its event_names."),
     "overage_behavior": Word(
         "What exceeds the balance is dropped (`cap`), refuses the call (`reject`), or is taken below zero (`overflow`)."
     ),

@@ -72,7 +72,7 @@ class Work:
     def put_off(self, now_ms: int) -> None:
         """Try it again later, each time after longer."""
         self.rounds += 1
-        self.not_before = now_ms + min(RETRY_MS << self.rounds, RETRY_MAX_MS)
+        self.not_before = now_ms + min(RETRY_MS << min(self.rounds, 10), RETRY_MAX_MS)
 
     def report(self) -> Report:
         return Report(self.items, tuple(self.failures[index] for index in sorted(self.failures)))

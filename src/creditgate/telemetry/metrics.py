@@ -80,12 +80,15 @@ class Metrics:
         self.poison += len(poison)
 
     def _count(self, verb: str, decision: Decision) -> None:
-        self._features.add(decision.feature_id)
+        """Count the decision for each feature that was used, and what it moved."""
+        outcome = "allowed" if decision.allowed else "denied"
         if decision.is_replay:
-            self.decisions[verb, decision.feature_id, "replayed"] += 1
-            return
-        self.decisions[verb, decision.feature_id, "allowed" if decision.allowed else "denied"] += 1
-        self._count_moved(decision.terms, decision.moved)
+            outcome = "replayed"
+        for feature_id in (decision.feature_id, *decision.also):
+            self._features.add(feature_id)
+            self.decisions[verb, feature_id, outcome] += 1
+        if not decision.is_replay:
+            self._count_moved(decision.terms, decision.moved)
 
     def settled(self, outcome: str, count: int, terms: Terms, moved: Sequence[Moved]) -> None:
         """Count holds that have ended, and what that moved."""

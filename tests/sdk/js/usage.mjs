@@ -38,5 +38,6 @@ keep(
     aggregateOn: "deducted",
   }),
 );
+keep("event", await client.track({ ...ann, eventName: "message.sent", value: 2 }));
 
 tell();

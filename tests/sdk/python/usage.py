@@ -44,5 +44,6 @@ with autumn() as client:
             aggregate_on="deducted",
         ),
     )
+    keep("event", client.track(**ANN, event_name="message.sent", value=2))
 
 answers.tell()
