@@ -8,7 +8,7 @@
 --   ttl_ms      how long it is ours from now on; 0 gives it back
 --   instead_of  a holder from whom it may be taken, or ''
 -- Returns
---   {OK, Redis TIME in ms}
+--   {OK, Redis TIME in ms, 1 if it was the holder's before, else 0}
 --   {MOVED_ON, Redis TIME in ms, who has it, ms for which he has it}
 -- Writes
 --   lease
@@ -33,4 +33,4 @@ if ttl_ms > 0 then
 else
   redis.call('DEL', LEASE)
 end
-return { STATUS.OK, records.time_ms() }
+return { STATUS.OK, records.time_ms(), current == holder and 1 or 0 }

@@ -32,6 +32,7 @@
 --- @include "lib/receipt"
 --- @include "lib/keys"
 --- @include "lib/alerts"
+--- @include "lib/draws"
 --- @include "lib/settling"
 
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3

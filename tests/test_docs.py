@@ -87,7 +87,7 @@ def test_the_table_of_statuses() -> None:
 
 def test_the_table_of_metrics() -> None:
     """Operations explains every number that /metrics gives: its kind, its labels, and what it counts."""
-    page, _ = exposed(_busy(), Readings({"redis": "ok"}, 1, Waiting(3, 0.25), Backlog(1, 1)), "")
+    page, _ = exposed(_busy(), Readings({"redis": "ok"}, 1, Waiting(3, 0.25, 2), Backlog(1, 1)), "")
     families = list(text_string_to_metric_families(page.decode()))
     shown = {
         (
@@ -136,6 +136,7 @@ def _busy() -> Metrics:
     metrics.taken_nanos["messages"] += 1
     metrics.given_back_nanos["messages"] += 1
     metrics.holds_settled["confirmed"] += 1
+    metrics.batch_items["applied"] += 1
     metrics.redis_s["check"].add(0.001)
     metrics.redis_errors["check", "TimeoutError"] += 1
     metrics.webhook_attempts["delivered"] += 1

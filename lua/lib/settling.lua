@@ -35,6 +35,7 @@ function settling.find(finals, record)
     local text = record.read[HEAD_FIELDS + i]
     finals[i].hold = text and receipt.read(text)
     if not text or finals[i].hold.op_id ~= finals[i].op_id then return false end
+    finals[i].mode = finals[i].hold.mode
   end
   return true
 end
@@ -45,34 +46,6 @@ local function compare(held, final)
   if is_flipped then return 0, final end
   if amount.less(amount.size(final), amount.size(held)) then return final, 0 end
   return held, amount.subtract(final, held)
-end
-
-local balances = {} -- by row or gate id: what this call has left there so far
-
-local function take_over(list)
-  for i = 1, #list do
-    local row = list[i]
-    row.before = balances[row.id] or row.before
-    row.balance = row.before
-  end
-end
-
-local function read_rows(record_key, pools, orders, properties)
-  local list = rows.read(record_key, pools, records.read(record_key, nil, orders), properties)
-  take_over(list)
-  take_over(rows.gates(pools))
-  return list
-end
-
--- Adds the items of what has moved. Nil if a balance leaves the range of amounts; else the deltas of the rows.
-local function journal_moves(entry, kind, list, pools, changes, deltas)
-  local gates = rows.gates(pools)
-  local moved = journal.moves(entry, list, kind, changes)
-  if not moved or not journal.moves(entry, gates, kind, changes) then return false end
-  for i = 1, #moved do deltas[#deltas + 1] = moved[i] end
-  for i = 1, #list do balances[list[i].id] = list[i].balance end
-  for i = 1, #gates do balances[gates[i].id] = gates[i].balance end
-  return true
 end
 
 -- A pool for every feature that a leg or gate of the hold names, and the names of their order fields.
@@ -132,29 +105,18 @@ local function unhold(record_key, one, entry, changes, deltas)
   local hold = one.hold
   local pools, orders = pools_of(hold)
   if #pools == 0 then return true end
-  local list, givers = read_rows(record_key, pools, orders, nil), {}
+  local list, givers = draws.rows(record_key, pools, orders, nil), {}
   for i = 1, #list do givers[list[i].id] = list[i] end
   local gates = rows.gates(pools)
   for i = 1, #gates do givers[gates[i].id] = gates[i] end
   return_rests(hold.legs, givers)
   return_rests(hold.gates, givers)
-  if not journal_moves(entry, 'unhold', list, pools, changes, deltas) then return false end
-  list = read_rows(record_key, one.pools, one.orders, '')
+  if not draws.journal(entry, 'unhold', list, pools, changes, deltas) then return false end
+  list = draws.rows(record_key, one.pools, one.orders, '')
   for i = 1, #hold.legs do
     if hold.legs[i].rest ~= 0 then burn.draw(list, pools_for(hold.legs[i], one.pools), 'cap') end
   end
-  return journal_moves(entry, 'unhold', list, {}, changes, deltas)
-end
-
--- Takes what was used beyond a hold, or gives it back. False if a balance leaves the range of amounts.
-local function use(record_key, one, kind, entry, changes, deltas)
-  local pools = one.pools
-  for p = 1, #pools do pools[p].gates = {} end
-  local list = read_rows(record_key, pools, one.orders, one.properties)
-  burn.draw(list, pools, one.hold.mode)
-  if not journal_moves(entry, kind, list, pools, changes, deltas) then return false end
-  if kind == 'use' then alerts.add(entry, list, pools) end
-  return true
+  return draws.journal(entry, 'unhold', list, {}, changes, deltas)
 end
 
 -- Adds the items and fields of one final. Returns the status that ends the call, if any.
@@ -167,8 +129,8 @@ function settling.decide(record_key, one, entry, changes, deltas)
     receipt.split(hold, kept)
     if not unhold(record_key, one, entry, changes, deltas) then return STATUS.OUT_OF_RANGE end
   end
-  local kind = amount.less(beyond, 0) and 'refund' or 'use'
-  if beyond ~= 0 and not use(record_key, one, kind, entry, changes, deltas) then return STATUS.OUT_OF_RANGE end
+  local kind = draws.kind(one)
+  if beyond ~= 0 and not draws.use(record_key, one, entry, changes, deltas) then return STATUS.OUT_OF_RANGE end
   if entry.items == first_item and amount.subtract(one.final, hold.value) ~= 0 then
     journal.add(entry, beyond ~= 0 and kind or 'unhold')
   end

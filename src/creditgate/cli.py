@@ -383,6 +383,8 @@ async def _verify(settings: Settings) -> bool:
         async with server.open_verifier(settings) as verifier:
             proof = await verifier.verify(count)
     print(f"{proof.customers} customers, {proof.entries} entries, {proof.differences_count} differences")
+    if proof.open_batches:
+        print(f"{proof.open_batches} batches of usage are still to be worked off")
     for difference in proof.differences:
         print(f"- {difference}")
     return proof.holds

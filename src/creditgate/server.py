@@ -28,7 +28,10 @@ from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.journal import SYSTEM_PARTITION
 from creditgate.engine import demo
 from creditgate.engine.access import Access
+from creditgate.engine.aggregates import Aggregates
 from creditgate.engine.attempts import Attempts
+from creditgate.engine.batch_worker import BATCH_LEASE_MS, BatchWorker
+from creditgate.engine.batches import Batches
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.courier import Courier
@@ -43,10 +46,11 @@ from creditgate.engine.holds import Holds
 from creditgate.engine.ids import OpIds
 from creditgate.engine.imports import Importer
 from creditgate.engine.instance import PARTITIONS, Instance, check_server, make_instance, read_instance
-from creditgate.engine.lease import Lease
+from creditgate.engine.lease import Lease, SoleLease
 from creditgate.engine.meter import Meter
 from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.spans import Spans
 from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Verifier
 from creditgate.engine.webhooks import WEBHOOK_LEASE_MS, WebhookDelivery
@@ -84,17 +88,21 @@ class UseCases(NamedTuple):
 
     meter: Meter
     holds: Holds
+    batches: Batches
     customers: Customers
     customer_list: CustomerList
     catalogs: Catalogs
     billing: Billing
     access: Access
     history: History
+    spans: Spans
+    aggregates: Aggregates
     statements: Statements
     endpoints: Endpoints
     webhooks: WebhookDelivery
     flusher: Flusher
     sweep: Sweep
+    batch_worker: BatchWorker
     clock: RedisClock
     reconciler: Reconciler
     metrics: Metrics
@@ -199,6 +207,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             payments=settings.payments,
             signing_secret=instance.signing_secret,
         )
+        spans = Spans(writer, catalogs, clock)
         meter = Meter(store, keys, attempts, writer, catalogs, history, op_ids, metrics)
         endpoints = Endpoints(store, attempts, op_ids, clock, destinations)
         webhooks = WebhookDelivery(
@@ -210,15 +219,20 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             Lease(store, "webhooks", ttl_ms=WEBHOOK_LEASE_MS),
             metrics,
         )
+        batches = Batches(store, stream, ledger, attempts, history, op_ids)
+        batch_lease = SoleLease(store, clock, "batches", ttl_ms=BATCH_LEASE_MS)
         yield UseCases(
             meter=meter,
             holds=Holds(store, keys, attempts, writer, catalogs, meter, op_ids, metrics),
+            batches=batches,
             customers=customers,
             customer_list=CustomerList(keys, stream, ledger, writer),
             catalogs=catalogs,
             billing=billing,
             access=Access(store, attempts, op_ids),
             history=history,
+            spans=spans,
+            aggregates=Aggregates(history, spans, catalogs, ledger),
             statements=Statements(keys, stream, ledger),
             endpoints=endpoints,
             webhooks=webhooks,
@@ -226,6 +240,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             sweep=Sweep(
                 store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS), metrics
             ),
+            batch_worker=BatchWorker(keys, clock, batches, meter, history, batch_lease, metrics),
             clock=clock,
             reconciler=reconciler,
             metrics=metrics,
@@ -238,7 +253,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
 
 @asynccontextmanager
 async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
-    """Flush, sweep, deliver webhooks and look at the clock until the end; then flush what is left."""
+    """Flush, sweep, work off batches, deliver webhooks and look at the clock until the end; then flush what is left."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
@@ -248,11 +263,14 @@ async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None
     scheduler.start()
     flushing = asyncio.create_task(cases.flusher.run())
     delivering = asyncio.create_task(cases.webhooks.run())
+    working = asyncio.create_task(cases.batch_worker.run())
     try:
         yield
     finally:
         scheduler.shutdown(wait=False)
         cases.webhooks.stop()
+        cases.batch_worker.stop()
+        await working
         cases.flusher.stop()
         await asyncio.gather(flushing, delivering)
 
@@ -382,12 +400,15 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
     return create_app(
         meter=cases.meter,
         holds=cases.holds,
+        batches=cases.batches,
         customers=cases.customers,
         customer_list=cases.customer_list,
         catalogs=cases.catalogs,
         billing=cases.billing,
         access=cases.access,
         history=cases.history,
+        spans=cases.spans,
+        aggregates=cases.aggregates,
         statements=cases.statements,
         endpoints=cases.endpoints,
         ready=ready,
@@ -488,6 +509,7 @@ async def _waiting(stores: Stores, clock: RedisClock) -> Waiting | None:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             entries, oldest = await stream.waiting((SYSTEM_PARTITION, *stores.keys.partitions))
+            batches: int = await stores.redis.hlen(stores.keys.batches())
     except (RedisError, OSError, TimeoutError):
         return None
-    return Waiting(entries, max(0, clock.now_ms() - oldest.ms) / 1000 if oldest else 0.0)
+    return Waiting(entries, max(0, clock.now_ms() - oldest.ms) / 1000 if oldest else 0.0, batches)

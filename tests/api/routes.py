@@ -18,10 +18,13 @@ def verbs() -> Mapping[str, Verb]:
     """Return the table of every verb."""
     table, _ = tables(
         meter=_NOTHING,
+        batches=_NOTHING,
         customers=_NOTHING,
         catalogs=_NOTHING,
         billing=_NOTHING,
         history=_NOTHING,
+        spans=_NOTHING,
+        aggregates=_NOTHING,
         customer_list=_NOTHING,
         holds=_NOTHING,
         statements=_NOTHING,
@@ -35,11 +38,14 @@ def app() -> Starlette:
     """Return the application; its routes can be looked at, not called."""
     return create_app(
         meter=_NOTHING,
+        batches=_NOTHING,
         customers=_NOTHING,
         catalogs=_NOTHING,
         billing=_NOTHING,
         access=_NOTHING,
         history=_NOTHING,
+        spans=_NOTHING,
+        aggregates=_NOTHING,
         customer_list=_NOTHING,
         holds=_NOTHING,
         statements=_NOTHING,

@@ -61,8 +61,8 @@ def catalog(api: ApiClient) -> None:
     metered = {"type": "metered", "consumable": True}
     for feature in (
         {"feature_id": "seats", "name": "Seats", "type": "metered", "consumable": False},
-        {"feature_id": "images", "name": "Images", "event_names": ["drawn"], **metered},
-        {"feature_id": "calls", "name": "Calls", **metered},
+        {"feature_id": "images", "name": "Images", "event_names": ["drawn", "shown"], **metered},
+        {"feature_id": "calls", "name": "Calls", "event_names": ["shown"], **metered},
     ):
         api.ask("features.create", feature)
     for plan in (PACK, TEAM, CALLS_LATER):
@@ -454,6 +454,17 @@ def test_a_value_among_the_properties(
     _ask(api, "events", {"customer_id": customer, "event_name": "drawn"} | body, version)
     (event,) = api.ask("events.list", {"customer_id": customer})["list"]
     assert (event["feature_id"], event["value"], event["properties"]) == ("images", value, properties)
+
+
+def test_an_event_that_counts_for_several_features(api: ApiClient, customer: str) -> None:
+    """No one feature answers for all that count the event, in the shape of no version."""
+    api.ask("balances.create", {"customer_id": customer, "feature_id": "images", "included_grant": 5})
+    event = {"customer_id": customer, "event_name": "shown"}
+    received = {"id": "placeholder", "code": "event_received"}
+    assert _ask(api, "events", event, "1.2") == event | received
+    in_2_0 = _ask(api, "track", event, "2.0")
+    assert (in_2_0["value"], in_2_0["balance"], in_2_0["event_name"]) == (1, None, "shown")
+    assert (in_2_0["balances"]["images"]["current_balance"], in_2_0["balances"]["calls"]) == (3, None)
 
 
 def test_what_is_required_has_an_older_name(api: ApiClient, customer: str) -> None:

@@ -76,10 +76,11 @@ def test_the_examples_work_and_the_answers_are_as_described(api: ApiClient, docu
     prepare_examples(api.sidecar)
     for verb, body in EXAMPLES.items():
         answer = api.call(verb, body)
-        assert answer.status_code == 200, f"{verb}: {answer.text}"
         operation = document["paths"][f"/v1/{verb}"]["post"]
+        status, described = next(iter(operation["responses"].items()))
+        assert str(answer.status_code) == status, f"{verb}: {answer.text}"
         _validate(body, operation["requestBody"], strict)
-        _validate(answer.json(), operation["responses"]["200"], strict)
+        _validate(answer.json(), described, strict)
 
 
 def test_every_verb_has_an_example() -> None:

@@ -445,6 +445,33 @@ def test_an_event_by_its_name(api: ApiClient, customer: str) -> None:
     assert (tracked["event_name"], tracked["value"], tracked["balance"]) == ("image.made", 1, None)
 
 
+def test_an_event_that_counts_for_several_features(api: ApiClient, customer: str) -> None:
+    """Each feature takes from its own balances; no one balance answers, all are shown, and every deduction is."""
+    for feature_id in ("basic_messages", "premium_messages"):
+        api.ask("features.update", {"feature_id": feature_id, "event_names": ["message.sent"]})
+    try:
+        event = {"customer_id": customer, "event_name": "message.sent"}
+        tracked = api.ask("balances.track", event | {"value": 2, "properties": {"model": "a"}})
+        refused = api.call("balances.track", event | {"overage_behavior": "reject"})
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+        locked = api.call("balances.track", event | {"lock": {"enabled": True}})
+        assert (locked.status_code, locked.json()["code"]) == (400, "invalid_request")
+    finally:
+        for feature_id in ("basic_messages", "premium_messages"):
+            api.ask("features.update", {"feature_id": feature_id, "event_names": []})
+    assert (tracked["value"], tracked["event_name"], tracked["balance"]) == (2, "message.sent", None)
+    assert list(tracked["balances"]) == ["basic_messages", "usd_credits", "premium_messages"]
+    assert tracked["balances"]["basic_messages"] is tracked["balances"]["premium_messages"] is None
+    assert tracked["balances"]["usd_credits"]["remaining"] == 4.78
+    assert [(part["feature_id"], part["value"]) for part in tracked["deductions"]] == [("usd_credits", 0.22)]
+    events = api.ask("events.list", {"customer_id": customer})["list"]
+    assert [
+        (event["feature_id"], event["value"], event["deductions"][0]["value"], event["properties"])
+        for event in events
+    ] == [("premium_messages", 2, 0.2, {"model": "a"}), ("basic_messages", 2, 0.02, {"model": "a"})]
+    assert _credits(api, customer)["remaining"] == 4.78
+
+
 def test_the_catalog_can_be_read(api: ApiClient) -> None:
     """What was created is found by its id and in the list, the same each time."""
     for kind, name in (("features", "feature"), ("plans", "plan")):

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from creditgate.api.calls import Call, caller_key
-from creditgate.api.wire.answers import check_answer, encode, refusal_of, track_answer
+from creditgate.api.wire.answers import check_answer, encode, track_answer
 from creditgate.api.wire.billing import AttachRequest
 from creditgate.api.wire.customers import customer_answer, eligibility
+from creditgate.api.wire.events import ListEventsRequest
 from creditgate.api.wire.features import CreateFeatureRequest, feature_answer
 from creditgate.api.wire.fields import Request, read
 from creditgate.api.wire.numbers import number
@@ -19,7 +20,6 @@ from creditgate.api.wire.plans import CreatePlanRequest, plan_answer
 from creditgate.api.wire.requests import (
     CheckRequest,
     GetOrCreateRequest,
-    ListEventsRequest,
     TrackRequest,
 )
 from creditgate.core.amounts import AMOUNT_MAX, NANOS, AmountOutOfRange, format_amount
@@ -39,6 +39,7 @@ from creditgate.core.catalog import (
 )
 from creditgate.core.customers import Customer, Flag, Purchase, Record, Row, Subscription, Terms
 from creditgate.core.decisions import Decision, Mode, Moved
+from creditgate.engine.meter import Usage, refusal
 from creditgate.errors import CreditgateError, InvalidInputs, InvalidRequest
 
 MONTHLY = Recurrence(Interval.MONTH)
@@ -376,9 +377,8 @@ def test_rows_below_zero_and_bought_ones() -> None:
 def test_a_refusal_names_what_was_asked() -> None:
     """The message of a refused track is the one that Autumn sends."""
     refused = _decision(allowed=False)
-    assert refusal_of(refused, value_nanos=1000 * NANOS) == (
-        "Insufficient balance to deduct 1000 from feature messages"
-    )
+    usage = Usage("track", "ann", "messages", None, 1000 * NANOS, Mode.REJECT)
+    assert refusal(refused, usage).message == "Insufficient balance to deduct 1000 from feature messages"
 
 
 def _customer(

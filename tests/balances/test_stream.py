@@ -8,7 +8,14 @@ from redis.asyncio import Redis
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
-from creditgate.core.journal import ORIGIN, Call, StreamId, encode_call
+from creditgate.core.journal import (
+    ORIGIN,
+    SYSTEM_PAGE_MAX,
+    SYSTEM_PARTITION,
+    Call,
+    StreamId,
+    encode_call,
+)
 
 KEYS = Keys(2)
 PARTITION = "p01"
@@ -42,6 +49,20 @@ async def test_pages_meet_without_gap(redis: "Redis", stream: JournalStream) -> 
     assert found == ids
     assert [entry.stream_id async for entry in stream.tail(PARTITION, ids[3])] == ids[4:]
     assert (await stream.read("p00", ORIGIN)).upto == ORIGIN
+
+
+async def test_large_entries_are_read_few_at_a_time(redis: "Redis", stream: JournalStream) -> None:
+    """A batch of usage is one entry of the system's journal: a hundred of them are never in memory at once."""
+    call = encode_call(Call("batch_track", "op", 0))
+    for number in range(SYSTEM_PAGE_MAX + 1):
+        await redis.xadd(
+            KEYS.journal(SYSTEM_PARTITION), {"n": 1, "k0": call, "0": f"put batch bat_{number} []"}
+        )
+    page = await stream.read(SYSTEM_PARTITION, ORIGIN)
+    assert (len(page.entries), page.is_full) == (SYSTEM_PAGE_MAX, True)
+    rest = await stream.read(SYSTEM_PARTITION, page.upto)
+    assert (len(rest.entries), rest.is_full) == (1, False)
+    assert len([entry async for entry in stream.tail(SYSTEM_PARTITION, ORIGIN)]) == SYSTEM_PAGE_MAX + 1
 
 
 async def test_poison_is_handed_over_and_passed_by(redis: "Redis", stream: JournalStream) -> None:

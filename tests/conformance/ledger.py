@@ -5,9 +5,10 @@ A module subclasses `LedgerConformance` and gives the fixture `url`: the URL of 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,14 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from creditgate.core.amounts import NANOS
+from creditgate.core.amounts import INPUT_MAX, NANOS
 from creditgate.core.customers import Customer, Scheduled, Subscription
-from creditgate.core.journal import ORIGIN, Call, Entry, Item, Kind, StreamId
+from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, Call, Entry, Item, Kind, StreamId
 from creditgate.core.listing import CustomerFilter, Place, PlanFilter, changes_in, matches
 from creditgate.errors import StartupError
+from creditgate.ledger import store
+from creditgate.ledger.aggregates import GroupBy, Grouping, Question, Sum, sums_of
+from creditgate.ledger.batches import StoredBatch
 from creditgate.ledger.customers import Document, KeyUse, RowState
-from creditgate.ledger.database import Database, EntriesRefused
-from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of
+from creditgate.ledger.database import Database, EntriesRefused, TookTooLong
+from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of, property_text
 from creditgate.ledger.outbox import Alert, Backlog, Delivery, ItemId, Letter
 from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
 from creditgate.ledger.tables import metadata
@@ -34,6 +38,15 @@ EPOCH = "epoch-1"
 T0 = 1_795_340_847_034  # Unix ms
 FIRST, SECOND = "00", "01"  # two partitions
 LARGEST = 10**15 * NANOS + 999_999_999  # beyond what a balance may reach, with all nine decimals
+PROPERTIES = (
+    "{}",
+    '{"model":"gpt-4","n":5,"flag":true,"none":null}',
+    '{"model":"","n":-0.5,"flag":false,"list":[1,"a"]}',
+    '{"model":"5","request":{"region":"eu \\u00fc"}}',
+    '{"model":{"a":1},"request":"eu"}',
+    '{"model":"\u00fc","request":{"region":"it\'s"},"n":"5"}',
+)
+OTHER_OPS = ("bat_1", "bat_10.0", "bat_2.0", "BAT_1.0", "bat_1/0", "at_1.0")  # none begins with `bat_1.`
 EDGES = (0, 1, -1, NANOS - 1, 1 - NANOS, NANOS, -NANOS, -20_000_000, 2**53 + 1, LARGEST, -LARGEST)
 
 
@@ -545,6 +558,48 @@ class LedgerConformance:
         assert ledger.find_op(SECOND, "y", since_ms=T0, until_ms=T0 + 100) is None
         assert ledger.find_op(FIRST, "z", since_ms=T0, until_ms=T0 + 100) is None
 
+    def test_ops_of_a_batch_are_found_by_how_they_begin(self, ledger: Ledger) -> None:
+        """Whoever takes over a batch learns which of its items took effect, and takes no other's for them."""
+        merged = make_entry(
+            5, use("a", -1, 1, call=track("bat_1.0")), use("a", -1, 0, number=1, call=track("bat_1.10"))
+        )
+        others = [make_entry(6 + i, use("a", -1, 0, call=track(op))) for i, op in enumerate(OTHER_OPS)]
+        append_all(ledger, [make_entry(1, use("a", -1, 2, call=track("bat_1.9"))), merged, *others])
+        append_all(ledger, [make_entry(5, use("a", -1, 0, call=track("bat_1.7")), partition=SECOND)])
+        assert ledger.find_ops(FIRST, "bat_1.", since_ms=T0) == {"bat_1.9", "bat_1.0", "bat_1.10"}
+        assert ledger.find_ops(FIRST, "bat_1.", since_ms=T0 + 5) == {"bat_1.0", "bat_1.10"}
+        assert ledger.find_ops(FIRST, "bat_1.", since_ms=T0 + 6) == set()
+        assert ledger.find_ops(SECOND, "bat_1.", since_ms=T0) == {"bat_1.7"}
+
+    def test_batches_are_open_until_their_second_document(self, ledger: Ledger) -> None:
+        """After Redis lost everything, exactly the batches that were not worked off are worked off."""
+        call = Call("batch_track", "op", 0)
+
+        def system(ms: int, *items: Item) -> Entry:
+            return make_entry(ms, *items, partition=SYSTEM_PARTITION, customer=None, uid=None)
+
+        append_all(
+            ledger,
+            [
+                system(1, put("batch", "b1", "[1]", call=call)),
+                system(2, put("batch", "b2", "[2]", call=call), put("catalog", "-", "{}", number=1)),
+                system(3, put("batch", "b1", "{}", call=call)),
+                system(4, put("batch", "b0", "[0]", call=call)),
+            ],
+        )
+        append_all(ledger, [make_entry(5, put("batch", "not one", "{}", call=call))])
+        opened = {"b2": StreamId(T0 + 2, 0), "b0": StreamId(T0 + 4, 0)}
+        assert ledger.open_batches() == opened
+        closed = StoredBatch("b1", StreamId(T0 + 1, 0), StreamId(T0 + 3, 0), "{}")
+        newest = [StoredBatch("b2", opened["b2"]), closed, StoredBatch("b0", opened["b0"])]
+        assert ledger.newest_batches(limit=9) == newest
+        assert ledger.newest_batches(limit=1) == newest[:1]
+        assert ledger.newest_batches(before="b2", limit=1) == newest[1:2]
+        assert ledger.newest_batches(before="b1", limit=9) == newest[2:]
+        assert ledger.newest_batches(batch_id="b1", limit=9) == [closed]
+        assert ledger.newest_batches(batch_id="b9", limit=9) == []
+        assert [document.type for document in ledger.documents(SYSTEM_PARTITION, None)] == ["catalog"]
+
     def test_keys_since_gives_every_use_of_a_key(self, ledger: Ledger) -> None:
         """After Redis is rebuilt, an idempotency key that was used today still replays instead of charging again."""
         keyed = Call("track", "op", 1, key="k1", fingerprint="f1", value_nanos=1)
@@ -669,6 +724,84 @@ class LedgerConformance:
         assert ops(EventFilter(entity_id="seat_1")) == ["seat"]
         assert ops(EventFilter(start_at=T0 + 2, end_at=T0 + 3)) == ["seat"]
         assert ops(EventFilter(customer=(FIRST, "ada"), end_at=T0 + 2)) == ["m"]
+
+    @pytest.mark.parametrize("place", ["model", "request.region", "nothing", "n", "flag", "none", "list"])
+    def test_sql_reads_a_property_as_python_does(self, ledger: Ledger, place: str) -> None:
+        """An event is in the same group, and passes the same filter, in the stream and a moment later in SQL."""
+        append_all(ledger, [_told(ms, properties) for ms, properties in enumerate(PROPERTIES, 1)])
+        for text in {property_text(properties, place) for properties in PROPERTIES}:
+            if text is None:
+                continue
+            wanted = EventFilter(properties=[(place, text)])
+            found = ledger.events(wanted, limit=99)
+            assert found
+            assert found == [event for event in all_events(ledger, EventFilter()) if wanted.matches(event)]
+
+    @pytest.mark.parametrize("by_row", [False, True])
+    @pytest.mark.parametrize(
+        "grouping",
+        [None, *(Grouping(by, "model" if by is GroupBy.PROPERTY else "") for by in GroupBy)],
+        ids=lambda grouping: grouping.by if grouping else "alone",
+    )
+    def test_sums_are_those_of_the_events(
+        self, ledger: Ledger, grouping: Grouping | None, by_row: bool
+    ) -> None:
+        """What a report adds up in the database is to the nano what its events add up to, merged entries included."""
+        append_all(ledger, usage_entries())
+        everything = all_events(ledger, EventFilter())
+        for wanted in (
+            EventFilter(),
+            EventFilter(customer=(FIRST, "ada")),
+            EventFilter(feature_ids=["images"], start_at=T0 + 3, end_at=T0 + 20),
+            EventFilter(customer=(FIRST, "bob"), properties=[("model", "m1")]),
+        ):
+            question = Question(wanted=wanted, origin=T0, unit=7, grouping=grouping, by_row=by_row)
+            expected = summed(
+                one for event in everything for one in sums_of(event, question, ["m1", "ada", "seat_1"])
+            )
+            sums = ledger.sums([question], groups=["m1", "ada", "seat_1"])
+            assert summed(sums.of[0]) == expected
+            assert sums.upto[FIRST] == StreamId(T0 + 25, 0)
+
+    def test_sums_are_exact_beyond_64_bits(self, ledger: Ledger) -> None:
+        """A thousand of the largest amounts are added without an overflow, and without losing the last nano."""
+        value = INPUT_MAX
+        entries = [make_entry(ms, use("a", LARGEST, 0, call=track(value=value))) for ms in range(1, 1_001)]
+        append_all(ledger, [*entries, make_entry(2_000, use("a", 1, 0, call=track(value=-1)))])
+        question = Question(wanted=EventFilter(), origin=T0, unit=2**53)
+        by_row = msgspec.structs.replace(question, by_row=True)
+        (one,), (other,) = ledger.sums([question, by_row]).of
+        assert one == Sum(0, "messages", None, None, 1_000 * value - 1, 1_001)
+        assert other == Sum(0, "messages", None, "a", 1_000 * LARGEST + 1, 1_001)
+
+    def test_the_groups_with_most_usage_come_first(self, ledger: Ledger) -> None:
+        """A chart shows the ten largest groups, by what was used or by how often, and none that is not named."""
+        shares = {"m1": [5, 5], "m2": [9], "m3": [10**9 * NANOS], "m4": [-7], "": [99], "m5": [9]}
+        values = [(name, value) for name, values in shares.items() for value in values]
+        append_all(
+            ledger,
+            [
+                *(_told(ms, f'{{"model":"{name}"}}', value) for ms, (name, value) in enumerate(values, 1)),
+                _told(50, "{}", 99),
+            ],
+        )
+        question = Question(
+            wanted=EventFilter(), origin=T0, unit=1, grouping=Grouping(GroupBy.PROPERTY, "model")
+        )
+        assert ledger.top_groups(question, by_count=False, limit=9) == ["m3", "m1", "m2", "m5", "m4"]
+        assert ledger.top_groups(question, by_count=True, limit=3) == ["m1", "m2", "m3"]
+
+    def test_a_question_that_takes_too_long_is_given_up(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A report over everything cannot keep the database busy for minutes; the next one is answered as ever."""
+        append_all(ledger, [make_entry(ms) for ms in range(1, 4_000)])
+        question = Question(wanted=EventFilter(), origin=T0, unit=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "QUESTION_SECONDS_MAX", 0.001)
+            with pytest.raises(TookTooLong):
+                ledger.sums([question])
+        assert len(ledger.sums([question]).of[0]) == 3_999
 
     # A customer's state
 
@@ -1049,6 +1182,54 @@ def tried_at_once(ledger: Ledger, *appends: Sequence[Batch]) -> list[bool]:
     with ThreadPoolExecutor(len(appends)) as threads:
         tries = [threads.submit(tried, ledger, batches, barrier) for batches in appends]
     return [attempt.result() for attempt in tries]
+
+
+def _told(ms: int, properties: str, value: int = NANOS, **more: Any) -> Entry:
+    """An entry of one usage with these properties."""
+    call = Call("track", f"op-{ms}", 1, feature_id="messages", value_nanos=value, properties=properties)
+    return make_entry(ms, use("bal_1", -value, 0, call=call), **more)
+
+
+def usage_entries() -> list[Entry]:
+    """Usage of two customers and three features, merged entries among them, with properties and deductions."""
+    entries = []
+    for ms in range(1, 26):
+        model = ('{"model":"m1"}', '{"model":"m2"}', "{}", '{"model":""}', '{"model":null}')[ms % 5]
+        calls = [
+            Call(
+                "track",
+                f"op-{ms}-{number}",
+                1,
+                feature_id=("messages", "images", "tokens")[(ms + number) % 3],
+                value_nanos=EDGES[(ms + number) % 6] * (ms + 1),
+                occurred_at=T0 + (ms * 13) % 40 if ms % 4 == 0 else None,
+                entity_id="seat_1" if ms % 3 == 0 else "",
+                properties=model,
+            )
+            for number in range(1 + ms % 2)
+        ]
+        items: list[Item] = []
+        for call in calls:
+            for part in range(ms % 3):
+                first = call if part == 0 else None
+                items.append(use(f"bal_{part}", -ms * NANOS - part, 0, number=len(items), call=first))
+            if ms % 3 == 0:
+                items.append(Item(len(items), Kind.USE, call))
+        if ms % 7 == 0:
+            items.append(put("terms", "-", "{}", number=len(items), call=Call("attach", "op", 1)))
+            items.append(use("bal_9", 5, 5, number=len(items)))
+        entries.append(make_entry(ms, *items, customer=("ada", "bob")[ms % 2]))
+    return entries
+
+
+def summed(sums: Iterable[Sum]) -> dict[tuple[Any, ...], tuple[int, int]]:
+    """Sums by what they are of: the amount and how many events."""
+    found: dict[tuple[Any, ...], tuple[int, int]] = {}
+    for one in sums:
+        name = (one.units, one.feature_id, one.group, one.row_id)
+        nanos, events = found.get(name, (0, 0))
+        found[name] = (nanos + one.nanos, events + one.events)
+    return found
 
 
 def scattered_entries() -> list[Entry]:

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy
 from sqlalchemy import event
@@ -19,6 +20,7 @@ from creditgate.core.journal import ORIGIN, StreamId
 from creditgate.core.listing import CustomerFilter, Place
 from creditgate.errors import StartupError
 from creditgate.ledger import database as database_module
+from creditgate.ledger.aggregates import GroupBy, Grouping, Question
 from creditgate.ledger.database import Database, LedgerUnavailable
 from creditgate.ledger.events import EventFilter
 from creditgate.ledger.store import Ledger
@@ -182,6 +184,18 @@ class TestLedgerOnSQLite(LedgerConformance):
                 "journal_events_by_time (event_at>? AND (event_at,partition,stream_ms,",
                 lambda: ledger.events(EventFilter(), before=cursor, limit=9),
             ),
+            (
+                f"{by_customer} (partition=? AND customer_id=? AND event_at>? AND event_at<?)",
+                lambda: ledger.sums([usage_of(ada, by_row=True)]),
+            ),
+            (
+                "deductions USING PRIMARY KEY (partition=? AND stream_ms=? AND stream_counter=? AND item>?)",
+                lambda: ledger.sums([usage_of(ada, by_row=True)]),
+            ),
+            (
+                "journal_events_by_time (event_at>? AND event_at<?)",
+                lambda: ledger.top_groups(usage_of(EventFilter()), by_count=False, limit=9),
+            ),
             (f"{by_customer} (partition=? AND customer_id=?)", lambda: list(ledger.proof(FIRST, ["ada"]))),
             (
                 f"{by_customer} (partition=? AND customer_id=?)",
@@ -208,6 +222,19 @@ class TestLedgerOnSQLite(LedgerConformance):
                 "deliveries_by_time (endpoint=? AND next_at<?)",
                 lambda: ledger.outbox.due("one", T0, limit=9),
             ),
+            (
+                "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id=?)",
+                lambda: ledger.newest_batches(batch_id="b", limit=9),
+            ),
+            (
+                "journal_documents (partition=? AND customer_id=? AND document_type=? AND document_id<?)",
+                lambda: ledger.newest_batches(before="b", limit=9),
+            ),
+            (
+                "COVERING INDEX journal_documents (partition=? AND customer_id=? AND document_type=?)",
+                ledger.open_batches,
+            ),
+            ("PRIMARY KEY (partition=? AND stream_ms>?", lambda: ledger.find_ops(FIRST, "b.", since_ms=1)),
         ]
         for expected, read in reads:
             with recorded_plans() as plans:
@@ -277,6 +304,14 @@ def test_a_url_that_cannot_work_is_refused_in_one_sentence(url: str) -> None:
     with pytest.raises(StartupError, match="--database") as raised:
         Ledger(url)
     assert "secret" not in raised.value.message
+
+
+def usage_of(wanted: EventFilter, *, by_row: bool = False) -> Question:
+    """A question about usage in some span."""
+    wanted = msgspec.structs.replace(wanted, start_at=T0, end_at=T0 + 10)
+    return Question(
+        wanted=wanted, origin=T0, unit=1, grouping=Grouping(GroupBy.PROPERTY, "model"), by_row=by_row
+    )
 
 
 def schema_of(connection: sqlalchemy.Connection) -> dict[str, str]:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from creditgate import server
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
-from creditgate.core.journal import Call
+from creditgate.core.journal import SYSTEM_PAGE_MAX, Call
 from creditgate.engine.customers import Profile
 from creditgate.engine.flusher import Flusher
 from creditgate.engine.lease import Lease
@@ -67,6 +67,18 @@ async def test_entries_stay_in_redis_while_sql_is_down(
     assert _uses(settings) == 0
     await used.flusher.flush_once()
     assert _uses(settings) == TRACKS
+
+
+async def test_what_does_not_fit_one_page_is_flushed_at_the_stop(
+    used: server.UseCases, stores: server.Stores
+) -> None:
+    """The system's journal is read in small pages, since a batch may be large; a stop waits for all of them."""
+    usage = Usage("track", "ann", "basic_messages", None, NANOS, Mode.CAP)
+    for _ in range(2 * SYSTEM_PAGE_MAX + 1):
+        await used.batches.open((usage,))
+    used.flusher.stop()
+    await used.flusher.run()
+    assert len(stores.ledger.open_batches()) == 2 * SYSTEM_PAGE_MAX + 1
 
 
 async def test_two_flushers_at_once_count_nothing_twice(

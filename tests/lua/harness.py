@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import BalanceStore, Need, Reply, Written
+from creditgate.balances.store import BalanceStore, Need, Reply, Use, Written
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import multiply
 from creditgate.core.catalog import (
@@ -69,7 +69,7 @@ KNOWN_KEYS = {
     r"cg:\{sys\}:d:[a-z_]+": False,
     r"cg:\{sys\}:k:\d+": True,
     r"cg:\{sys\}:lease:[a-z]+": True,
-    r"cg:\{sys\}:workers": False,
+    r"cg:\{sys\}:(?:workers|batches)": False,
 }
 """Every key that may exist, and whether it must have an expiry."""
 KEY_HOURS_MAX = 36
@@ -256,6 +256,31 @@ class World:
             mode=mode,
             properties=property_digests(properties or {}),
             pools=self.needs(feature_id, units),
+        )
+
+    async def track_event(
+        self,
+        customer_id: str,
+        features: Sequence[str],
+        units: str,
+        *,
+        mode: Mode = Mode.CAP,
+        key: str = "",
+        fingerprint: str = "",
+        properties: Mapping[str, Any] | None = None,
+        not_after: int = NEVER_TOO_LATE,
+    ) -> Reply:
+        """Take so many units of each feature, as an event that counts for them all does."""
+        keys = [{"key": key, "fingerprint": fingerprint}, *({} for _ in features)]
+        return await self.store.track_event(
+            not_after=not_after,
+            customer_id=customer_id,
+            mode=mode,
+            properties=property_digests(properties or {}),
+            uses=[
+                Use(self.usage("track", feature_id, nanos(units), **given), self.needs(feature_id, units))
+                for feature_id, given in zip(features, keys, strict=False)
+            ],
         )
 
     async def hold(

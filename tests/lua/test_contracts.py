@@ -13,7 +13,7 @@ from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import lua_folder, script_names
-from creditgate.balances.store import BalanceStore, Need, Unknown
+from creditgate.balances.store import BalanceStore, Need, Unknown, Use
 from creditgate.core.catalog import Pool
 from creditgate.core.changes import Change, Step
 from creditgate.core.customers import Customer, Row, Terms
@@ -35,6 +35,7 @@ DERIVED = {
     "balances": ["balances..."],
     "limits": ["lasts_ms", "lasts_ms_max", "holds_max", "note"],
     "finals": ["key", "fingerprint", "finals_count", "finals..."],
+    "uses": ["key", "fingerprint", "uses_count", "uses..."],
 }
 """The arguments that stand for one parameter of the method; every other parameter is an argument of the same name."""
 
@@ -244,10 +245,16 @@ def samples(*, key: str) -> dict[str, Any]:
             Final("a b", "op1", 15, call, ["d1", "d2"], [Need(Pool("messages", 10**9), 5)]),
             Final("c", "op2", 16, call, (), [Need(Pool("messages", 10**9), 0), Need(Pool("credits", 2), 0)]),
         ],
+        "uses": [
+            Use(call, [Need(Pool("messages", 10**9), 5), Need(Pool("credits", 2), 1)]),
+            Use(call, [Need(Pool("seats", 10**9), 5)]),
+        ],
         "instead_of": "them",
         "name": "flusher",
         "holder": "me",
         "ttl_ms": 888,
+        "batch_id": "bat_1",
+        "most": 1010,
     }
 
 
@@ -290,9 +297,16 @@ SENT: dict[str, list[Any]] = {
         *("a%20b", "op1", 15, ENCODED_CALL, "d1 d2", 1, "messages", 10**9, 5),
         *("c", "op2", 16, ENCODED_CALL, "", 2, "messages", 10**9, 0, "credits", 2, 0),
     ],
+    "uses_count": [2],
+    "uses...": [
+        *(ENCODED_CALL, 2, "messages", 10**9, 5, "credits", 2, 1),
+        *(ENCODED_CALL, 1, "seats", 10**9, 5),
+    ],
     "instead_of": ["them"],
     "holder": ["me"],
     "ttl_ms": [888],
+    "batch_id": ["bat_1"],
+    "most": [1010],
 }
 """What has to arrive for each argument of a header, where it is not a document."""
 

@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from creditgate.balances.scripts import Script
-from creditgate.balances.store import BalanceStore, Unknown
+from creditgate.balances.store import BalanceStore, Unknown, Use
 from creditgate.core.changes import rows_change
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.holds import HOLD_LIMITS
@@ -18,8 +18,12 @@ from tests.lua.harness import DAY_MS, MONTH, NEVER_TOO_LATE, T0, UID, World, ans
 from tests.lua.test_contracts import Recorder, header_of
 from tests.lua.test_put import put
 
-WRITERS = ["track", "hold", "settle", "progress", "change", "forward", "delete", "put"]
+WRITERS = [
+    *("track", "track_event", "hold", "settle", "progress", "change", "forward", "delete", "put"),
+    *("open_batch", "close_batch"),
+]
 NAMES = [*WRITERS, "check", "read"]
+KEYED = ("track", "track_event", "hold", "settle", "change", "delete", "put", "open_batch")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ async def capture(world: World, name: str) -> Sent:
     if name in ("settle", "progress"):
         await world.hold("ann", "action1", "3")
     await put(world, b"{}", version=0)
+    await world.store.open_batch(
+        not_after=NEVER_TOO_LATE, call=world.call("batch"), batch_id="bat_1", document=b"[]", most=2
+    )
     record = await world.record("ann")
     recorder = Recorder()
     store = BalanceStore(recorder, world.keys, world.clock)  # type: ignore[arg-type]
@@ -59,6 +66,13 @@ async def capture(world: World, name: str) -> Sent:
     calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
         "track": lambda: store.track(
             **common, mode=Mode.CAP, properties=(), pools=world.needs("action1", "2")
+        ),
+        "track_event": lambda: store.track_event(
+            not_after=NEVER_TOO_LATE,
+            customer_id="ann",
+            mode=Mode.CAP,
+            properties=(),
+            uses=[Use(call, world.needs("messages", "2")), Use(call, world.needs("action1", "2"))],
         ),
         "hold": lambda: store.hold(
             **common,
@@ -99,6 +113,12 @@ async def capture(world: World, name: str) -> Sent:
             document_id="-",
             expected_version=1,
             document=b"[]",
+        ),
+        "open_batch": lambda: store.open_batch(
+            not_after=NEVER_TOO_LATE, call=call, batch_id="bat_2", document=b"[]", most=2
+        ),
+        "close_batch": lambda: store.close_batch(
+            not_after=NEVER_TOO_LATE, call=call, batch_id="bat_1", document=b"{}"
         ),
     }
     with pytest.raises(Unknown):
@@ -148,13 +168,18 @@ GARBAGE = [
         for text in [*WHOLE, "0", "7", "1000000000"]
     ),
     *(("track", "mode", text) for text in ("", "CAP", "cap ", "all", "overflowing")),
+    *(("track_event", "mode", text) for text in ("", "CAP", "cap ", "all", "reject")),
+    *(("track_event", "uses_count", text) for text in [*WHOLE, "0", "1", "3", "17", "1000000000"]),
     *(
         (name, argument, text)
-        for name in ("track", "hold", "settle", "change", "delete", "put")
+        for name in KEYED
         for argument in ("key", "fingerprint")
         for text in ("x", "a b")
     ),
-    *((name, "fingerprint", "") for name in ("track", "hold", "settle", "change", "delete", "put")),
+    *((name, "fingerprint", "") for name in KEYED),
+    *(("open_batch", "most", text) for text in WHOLE),
+    *((name, "batch_id", text) for name in ("open_batch", "close_batch") for text in ("", "a b", "a\nb")),
+    *((name, "document", "") for name in ("open_batch", "close_batch")),
     *(("put", "document_id", text) for text in ("", "a b", "version", "a\nb")),
     *(("put", "document_type", text) for text in ("", "a b")),
     ("put", "document", ""),
@@ -177,7 +202,11 @@ async def test_garbage_is_invalid(world: World, name: str, argument: str, text: 
 @pytest.mark.parametrize(
     ("name", "from_end"),
     [
-        *((name, from_end) for name in ("track", "check", "hold", "settle") for from_end in (1, 2)),
+        *(
+            (name, from_end)
+            for name in ("track", "track_event", "check", "hold", "settle")
+            for from_end in (1, 2)
+        ),
         ("change", 1),
         ("forward", 1),
     ],
@@ -191,14 +220,14 @@ async def test_garbage_amounts_are_invalid(world: World, name: str, from_end: in
     assert await world.everything() == before
 
 
-@pytest.mark.parametrize("name", ["track", "check", "hold", "settle"])
+@pytest.mark.parametrize("name", ["track", "track_event", "check", "hold", "settle"])
 async def test_negative_cost_is_invalid(world: World, name: str) -> None:
     """A cost below zero would turn use into a grant."""
     sent = await capture(world, name)
     assert (await sent.with_argument(len(sent.arguments) - 2, "-1").run(world))[0] == Status.INVALID
 
 
-@pytest.mark.parametrize("name", ["track", "check", "hold", "settle"])
+@pytest.mark.parametrize("name", ["track", "track_event", "check", "hold", "settle"])
 async def test_needs_of_both_signs_are_invalid(world: World, name: str) -> None:
     """A call either takes or gives back: pools that disagree would create credits."""
     sent = await capture(world, name)
@@ -255,7 +284,7 @@ async def test_row_id_that_the_journal_cannot_hold_is_invalid(world: World, row_
     assert await world.everything() == before
 
 
-@pytest.mark.parametrize("name", ["track", "check", "hold", "settle", "change", "forward"])
+@pytest.mark.parametrize("name", ["track", "track_event", "check", "hold", "settle", "change", "forward"])
 @pytest.mark.parametrize("more", [-2, -1, 1, 2])
 async def test_number_of_arguments_is_checked(world: World, name: str, more: int) -> None:
     """A list that is cut off, or goes on, is refused as a whole instead of being read in part."""
@@ -268,6 +297,7 @@ async def test_number_of_arguments_is_checked(world: World, name: str, more: int
 
 SLOTS = [
     ("track", 6),
+    ("track_event", 6),
     ("hold", 7),
     ("settle", 6),
     ("progress", 2),
@@ -277,6 +307,8 @@ SLOTS = [
     ("put", 6),
     ("check", 1),
     ("read", 1),
+    ("open_batch", 6),
+    ("close_batch", 2),
 ]
 
 

@@ -193,7 +193,10 @@ async def captured(world: World) -> Sent:
 
 async def test_lease_is_held_by_one(world: World) -> None:
     """Of two workers one does the work; it may go on as long as it asks, and the other may once it is given back."""
-    take = world.store.lease
+
+    async def take(*, name: str, holder: str, ttl_ms: int) -> bool:
+        return (await world.store.lease(name=name, holder=holder, ttl_ms=ttl_ms)).is_ours
+
     assert await take(name="sweep", holder="one", ttl_ms=HOUR_MS)
     assert not await take(name="sweep", holder="two", ttl_ms=HOUR_MS)
     assert await take(name="sweep", holder="one", ttl_ms=HOUR_MS)
@@ -202,3 +205,17 @@ async def test_lease_is_held_by_one(world: World) -> None:
     assert await take(name="sweep", holder="one", ttl_ms=0)
     assert await take(name="sweep", holder="two", ttl_ms=HOUR_MS)
     assert 0 < await world.redis.pttl(world.keys.lease("sweep")) <= HOUR_MS
+
+
+async def test_lease_says_whether_it_was_held_before(world: World) -> None:
+    """Who lost a lease and takes it again knows that somebody else may have worked in between."""
+
+    async def was_ours(ttl_ms: int = HOUR_MS) -> bool:
+        return (await world.store.lease(name="sweep", holder="one", ttl_ms=ttl_ms)).was_ours
+
+    assert not await was_ours()
+    assert await was_ours()
+    await answer(world.redis.delete(world.keys.lease("sweep")))
+    assert not await was_ours()
+    assert await was_ours(ttl_ms=0)
+    assert not await was_ours()

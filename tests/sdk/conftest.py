@@ -39,6 +39,12 @@ def customers(request: pytest.FixtureRequest) -> Answers:
 
 
 @pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def usage(request: pytest.FixtureRequest) -> Answers:
+    """Usage in a batch, listed and added up, with each client."""
+    return answers_of(request.param, "usage")
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
 def outage(request: pytest.FixtureRequest) -> Answers:
     """Calls while Redis does not answer, with each client."""
     return answers_without_redis(request.param, "outage")

@@ -38,6 +38,13 @@ def test_plans_are_listed_with_what_they_are_to_the_customer(backend: Answers) -
     assert actions == {"free": "none", "pro": "upgrade", "top_up": "purchase"}
 
 
+def test_usage_can_be_shown_in_the_page(backend: Answers) -> None:
+    """A page can list and chart what its customer used, also what was used just now."""
+    assert [event["value"] for event in backend["events"]["body"]["list"]] == [2]
+    assert backend["usage"]["status"] == 200
+    assert backend["usage"]["body"]["total"] == {"basic_messages": {"count": 1, "sum": 2}}
+
+
 def test_a_refusal_reaches_the_browser_with_status_code_and_message(backend: Answers) -> None:
     """The backend passes on why the sidecar refused, so that the page can say it."""
     assert backend["unknown_plan"]["status"] == 404

@@ -187,7 +187,7 @@ async def test_features_that_nobody_knows_are_one_series() -> None:
 
 
 def _everything() -> Readings:
-    return Readings({"redis": "ok", "sql": "does not answer"}, 1, Waiting(3, 0.25))
+    return Readings({"redis": "ok", "sql": "does not answer"}, 1, Waiting(3, 0.25, 2))
 
 
 def _lag(sidecar: SidecarProcess) -> float | None:

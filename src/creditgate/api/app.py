@@ -11,16 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from creditgate.api.calls import Answer, Call, Handler, LegacyRoute, Verb
+from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.docs import docs_routes
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body, read_version
 from creditgate.api.openapi import document
 from creditgate.api.problems import TurnedAway, answer_to, problem
 from creditgate.api.routes.balances import BalanceRoutes
+from creditgate.api.routes.batches import BatchRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
+from creditgate.api.routes.events import EventRoutes
 from creditgate.api.routes.holds import HoldRoutes
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.legacy import LegacyRoutes
@@ -30,6 +32,8 @@ from creditgate.api.routes.webhooks import WebhookRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.api.versions import Version
 from creditgate.engine.access import Access
+from creditgate.engine.aggregates import Aggregates
+from creditgate.engine.batches import Batches
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
@@ -38,6 +42,7 @@ from creditgate.engine.endpoints import Endpoints
 from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.meter import Meter
+from creditgate.engine.spans import Spans
 from creditgate.engine.statement import Statements
 
 __all__ = ["ApiSettings", "create_app"]
@@ -54,12 +59,15 @@ def create_app(
     *,
     meter: Meter,
     holds: Holds,
+    batches: Batches,
     customers: Customers,
     customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
     access: Access,
     history: History,
+    spans: Spans,
+    aggregates: Aggregates,
     statements: Statements,
     endpoints: Endpoints,
     ready: Ready,
@@ -73,22 +81,22 @@ def create_app(
     verbs, legacy = tables(
         meter=meter,
         holds=holds,
+        batches=batches,
         customers=customers,
         customer_list=customer_list,
         catalogs=catalogs,
         billing=billing,
         history=history,
+        spans=spans,
+        aggregates=aggregates,
         statements=statements,
         endpoints=endpoints,
         settings=settings,
     )
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
-    answering = {name: _endpoint(name, verb.handler, access, env) for name, verb in verbs.items()}
-    older = [
-        (route, _endpoint(route.name, route.verb.handler, access, env, speaks=read_version))
-        for route in legacy
-    ]
+    answering = {name: _endpoint(name, verb, access, env) for name, verb in verbs.items()}
+    older = [(route, _endpoint(route.name, route.verb, access, env, speaks=read_version)) for route in legacy]
     app = Starlette(
         routes=[
             *(
@@ -119,24 +127,29 @@ def tables(
     *,
     meter: Meter,
     holds: Holds,
+    batches: Batches,
     customers: Customers,
     customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
     history: History,
+    spans: Spans,
+    aggregates: Aggregates,
     statements: Statements,
     endpoints: Endpoints,
     settings: ApiSettings,
 ) -> tuple[dict[str, Verb], tuple[LegacyRoute, ...]]:
     """Return the table of every verb, and that of the routes from before them."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    meter_routes = MeterRoutes(meter, holds, history, keys, settings)
+    meter_routes = MeterRoutes(meter, holds, keys, settings)
     customer_routes = CustomerRoutes(customers, customer_list, catalogs, keys, settings)
     balance_routes = BalanceRoutes(customers, keys)
     billing_routes = BillingRoutes(billing, keys, settings)
     verbs = {
         **meter_routes.by_verb,
         **HoldRoutes(holds, keys).by_verb,
+        **BatchRoutes(batches, keys, settings).by_verb,
+        **EventRoutes(history, spans, aggregates).by_verb,
         **customer_routes.by_verb,
         **balance_routes.by_verb,
         **billing_routes.by_verb,
@@ -150,7 +163,7 @@ def tables(
 
 def _endpoint(
     name: str,
-    handler: Handler,
+    verb: Verb,
     access: Access,
     env: str,
     *,
@@ -167,7 +180,7 @@ def _endpoint(
             check_origin(request.headers)
             await check_key(request.headers, access)
             version = speaks(request.headers)
-            body = await read_body(request)
+            body = await read_body(request, bytes_max=verb.body_bytes_max)
             call = Call(
                 body=body,
                 idempotency_keys=tuple(request.headers.getlist("idempotency-key")),
@@ -176,7 +189,7 @@ def _endpoint(
                 customer_id=request.path_params.get("customer_id", ""),
                 expand=_listed(request.query_params.getlist("expand")),
             )
-            answer = await handler(call)
+            answer = await verb.handler(call)
         except Exception as error:
             answer = answer_to(error, verb=name, body=body, env=env)
         return _json(answer)

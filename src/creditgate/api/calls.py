@@ -13,6 +13,7 @@ from creditgate.engine.keys import CallerKey
 from creditgate.errors import InvalidInputs
 
 NO_HEADERS: Mapping[str, str] = {}
+BODY_BYTES_MAX = 64 * 1024
 
 
 class Call(NamedTuple):
@@ -41,11 +42,17 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 
 class Verb(NamedTuple):
-    """One row of the routes' tables: who answers, what it is asked with, what it answers."""
+    """One row of the routes' tables: who answers, what it is asked with, what it answers.
+
+    With `items_max`, the body is an array of so many requests at most.
+    """
 
     handler: Handler
     request: type[Request]
     answer: type[msgspec.Struct]
+    status: int = 200
+    body_bytes_max: int = BODY_BYTES_MAX
+    items_max: int = 0
 
 
 class LegacyRoute(NamedTuple):

@@ -15,7 +15,6 @@ from creditgate.api.problems import TurnedAway, problem
 from creditgate.api.versions import NEWEST, ONE_SHAPE_SINCE, Version, parse_version
 from creditgate.engine.access import Access
 
-BODY_BYTES_MAX = 64 * 1024
 BODY_SECONDS_MAX = 2.0  # a body comes at once or is held back on purpose
 KEY_CHARACTERS_SHOWN = 15
 
@@ -88,25 +87,23 @@ def read_version(headers: Headers) -> Version:
     return version
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, *, bytes_max: int) -> bytes:
     """Return the body; TurnedAway if it is not JSON by its type, too large, or slow to come."""
-    body = await _bounded_body(request)
+    body = await _bounded_body(request, bytes_max)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and media_type != "application/json":
         raise TurnedAway(415, "unsupported_media_type", "Content-Type must be application/json")
     return body
 
 
-async def _bounded_body(request: Request) -> bytes:
+async def _bounded_body(request: Request, bytes_max: int) -> bytes:
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
             async for part in request.stream():
                 size += len(part)
-                if size > BODY_BYTES_MAX:
-                    raise TurnedAway(
-                        413, "body_too_large", f"The body must have at most {BODY_BYTES_MAX} bytes"
-                    )
+                if size > bytes_max:
+                    raise TurnedAway(413, "body_too_large", f"The body must have at most {bytes_max} bytes")
                 parts.append(part)
     except ClientDisconnect:
         raise TurnedAway(400, "invalid_inputs", "input: the body did not arrive in full") from None

@@ -10,7 +10,7 @@ _ANN = {"customer_id": "user_123"}
 _TOP_UP = {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": 20}]}
 _GIFT = {"feature_id": "usd_credits", "balance_id": "gift"}
 
-EXAMPLES: Mapping[str, dict[str, Any]] = {
+EXAMPLES: Mapping[str, dict[str, Any] | list[dict[str, Any]]] = {
     "customers.get_or_create": _ANN | {"name": "Ann", "email": "ann@example.com"},
     "customers.update": _ANN | {"metadata": {"seat": "12A"}},
     "customers.list": {"search": "ann", "limit": 10},
@@ -23,7 +23,14 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     "balances.update": _ANN | _GIFT | {"remaining": 2},
     "balances.list": _ANN,
     "balances.delete": _ANN | _GIFT,
+    "balances.batch_track": [
+        _ANN | {"feature_id": "basic_messages", "value": 3, "idempotency_key": "message_7"},
+        _ANN | {"feature_id": "premium_messages", "properties": {"model": "large"}},
+    ],
+    "balances.batch_list": {"limit": 10},
     "events.list": _ANN | {"limit": 10},
+    "events.aggregate": _ANN
+    | {"feature_id": "basic_messages", "range": "7d", "bin_size": "day", "group_by": "properties.model"},
     "customers.statement": _ANN | {"limit": 10},
     "billing.preview_attach": _ANN | _TOP_UP,
     "billing.attach": _ANN | _TOP_UP | {"success_url": "https://app.example/thanks"},

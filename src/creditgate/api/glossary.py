@@ -6,11 +6,13 @@ The limits are those of parameters, from the constants that the code checks them
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from creditgate.api.wire.events import FILTERS_MAX, PATH
 from creditgate.api.wire.numbers import INSTANT_MAX, WHOLE_MAX
 from creditgate.api.wire.requests import LIMIT_MAX
 from creditgate.core.amounts import INPUT_INTEGER_DIGITS_MAX
 from creditgate.core.catalog import INTERVAL_COUNT_MAX
 from creditgate.core.ids import CUSTOMER_ID_BYTES_MAX
+from creditgate.engine.aggregates import GROUPS_MAX
 
 Schema = dict[str, Any]
 
@@ -20,6 +22,7 @@ _ID: Schema = {"minLength": 1, "maxLength": CUSTOMER_ID_BYTES_MAX}
 _SIGNED: Schema = {"exclusiveMinimum": -_BEYOND, "exclusiveMaximum": _BEYOND}
 _AMOUNT: Schema = {"minimum": 0, "exclusiveMaximum": _BEYOND}
 _INSTANT: Schema = {"minimum": 0, "maximum": INSTANT_MAX}
+_FILTERS: Schema = {"maxProperties": FILTERS_MAX, "propertyNames": {"pattern": f"^{PATH}$"}}
 _BOUND: Schema = {"minimum": -WHOLE_MAX, "maximum": WHOLE_MAX}
 
 
@@ -58,7 +61,7 @@ WORDS: Mapping[str, Word] = {
     ),
     "send_event": Word("Also take the units, all or nothing."),
     "value": Word("How many units, 1 unless said; negative gives back.", _SIGNED),
-    "event_name": Word("Instead of feature_id: the feature that lists this name in its event_names."),
+    "event_name": Word("Instead of feature_id: every feature that lists this name in its event_names."),
     "overage_behavior": Word(
         "What exceeds the balance is dropped (`cap`), refuses the call (`reject`), or is taken below zero (`overflow`)."
     ),
@@ -164,6 +167,35 @@ WORDS: Mapping[str, Word] = {
     "search": Word("In the id, name or email."),
     "sort_order": Word("By when they were made; the newest first unless said."),
     "created_at_range": Word("From start to end, both included."),
+    # batches
+    "batch_id": Word(
+        "The batch, as its answer's header X-Creditgate-Batch named it.",
+        {"pattern": "^bat_[0-9A-Za-z]{1,64}$"},
+    ),
+    "failures": Word("The items that took nothing."),
+    "index": Word("The place in the batch, from 0."),
+    "done_at": Word("When every item was decided, Unix ms; null: not yet."),
+    # usage over time
+    "range": Word("Up to now, or one of the customer's cycles."),
+    "bin_size": Word("How long one element of the answer is; a day unless said, an hour for `24h`."),
+    "timezone": Word("Whose days, weeks and months, such as Europe/Berlin; the customer's unless said."),
+    "group_by": Word(
+        "`properties.<name>`, `$customer_id` or `$entity_id`; of deductions also `$feature_id`."
+    ),
+    "filter_by": Word(
+        "Only events whose properties have these texts.",
+        _FILTERS,
+    ),
+    "max_groups": Word(
+        "How many groups stand apart; the others are `Other`.", {"minimum": 1, "maximum": GROUPS_MAX}
+    ),
+    "measure": Word("Add up values (`sum`), or count events (`count`)."),
+    "aggregate_on": Word("`deducted`: also what was taken from which balance."),
+    "period": Word("When the bin begins, Unix ms."),
+    "values": Word("By feature."),
+    "grouped_values": Word("By feature or balance, and then by group."),
+    "AggregateAnswer.total": Word("All bins together, by feature."),
+    "deducted": Word("What was really taken, in the balance's unit."),
     "since": Word("From when on, Unix ms.", _INSTANT),
     "change": Word("What came or went, signed."),
     "has_earlier": Word("Whether lines before these were left out."),

@@ -10,7 +10,6 @@ from creditgate.api.glossary import Schema
 from creditgate.api.problems import CHECKS, TRACKS
 from creditgate.api.schemas import fields, reference, required, schemas_of
 from creditgate.api.wire.answers import ErrorAnswer
-from creditgate.api.wire.fields import Request
 
 _KEY = "secret_key"
 
@@ -21,8 +20,17 @@ Parameters that are not listed are ignored, or refused with `invalid_request` if
 _IDEMPOTENCY = "Idempotency-Key"
 # Calls that may be sent again as they are: they take no such key.
 _REPEATABLE = (
-    *(".get", ".list", ".get_or_create", ".statement", ".advance_test_clock", ".progress", ".preview_attach"),
-    *("customer", "customers"),
+    ".get",
+    ".list",
+    "_list",
+    ".aggregate",
+    ".get_or_create",
+    ".statement",
+    ".advance_test_clock",
+    ".progress",
+    ".preview_attach",
+    "customer",
+    "customers",
 )
 
 _HEADERS: Schema = {
@@ -100,7 +108,9 @@ def _open(summary: str, responses: Schema) -> Schema:
 
 
 def _operation(name: str, verb: Verb) -> Schema:
-    answers = {"200": "Done, or the answer."} | ({"202": "Undecided: not allowed."} if name in CHECKS else {})
+    answers = {str(verb.status): "Done, or the answer."}
+    if name in CHECKS:
+        answers["202"] = "Undecided: not allowed."
     errors = {"4XX": "Refused; nothing was changed."}
     if name not in (*CHECKS, *TRACKS):  # see problems.py
         errors["5XX"] = "Could not be done now; 503 says when to come again."
@@ -110,7 +120,7 @@ def _operation(name: str, verb: Verb) -> Schema:
         "description": cleandoc(verb.request.__doc__ or ""),
         "tags": [_tag(name)],
         "parameters": [{"$ref": f"#/components/parameters/{header}"} for header in _headers(name)],
-        "requestBody": _body(name, verb.request),
+        "requestBody": _body(name, verb),
         "responses": {status: _content(text, reference(verb.answer)) for status, text in answers.items()}
         | {status: _content(text, reference(ErrorAnswer)) for status, text in errors.items()},
     }
@@ -140,11 +150,14 @@ def _headers(name: str) -> list[str]:
     return [header for header in _HEADERS if header != _IDEMPOTENCY or not name.endswith(_REPEATABLE)]
 
 
-def _body(name: str, request: type[Request]) -> Schema:
-    content: Schema = {"schema": reference(request)}
+def _body(name: str, verb: Verb) -> Schema:
+    schema = reference(verb.request)
+    if verb.items_max:
+        schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": verb.items_max}
+    content: Schema = {"schema": schema}
     if name in EXAMPLES:
         content["example"] = EXAMPLES[name]
-    return {"required": bool(required(request)), "content": {"application/json": content}}
+    return {"required": bool(required(verb.request)), "content": {"application/json": content}}
 
 
 def _content(description: str, schema: Schema, media_type: str = "application/json") -> Schema:

@@ -42,7 +42,7 @@ _STATUS: Mapping[type[CreditgateError], int] = {
     Unavailable: 503,
     CreditgateError: 500,
 }
-_STATUS_OF_CODE: Mapping[str, int] = {"checkout_expired": 410}
+_STATUS_OF_CODE: Mapping[str, int] = {"checkout_expired": 410, "too_many_batches": 429}
 
 # The text of what nobody foresaw stays in the log: it may name what is none of the caller's business.
 _BUG = CreditgateError("Something went wrong inside creditgate")

@@ -59,6 +59,10 @@ class Keys:
     def documents(self, document_type: str) -> str:
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:d:{document_type}"
 
+    def batches(self) -> str:
+        """The hash of open batches of usage: batch id → the stream id of its entry in the system's journal."""
+        return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:batches"
+
     def workers(self) -> str:
         """The hash of heartbeats: worker id → '<version of the catalog> <ms of Redis TIME until which it counts>'."""
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:workers"

@@ -13,16 +13,13 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
+from creditgate.balances.batches import BatchCalls
 from creditgate.balances.calls import (
     Need,
     NotSent,
     Reply,
     Unknown,
     Written,
-    balances_in,
-    moved_in,
-    needs_sent,
-    stream_id_of,
     terms_of,
     text_of,
     written_in,
@@ -31,16 +28,17 @@ from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import HoldCalls
 from creditgate.balances.keys import KEY_BUCKET_TTL_MS, Keys, decoded, encoded
 from creditgate.balances.scripts import Argument, Script
+from creditgate.balances.usage import UsageCalls, Use
 from creditgate.core.burn import order_fields
 from creditgate.core.changes import Change, next_due
 from creditgate.core.customers import Customer, Record, Terms
-from creditgate.core.decisions import Mode, Status
+from creditgate.core.decisions import Status
 from creditgate.core.holds import Hold, decode_hold, due_with
 from creditgate.core.journal import Call, StreamId, encode_call
 from creditgate.errors import Unavailable
 from creditgate.telemetry.metrics import Metrics
 
-__all__ = ["BalanceStore", "Need", "NotSent", "Reply", "Unknown", "Written"]
+__all__ = ["BalanceStore", "Need", "NotSent", "Reply", "Unknown", "Use", "Written"]
 
 
 class KeptKey(NamedTuple):
@@ -53,63 +51,25 @@ class KeptKey(NamedTuple):
     stream_id: StreamId
 
 
-class BalanceStore(HoldCalls):
+class Tenure(NamedTuple):
+    """What became of asking for a lease: is it ours, and was it before? `time` is Redis's, in ms."""
+
+    is_ours: bool
+    was_ours: bool
+    time: int
+
+
+class BalanceStore(UsageCalls, HoldCalls, BatchCalls):
     """All scripts of one server and prefix."""
 
     def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
         super().__init__(redis, keys, clock, metrics)
-        self._track = Script("track")
-        self._check = Script("check")
         self._read = Script("read")
         self._change = Script("change")
         self._forward = Script("forward")
         self._delete = Script("delete")
         self._put = Script("put")
         self._restore = Script("restore")
-
-    async def track(
-        self,
-        *,
-        not_after: int,
-        customer_id: str,
-        call: Call,
-        mode: Mode,
-        properties: Sequence[str],
-        pools: Sequence[Need],
-    ) -> Reply:
-        """Take (or give back) what the pools need; `properties` are digests of the call's own, for usage limits.
-
-        REFUSED and REPLAYED carry the balances as they are.
-        """
-        keys = [
-            self._keys.record(customer_id),
-            self._journal_of(customer_id),
-            *self._buckets(customer_id, call),
-        ]
-        head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint, mode]
-        head.append(" ".join(properties))
-        raw = await self._run(self._track, keys, [*head, *needs_sent(pools)])
-        if len(raw) == 2:
-            return Reply(Status(raw[0]), raw[1])
-        balances, rest = balances_in(raw, 6)
-        return Reply(
-            Status(raw[0]),
-            raw[1],
-            raw[2],
-            terms_of(raw[4]),
-            balances,
-            moved_in(raw, rest),
-            stream_id_of(raw[5]),
-        )
-
-    async def check(self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]) -> Reply:
-        """Say whether one of the pools covers its need, and which answers; `properties` as for `track`."""
-        arguments = [" ".join(properties), *needs_sent(pools)]
-        raw = await self._run(self._check, [self._keys.record(customer_id)], arguments)
-        if len(raw) == 2:
-            return Reply(Status(raw[0]), raw[1])
-        balances, _ = balances_in(raw, 6)
-        return Reply(Status(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
 
     async def read(self, *, customer_id: str) -> Record | None:
         """Return the whole record, None if there is no such customer; one that `is_due` has to be stepped forward."""
@@ -276,10 +236,10 @@ class BalanceStore(HoldCalls):
                 together.pexpire(buckets[0], KEY_BUCKET_TTL_MS)
             await together.execute()
 
-    async def lease(self, *, name: str, holder: str, ttl_ms: int, instead_of: str = "") -> bool:
-        """Take or renew a lease for so long, or give it back (0); False if somebody else has it."""
+    async def lease(self, *, name: str, holder: str, ttl_ms: int, instead_of: str = "") -> Tenure:
+        """Take or renew a lease for so long, or give it back (0); it is not ours if somebody else has it."""
         raw = await self._run(self._lease, [self._keys.lease(name)], [holder, ttl_ms, instead_of])
-        return bool(raw[0] == Status.OK)
+        return Tenure(raw[0] == Status.OK, raw[2] == 1, raw[1])
 
     async def documents(self, document_type: str) -> tuple[int, dict[str, bytes]]:
         """Return the version of a type of document, and all documents of it by id."""

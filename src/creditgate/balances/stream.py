@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from creditgate.balances.keys import Keys
-from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry
+from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry, page_size
 
 READ_COUNT = 1_000  # messages in one reply: about 250 kB
 
@@ -22,11 +22,12 @@ class Poisoned(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What one read of one partition brought, and the position after it."""
+    """What one read of one partition brought, and the position after it; `is_full`: there may be more."""
 
     entries: Sequence[Entry]
     poison: Sequence[Poisoned]
     upto: StreamId
+    is_full: bool
 
 
 class JournalStream:
@@ -39,7 +40,11 @@ class JournalStream:
     async def read(
         self, partition: str, after: StreamId, *, count: int = READ_COUNT, until: str = "+"
     ) -> Page:
-        """Return the next messages after a position, oldest first; `upto` is `after` when there are none."""
+        """Return the next messages after a position, oldest first; `upto` is `after` when there are none.
+
+        At most `count` of them, and of the system's journal fewer: what is there may be large.
+        """
+        count = page_size(partition, count)
         messages: Any = await self._redis.xrange(
             self._keys.journal(partition), f"({after}", until, count=count
         )
@@ -53,7 +58,7 @@ class JournalStream:
                 entries.append(decode_entry(partition, stream_id, fields))
             except PoisonEntry as error:
                 poison.append(Poisoned(partition, upto, fields, error.message))
-        return Page(entries, poison, upto)
+        return Page(entries, poison, upto, is_full=len(messages) == count)
 
     async def tail(self, partition: str, after: StreamId) -> AsyncIterator[Entry]:
         """Yield every entry after a position, in pages."""
@@ -78,11 +83,19 @@ class JournalStream:
 
     async def find_op(self, partition: str, op_id: str, *, since_ms: int) -> StreamId | None:
         """Return where the call with this op id stands among the entries since a time, None if nowhere."""
-        before = StreamId(since_ms - 1, 2**63) if since_ms else ORIGIN
-        async for entry in self.tail(partition, before):
+        async for entry in self.tail(partition, _before(since_ms)):
             if any(item.call and item.call.op_id == op_id for item in entry.items):
                 return entry.stream_id
         return None
+
+    async def find_ops(self, partition: str, prefix: str, *, since_ms: int) -> set[str]:
+        """Return every op id that begins so, of calls in the entries since a time."""
+        return {
+            item.call.op_id
+            async for entry in self.tail(partition, _before(since_ms))
+            for item in entry.items
+            if item.call and item.call.op_id.startswith(prefix)
+        }
 
     async def trim(self, partition: str, upto: StreamId) -> int:
         """Delete every message up to and including the position: exact, never an estimate. Returns how many."""
@@ -112,10 +125,7 @@ class JournalStream:
 
     async def last_id(self, partition: str) -> StreamId:
         """Return the last id that the stream ever gave; trimming does not lower it. ORIGIN if there is no stream."""
-        if not await self._redis.exists(self._keys.journal(partition)):
-            return ORIGIN
-        info: dict[str, Any] = await self._redis.xinfo_stream(self._keys.journal(partition))
-        return StreamId.parse(_text(info["last-generated-id"]))
+        return await last_id(self._redis, self._keys.journal(partition))
 
     async def epoch(self, partition: str) -> str | None:
         raw = await self._redis.get(self._keys.epoch(partition))
@@ -151,6 +161,19 @@ class JournalStream:
         except ResponseError:  # the id is too small by now: another process was first
             if await self.last_id(partition) < stream_id:
                 raise
+
+
+def _before(ms: int) -> StreamId:
+    """Return a position before every entry of this millisecond."""
+    return StreamId(ms - 1, 2**63) if ms else ORIGIN
+
+
+async def last_id(redis: "Redis", journal: str) -> StreamId:
+    """Return the last id that the stream under this key ever gave, ORIGIN if there is none."""
+    if not await redis.exists(journal):
+        return ORIGIN
+    info: dict[str, Any] = await redis.xinfo_stream(journal)
+    return StreamId.parse(_text(info["last-generated-id"]))
 
 
 def _text(raw: bytes | str) -> str:

@@ -69,6 +69,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     `pool` is the one that answers (that gave, for a track), None where the customer has none; `required_nanos` is what
     the call needs of it, in the pool's unit. `pools` are all that were looked at. `held` is the hold that was made.
+    Of an event that counts for several features, `also` are the others; no pool answers for them all.
     """
 
     allowed: bool
@@ -81,6 +82,7 @@ class Decision(msgspec.Struct, frozen=True):
     moved: tuple[Moved, ...] = ()
     is_replay: bool = False
     held: Held | None = None
+    also: tuple[str, ...] = ()
 
     def balance(self, feature_id: str) -> Balance | None:
         """Return the customer's balance of the feature, None where there is no row of it."""

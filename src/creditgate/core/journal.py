@@ -4,7 +4,8 @@ An *entry* is one stream message, appended by the same script that made the chan
 
     c    customer id (absent on the system stream)
     u    the customer's uid, made when the customer was created
-    n    the customer's sequence number after this entry
+    n    the customer's sequence number after this entry; on the system stream the version of the type of document,
+         or how many batches are open
     t    the pinned instant in ms, only for a customer whose clock is pinned
     k<i> the call whose first item is item i, as `Call` in JSON
     0..  the items, numbered; each is either `<kind> <row id> <delta> <raw after>` in nanos,
@@ -25,6 +26,8 @@ from creditgate.errors import CreditgateError
 
 SYSTEM_PARTITION = "sys"
 GONE = "null"  # what is put of a document that is no more
+BATCH = "batch"  # the type of the document that is a batch of usage, and then what became of it
+SYSTEM_PAGE_MAX = 16  # entries of the system's journal that are held at a time: a batch is one, up to 2 MiB
 
 
 class Kind(StrEnum):
@@ -120,6 +123,11 @@ class Entry(msgspec.Struct, frozen=True):
     sequence: int
     pinned_at: int | None
     items: tuple[Item, ...]
+
+
+def page_size(partition: str, wanted: int) -> int:
+    """Return how many entries of a partition to read at a time, where `wanted` would do for those of customers."""
+    return min(wanted, SYSTEM_PAGE_MAX) if partition == SYSTEM_PARTITION else wanted
 
 
 _INTEGER = re.compile(r"-?[0-9]+")

@@ -3,6 +3,9 @@
 A call carries `not_after`: a moment of Redis's clock past which it can no longer take effect. If its reply does not
 arrive, we wait for that moment, look for the op id in the journal (the stream first, then SQL, since what is in between
 is in both), and send the call again only if it is not there.
+
+Each loop looks at the deadline itself: in Python 3.11, the cancellation that `asyncio.timeout` sends may be swallowed
+by an `asyncio.wait_for` under way, and redis-py sends every command in one.
 """
 
 import asyncio
@@ -54,8 +57,8 @@ class Attempts:
         Raises Undecided if the deadline passed before the answer was known.
         """
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                while True:
+            async with asyncio.timeout(DEADLINE_S) as deadline:
+                while not deadline.expired():
                     if not self._reconciler.is_done:
                         await self._reconcile()
                         continue
@@ -68,13 +71,14 @@ class Attempts:
                         await self._reconcile()
                         continue
                     except (Unknown, TimeoutError):
-                        stream_id = await self._fate(partition, op_id, since_ms, not_after)
+                        stream_id = await self._fate(deadline, partition, op_id, since_ms, not_after)
                         if stream_id is not None:
                             return Applied(stream_id)
                         continue
                     if reply.status is not Status.TOO_LATE:
                         return reply
                     self._clock.correct(reply.time)
+                raise TimeoutError
         except (TimeoutError, Unavailable) as error:
             raise Undecided(
                 "Redis did not answer in time; whether the call took effect is not known"
@@ -83,8 +87,8 @@ class Attempts:
     async def ask(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send a call that writes nothing, again if need be until the deadline; raises Undecided."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                while True:
+            async with asyncio.timeout(DEADLINE_S) as deadline:
+                while not deadline.expired():
                     if not self._reconciler.is_done:
                         await self._reconcile()
                         continue
@@ -95,11 +99,14 @@ class Attempts:
                         await self._reconcile()
                     except (Unknown, TimeoutError):
                         await asyncio.sleep(FATE_POLL_S)
+                raise TimeoutError
         except (TimeoutError, Unavailable) as error:
             raise Undecided("Redis did not answer in time") from error
 
-    async def _fate(self, partition: str, op_id: str, since_ms: int, not_after: int) -> StreamId | None:
-        while True:
+    async def _fate(
+        self, deadline: asyncio.Timeout, partition: str, op_id: str, since_ms: int, not_after: int
+    ) -> StreamId | None:
+        while not deadline.expired():
             try:
                 if await self._clock.read(self._redis) > not_after:
                     found = await self._stream.find_op(partition, op_id, since_ms=since_ms)
@@ -107,6 +114,7 @@ class Attempts:
             except (RedisError, OSError):
                 await self._reconcile()
             await asyncio.sleep(FATE_POLL_S)
+        raise TimeoutError
 
     async def _reconcile(self) -> None:
         try:

@@ -46,6 +46,7 @@ class Flusher:
         self._lease = lease
         self._metrics = metrics or Metrics()
         self._positions: dict[str, Position] | None = None
+        self._is_behind = False
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -69,11 +70,13 @@ class Flusher:
             self._positions = await asyncio.to_thread(self._ledger.positions)
         positions = self._positions
         pages = await asyncio.gather(*(self._read(positions, partition) for partition in self._partitions))
-        batches = [
-            _batch(positions[partition], page)
+        new = [
+            (positions[partition], page)
             for partition, page in zip(self._partitions, pages, strict=True)
             if partition in positions and page.upto > positions[partition].stream_id
         ]
+        self._is_behind = any(page.is_full for _, page in new)
+        batches = [_batch(position, page) for position, page in new]
         if not batches:
             return 0
         try:
@@ -117,7 +120,7 @@ class Flusher:
             self._positions = None
             return RETRY_WAIT_S
         try:
-            count = await self.flush_once()
+            await self.flush_once()
         except PositionMoved as error:
             log.warning("flushed_by_another", partition=error.partition)
             return RETRY_WAIT_S
@@ -125,7 +128,7 @@ class Flusher:
             log.error("flush_failed", reason=str(error))
             self._metrics.flush_failures += 1
             return RETRY_WAIT_S
-        return 0.0 if count >= BATCH_ENTRIES else FLUSH_TICK_S
+        return 0.0 if self._is_behind else FLUSH_TICK_S
 
     async def _read(self, positions: Mapping[str, Position], partition: str) -> Page:
         position = positions.get(partition)

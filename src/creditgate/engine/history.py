@@ -4,7 +4,7 @@ The other order would lose what is flushed in between.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -60,90 +60,92 @@ class History:
         found = await self._stream.entry(partition, stream_id)
         return found or await asyncio.to_thread(self._ledger.entry, partition, stream_id)
 
+    async def ops(self, partition: str, prefix: str, *, since_ms: int) -> set[str]:
+        """Return every op id that begins so, of calls that took effect at this time of Redis's clock or later."""
+        found = await self._stream.find_ops(partition, prefix, since_ms=since_ms)
+        return found | await asyncio.to_thread(self._ledger.find_ops, partition, prefix, since_ms=since_ms)
+
     async def events(
         self,
         *,
         customer_id: str | None,
-        feature_ids: tuple[str, ...],
-        start: int | None,
-        end: int | None,
+        feature_ids: tuple[str, ...] = (),
+        properties: tuple[tuple[str, str], ...] = (),
+        start: int | None = None,
+        end: int | None = None,
         limit: int,
-        cursor: str,
+        cursor: str = "",
     ) -> EventPage:
         """Return one page of usage events; `start` is included, `end` is not. An event just tracked is there.
 
-        Of a customer who was deleted and made again, only those of the new life.
-        Raises InvalidInputs for a cursor that we did not give.
+        Of a customer who was deleted and made again, only those of the new life. Raises InvalidInputs for a cursor
+        that we did not give, TookTooLong where too little is found among too much.
         """
         limit = min(limit, PAGE_MAX)
         before = _decode_cursor(cursor)
-        customer = (self._keys.partition_of(customer_id), customer_id) if customer_id is not None else None
-        partitions = [customer[0]] if customer else self._keys.partitions
-        tail = [entry for partition in partitions for entry in await self._tail(partition)]
-        uid = await self._uid_of(customer, tail) if customer else None
-        wanted = EventFilter(customer=customer, uid=uid, feature_ids=feature_ids, start_at=start, end_at=end)
+        tail = await self.tail_of(customer_id)
+        customer = self.place_of(customer_id)
+        wanted = EventFilter(
+            customer=customer,
+            uid=await self._uid_of(customer, tail) if customer else None,
+            feature_ids=feature_ids,
+            properties=properties,
+            start_at=start,
+            end_at=end,
+        )
         stored = await asyncio.to_thread(self._ledger.events, wanted, before=before, limit=limit + 1)
         found = {event.cursor: event for event in stored}
-        for event in _events_of(tail):
-            if _matches(event, wanted, before):
+        for event in events_in(tail):
+            if wanted.matches(event) and (before is None or event.cursor < before):
                 found[event.cursor] = event
         newest = sorted(found.values(), key=lambda event: event.cursor, reverse=True)[: limit + 1]
         page = newest[:limit]
-        rows = await self._rows_of(page, tail)
+        customers = {event.customer_id for event in page if event.customer_id and event.deductions}
+        rows = await self.rows_of(customers, tail)
         events = tuple(_event(event, rows) for event in page)
         return EventPage(events, _encode_cursor(page[-1].cursor) if len(newest) > limit else None)
 
-    async def _tail(self, partition: str) -> list[Entry]:
-        return [entry async for entry in self._stream.tail(partition, StreamId(0, 0))]
+    def place_of(self, customer_id: str | None) -> tuple[str, str] | None:
+        """Return the partition and the id of a customer, as the ledger is asked; None is everybody."""
+        return None if customer_id is None else (self._keys.partition_of(customer_id), customer_id)
+
+    async def tail_of(self, customer_id: str | None) -> list[Entry]:
+        """Return what the streams hold that a customer's entries, or everybody's, may be among."""
+        partitions = self._keys.partitions if customer_id is None else [self._keys.partition_of(customer_id)]
+        return [entry for partition in partitions for entry in await self._tail(partition)]
 
     async def _uid_of(self, customer: tuple[str, str], tail: Iterable[Entry]) -> str | None:
         uids = [entry.uid for entry in tail if entry.customer_id == customer[1]]
         return uids[-1] if uids else await asyncio.to_thread(self._ledger.latest_uid, *customer)
 
-    async def _rows_of(
-        self, events: Iterable[ledger_events.Event], tail: Iterable[Entry]
-    ) -> dict[str, list[Term]]:
-        """Return the terms that the rows of these events ever had, by row, in order of time."""
-        customers = {
-            event.customer_id for event in events if event.customer_id is not None and event.deductions
-        }
+    async def rows_of(self, customer_ids: Collection[str], tail: Iterable[Entry]) -> dict[str, list[Term]]:
+        """Return the terms that the rows of these customers ever had, by row, in order of time."""
         terms: dict[StreamId, Terms] = {}
-        for customer_id in customers:
+        for customer_id in customer_ids:
             partition = self._keys.partition_of(customer_id)
             for stream_id, text in await asyncio.to_thread(
                 self._ledger.document_versions, partition, customer_id, "terms"
             ):
                 terms[stream_id] = msgspec.json.decode(text, type=Terms)
         for entry in tail:
-            for item in entry.items:
-                if (
-                    entry.customer_id in customers
-                    and item.document_type == "terms"
-                    and item.document is not None
-                ):
-                    terms[entry.stream_id] = msgspec.json.decode(item.document, type=Terms)
+            if entry.customer_id in customer_ids:
+                for item in entry.items:
+                    if item.document_type == "terms" and item.document is not None:
+                        terms[entry.stream_id] = msgspec.json.decode(item.document, type=Terms)
         rows: dict[str, list[Term]] = {}
         for stream_id, version in sorted(terms.items(), key=lambda pair: pair[0]):
             for row in version.rows:
                 rows.setdefault(row.id, []).append(Term(stream_id, row))
         return rows
 
+    async def _tail(self, partition: str) -> list[Entry]:
+        return [entry async for entry in self._stream.tail(partition, StreamId(0, 0))]
 
-def _events_of(entries: Iterable[Entry]) -> Iterable[ledger_events.Event]:
+
+def events_in(entries: Iterable[Entry]) -> Iterator[ledger_events.Event]:
+    """Yield the usage events of entries."""
     for entry in entries:
         yield from ledger_events.events_of(entry)
-
-
-def _matches(event: ledger_events.Event, wanted: EventFilter, before: EventCursor | None) -> bool:
-    at = event.cursor.event_at
-    return (
-        (wanted.customer is None or event.customer_id == wanted.customer[1])
-        and (wanted.uid is None or event.uid == wanted.uid)
-        and (not wanted.feature_ids or event.call.feature_id in wanted.feature_ids)
-        and (wanted.start_at is None or at >= wanted.start_at)
-        and (wanted.end_at is None or at < wanted.end_at)
-        and (before is None or event.cursor < before)
-    )
 
 
 def _event(event: ledger_events.Event, rows: dict[str, list[Term]]) -> Event:

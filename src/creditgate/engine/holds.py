@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import BalanceStore, Need, Reply
+from creditgate.balances.store import BalanceStore, Reply, Use
 from creditgate.core.amounts import AmountOutOfRange
 from creditgate.core.catalog import Feature, FeatureType
 from creditgate.core.decisions import Decision, Status
@@ -62,23 +62,23 @@ class Holds:
         Without an id one is made, which the decision names. Raises as `Meter.track` does, Conflict
         `lock_already_exists` or `too_many_holds`, InvalidInputs for a time in the past or more than a day ahead.
         """
-        _, feature = await self._meter.resolve(usage)
-        _check_can_be_held(feature)
+        _, features = await self._meter.resolve(usage)
+        _check_can_be_held(features)
         hold_id = hold_id or mint("lock")
         claim = Claim(self._store, self._attempts, hold_id, usage.customer_id, self._op_ids.next())
         await claim.take()
 
-        async def send(not_after: int, call: Call, properties: Sequence[str], needs: Sequence[Need]) -> Reply:
+        async def send(not_after: int, uses: Sequence[Use], properties: Sequence[str]) -> Reply:
             reply = await self._store.hold(
                 not_after=not_after,
                 customer_id=usage.customer_id,
-                call=call,
+                call=uses[0].call,
                 mode=usage.mode,
                 hold_id=hold_id,
                 expires_at=expires_at,
                 limits=HOLD_LIMITS,
                 properties=properties,
-                pools=needs,
+                pools=uses[0].needs,
             )
             _raise_if_not_held(reply)
             return reply
@@ -209,7 +209,10 @@ class Holds:
         return reply.status
 
 
-def _check_can_be_held(feature: Feature) -> None:
+def _check_can_be_held(features: Sequence[Feature]) -> None:
+    if len(features) > 1:
+        raise InvalidRequest("event_name: counts for several features, which cannot be locked together")
+    feature = features[0]
     if feature.type is FeatureType.BOOLEAN:
         raise InvalidRequest(f"Feature {feature.id} is on or off; it cannot be locked")
     if not feature.consumable:

@@ -1,23 +1,25 @@
 """check and track: the two questions that everything else is here for.
 
 A call is resolved to pools (the feature's own rows, and the credit systems that price it) with exact needs, decided by
-one script, and answered from its one reply.
+one script, and answered from its one reply. An event may count for several features: each is a use with its own pools,
+and one script takes them all.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from creditgate.balances.keys import Keys, decoded
-from creditgate.balances.store import BalanceStore, Need, Reply
-from creditgate.core.amounts import AmountOutOfRange
-from creditgate.core.catalog import Catalog, Feature, FeatureType, Pool
-from creditgate.core.controls import GATE_PREFIX, property_digests
-from creditgate.core.decisions import Decision, Mode, Moved, Status
-from creditgate.core.holds import HOLD, Held, decode_hold
-from creditgate.core.journal import GONE, Call, Entry, StreamId
+from creditgate.balances.keys import Keys
+from creditgate.balances.store import BalanceStore, Reply, Use
+from creditgate.balances.usage import USES_MAX
+from creditgate.core.amounts import AmountOutOfRange, format_amount
+from creditgate.core.catalog import Catalog, Feature, FeatureType
+from creditgate.core.controls import property_digests
+from creditgate.core.decisions import Decision, Mode, Status
+from creditgate.core.journal import Call, StreamId
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.catalogs import Catalogs
+from creditgate.engine.decisions import checked, decision_of, each_pool, held_by, moved_by
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import CallerKey, key_reused
@@ -27,11 +29,12 @@ from creditgate.errors import InvalidRequest, NotFound, Undecided
 from creditgate.telemetry.metrics import Metrics
 
 
-class Usage(msgspec.Struct, frozen=True):
-    """One use of a feature, by its id or by the name of an event.
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One use of a feature by its id, or of all that count an event by its name.
 
     `verb` is `track`, `check` for a check that sends an event, or `hold`; `properties` is a JSON object as text;
-    `occurred_at` is the caller's time in Unix ms, for queries only.
+    `occurred_at` is the caller's time in Unix ms, for queries only. The journal keeps those of a batch, so a new field
+    needs a default.
     """
 
     verb: str
@@ -45,8 +48,12 @@ class Usage(msgspec.Struct, frozen=True):
     key: CallerKey | None = None
 
 
-Send = Callable[[int, Call, Sequence[str], Sequence[Need]], Awaitable[Reply]]
-"""How a call is sent: given `not_after`, the call, digests of its properties, and what it needs of each pool."""
+Send = Callable[[int, Sequence[Use], Sequence[str]], Awaitable[Reply]]
+"""How a call is sent: given `not_after`, what it uses (one feature, or several of an event), digests of properties."""
+
+
+def _at_will(not_after: int) -> int:
+    return not_after
 
 
 class Meter:
@@ -95,54 +102,79 @@ class Meter:
             )
             if reply.status is not Status.DUE:
                 _raise_if_absent(reply, customer_id)
-                return _checked(feature, needs, reply)
+                return checked(feature, needs, reply)
             await self._writer.forward(customer_id)
         raise Undecided("What fell due for this customer could not be brought up to date")
 
-    async def track(self, usage: Usage) -> Decision:
+    async def track(
+        self, usage: Usage, *, op_id: str | None = None, within: Callable[[int], int] = _at_will
+    ) -> Decision:
         """Take what was used, or give back a negative value. In mode reject all or nothing: `allowed` says which.
+
+        With an `op_id` the caller vouches that the call was not sent before under it; `within` bounds until when the
+        call may take effect.
 
         Raises NotFound `feature_not_found` or `customer_not_found`, InvalidRequest, AmountOutOfRange, KeyReused,
         Undecided.
         """
 
-        async def send(not_after: int, call: Call, properties: Sequence[str], needs: Sequence[Need]) -> Reply:
+        async def send(not_after: int, uses: Sequence[Use], properties: Sequence[str]) -> Reply:
+            if len(uses) > 1:
+                return await self._store.track_event(
+                    not_after=within(not_after),
+                    customer_id=usage.customer_id,
+                    mode=usage.mode,
+                    properties=properties,
+                    uses=uses,
+                )
             return await self._store.track(
-                not_after=not_after,
+                not_after=within(not_after),
                 customer_id=usage.customer_id,
-                call=call,
+                call=uses[0].call,
                 mode=usage.mode,
                 properties=properties,
-                pools=needs,
+                pools=uses[0].needs,
             )
 
-        return await self.take(usage, send)
+        return await self.take(usage, send, op_id=op_id)
 
-    async def take(self, usage: Usage, send: Send) -> Decision:
+    async def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Decision:
         """Take what was used by another script than track's. Raises as `track` does, and what `send` raises."""
-        return await self._metrics.decided(usage.verb, usage.feature_id, self._take(usage, send))
+        work = self._take(usage, send, op_id or self._op_ids.next())
+        return await self._metrics.decided(usage.verb, usage.feature_id, work)
 
-    async def _take(self, usage: Usage, send: Send) -> Decision:
-        catalog, feature = await self.resolve(usage)
-        if usage.verb == "check" and feature.type is FeatureType.BOOLEAN:
-            raise InvalidRequest(f"Feature {feature.id} is on or off; it cannot be used up with send_event")
-        needs = needs_of(catalog.pools(feature.id), usage.value_nanos)
-        call = self._call(usage, feature, catalog.version)
+    async def _take(self, usage: Usage, send: Send, op_id: str) -> Decision:
+        uses = await self._uses(usage, op_id)
         properties = _digests(usage.properties)
         for _ in range(FORWARD_ROUNDS_MAX):
             reply = await self._attempts.write(
                 self._keys.partition_of(usage.customer_id),
-                call.op_id,
-                lambda not_after: send(not_after, call, properties, needs),
+                op_id,
+                lambda not_after: send(not_after, uses, properties),
             )
             if isinstance(reply, Applied):
-                return await self._answer_again(usage, feature, needs, reply.stream_id, is_replay=False)
+                return await self._answer_again(usage, uses, reply.stream_id)
             if reply.status is not Status.DUE:
-                return await self._tracked(usage, feature, needs, reply)
+                return await self._tracked(usage, uses, reply)
             await self._writer.forward(usage.customer_id)
         raise Undecided("What fell due for this customer could not be brought up to date")
 
-    async def _tracked(self, usage: Usage, feature: Feature, needs: list[Need], reply: Reply) -> Decision:
+    async def _uses(self, usage: Usage, op_id: str) -> list[Use]:
+        """Return each feature that is used with what it needs; the first carries the caller's key."""
+        catalog, features = await self.resolve(usage)
+        if usage.verb == "check" and features[0].type is FeatureType.BOOLEAN:
+            raise InvalidRequest(
+                f"Feature {features[0].id} is on or off; it cannot be used up with send_event"
+            )
+        return [
+            Use(
+                _call(usage, op_id, feature, catalog.version, usage.key if feature is features[0] else None),
+                needs_of(catalog.pools(feature.id), usage.value_nanos),
+            )
+            for feature in features
+        ]
+
+    async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
         _raise_if_absent(reply, usage.customer_id)
         if reply.status is Status.KEY_REUSED:
             raise key_reused(usage.key)
@@ -152,53 +184,57 @@ class Meter:
         if is_replay and reply.stream_id is not None:
             reply = await self._as_first(usage.customer_id, reply.stream_id, reply)
         allowed = reply.status is not Status.REFUSED
-        chosen = _answering(usage.verb, needs, reply)
-        return _answer(feature, needs, chosen, reply, allowed=allowed, is_replay=is_replay)
+        return decision_of(usage.verb, uses, reply, allowed=allowed, is_replay=is_replay)
 
-    async def _answer_again(
-        self, usage: Usage, feature: Feature, needs: list[Need], stream_id: StreamId, *, is_replay: bool
-    ) -> Decision:
+    async def _answer_again(self, usage: Usage, uses: list[Use], stream_id: StreamId) -> Decision:
         """Answer for a call that took effect though its reply was lost: what it moved, and the balances as they are."""
         reply = await self._attempts.ask(
-            lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=needs)
+            lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=each_pool(uses))
         )
         reply = await self._as_first(usage.customer_id, stream_id, reply)
-        chosen = _answering(usage.verb, needs, reply)
-        return _answer(feature, needs, chosen, reply, allowed=True, is_replay=is_replay)
+        return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
 
     async def _as_first(self, customer_id: str, stream_id: StreamId, reply: Reply) -> Reply:
         """Return the reply with what the call moved and held when it took effect."""
         entry = await self._history.entry(self._keys.partition_of(customer_id), stream_id)
         return reply._replace(moved=moved_by(entry), held=held_by(entry)) if entry else reply
 
-    async def resolve(self, usage: Usage) -> tuple[Catalog, Feature]:
-        """Return the feature that is used, and the catalog that has it; raises NotFound and InvalidRequest."""
-        name = usage.event_name
+    async def resolve(self, usage: Usage) -> tuple[Catalog, tuple[Feature, ...]]:
+        """Return the features that are used, and the catalog that has them; raises NotFound and InvalidRequest."""
+        name = usage.event_name or ""
         if usage.feature_id is not None:
             feature_id = usage.feature_id
             catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
-            return catalog, catalog.feature(feature_id)
-        catalog = await self._catalogs.having(lambda catalog: _features_of_event(catalog, name or ""))
-        features = _features_of_event(catalog, name or "")
-        if len(features) > 1:
-            raise InvalidRequest(
-                f"event_name: {name} counts for several features, which is not supported yet"
-            )
-        return catalog, features[0]
+            return catalog, (catalog.feature(feature_id),)
+        catalog = await self._catalogs.having(lambda catalog: _features_of_event(catalog, name))
+        features = _features_of_event(catalog, name)
+        if len(features) > USES_MAX:
+            raise InvalidRequest(f"event_name: {name} counts for more than {USES_MAX} features")
+        return catalog, features
 
-    def _call(self, usage: Usage, feature: Feature, catalog_version: int) -> Call:
-        return Call(
-            verb=usage.verb,
-            op_id=self._op_ids.next(),
-            catalog_version=catalog_version,
-            key=usage.key.digest if usage.key else "",
-            fingerprint=usage.key.fingerprint if usage.key else "",
-            feature_id=feature.id,
-            value_nanos=usage.value_nanos,
-            occurred_at=usage.occurred_at,
-            event_name=usage.event_name or "",
-            properties=usage.properties,
-        )
+
+def refusal(decision: Decision, usage: Usage) -> InvalidRequest:
+    """Return the error that tells a track which was refused."""
+    amount = format_amount(usage.value_nanos)
+    return InvalidRequest(
+        f"Insufficient balance to deduct {amount} from feature {decision.feature_id}",
+        code="insufficient_balance",
+    )
+
+
+def _call(usage: Usage, op_id: str, feature: Feature, catalog_version: int, key: CallerKey | None) -> Call:
+    return Call(
+        verb=usage.verb,
+        op_id=op_id,
+        catalog_version=catalog_version,
+        key=key.digest if key else "",
+        fingerprint=key.fingerprint if key else "",
+        feature_id=feature.id,
+        value_nanos=usage.value_nanos,
+        occurred_at=usage.occurred_at,
+        event_name=usage.event_name or "",
+        properties=usage.properties,
+    )
 
 
 def _digests(properties: str) -> list[str]:
@@ -212,79 +248,8 @@ def _features_of_event(catalog: Catalog, event_name: str) -> tuple[Feature, ...]
     return features
 
 
-def moved_by(entry: Entry) -> tuple[Moved, ...]:
-    """Return what rows gave and got in an entry."""
-    return tuple(
-        Moved(item.row_id, item.delta_nanos)
-        for item in entry.items
-        if item.row_id is not None
-        and item.delta_nanos is not None
-        and not item.row_id.startswith(GATE_PREFIX)
-    )
-
-
-def held_by(entry: Entry) -> Held | None:
-    """Return the hold that an entry put, None if there is none."""
-    for item in entry.items:
-        if item.document_type == HOLD and item.document_id and item.document not in (None, GONE):
-            return Held(decoded(item.document_id), decode_hold(item.document))
-    return None
-
-
 def _raise_if_absent(reply: Reply, customer_id: str) -> None:
     if reply.status is Status.ABSENT:
         raise NotFound(f"Customer {customer_id} not found", code="customer_not_found")
     if reply.status is Status.UPGRADE:
         raise Undecided("The record of this customer has a layout that this version does not know")
-
-
-def _checked(feature: Feature, needs: list[Need], reply: Reply) -> Decision:
-    allowed = reply.status is Status.OK
-    if feature.type is FeatureType.BOOLEAN:
-        allowed = any(flag.feature_id == feature.id for flag in reply.terms.flags)
-    chosen = needs[reply.pool - 1] if reply.pool else None
-    return _answer(feature, needs, chosen, reply, allowed=allowed, is_replay=False)
-
-
-def _answering(verb: str, needs: list[Need], reply: Reply) -> Need | None:
-    """Return what is needed of the pool that answers for a use, None where the customer has none.
-
-    It is the first that gave; but where a check took from the own feature and from credits, the credits, since the own
-    feature could not pay for it. Where none gave, it is the one that would have had to.
-    """
-    owners = {row.id: row.feature_id for row in reply.terms.rows}
-    gave = {owners[part.row_id] for part in reply.moved if part.row_id in owners}
-    givers = [need for need in needs if need.pool.feature_id in gave]
-    if verb != "track" and len(givers) > 1 and givers[0] is needs[0]:
-        return givers[1]
-    if givers:
-        return givers[0]
-    owned = [need for need in needs if need.pool.feature_id in owners.values()]
-    if needs[0].nanos > 0 and len(owned) > 1 and owned[0] is needs[0]:
-        return owned[1]
-    return owned[0] if owned else None
-
-
-def _answer(
-    feature: Feature,
-    needs: list[Need],
-    chosen: Need | None,
-    reply: Reply,
-    *,
-    allowed: bool,
-    is_replay: bool,
-) -> Decision:
-    required = chosen or needs[min(1, len(needs) - 1)]
-    pools: tuple[Pool, ...] = tuple(need.pool for need in needs)
-    return Decision(
-        allowed=allowed,
-        feature_id=feature.id,
-        pools=pools,
-        pool=chosen.pool if chosen else None,
-        required_nanos=required.nanos,
-        terms=reply.terms,
-        balances=reply.balances,
-        moved=reply.moved,
-        is_replay=is_replay,
-        held=reply.held,
-    )

@@ -15,7 +15,7 @@ from creditgate.balances.connection import ServerGuard, server_run_id
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
-from creditgate.core.journal import SYSTEM_PARTITION
+from creditgate.core.journal import SYSTEM_PARTITION, page_size
 from creditgate.engine.drain import check_alone, drained, flushing, last_ids
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.instance import Instance, read_instance
@@ -123,8 +123,9 @@ async def _copy(
     for goal in sorted(positions.values(), key=lambda position: position.partition != SYSTEM_PARTITION):
         at = (await asyncio.to_thread(target.adopt, goal.partition, goal.epoch)).stream_id
         while at < goal.stream_id:
-            entries = await asyncio.to_thread(source.entries, goal.partition, at, limit=ENTRIES_PAGE)
-            upto = entries[-1].stream_id if len(entries) == ENTRIES_PAGE else goal.stream_id
+            limit = page_size(goal.partition, ENTRIES_PAGE)
+            entries = await asyncio.to_thread(source.entries, goal.partition, at, limit=limit)
+            upto = entries[-1].stream_id if len(entries) == limit else goal.stream_id
             page = Batch(goal.partition, goal.epoch, at, upto, entries)
             await asyncio.to_thread(target.append, [page], is_news=False)
             at, copied = upto, copied + len(entries)

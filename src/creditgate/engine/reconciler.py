@@ -116,6 +116,8 @@ class Reconciler:
     async def _restore(self, partition: str, last: StreamId) -> int:
         if partition == SYSTEM_PARTITION:
             await self._restore_documents()
+            batches = await asyncio.to_thread(self._ledger.open_batches)
+            await self._store.restore_batches(batches, stood_at=last)
             count = 0
         else:
             count = await self._restore_customers(partition, last)

@@ -21,7 +21,8 @@ from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import format_amount
 from creditgate.core.customers import Record
 from creditgate.core.holds import HOLD, decode_hold
-from creditgate.core.journal import GONE, ORIGIN, SYSTEM_PARTITION, Entry, StreamId
+from creditgate.core.journal import BATCH, GONE, ORIGIN, SYSTEM_PARTITION, Entry, StreamId
+from creditgate.engine.batches import OVERDUE_MS, opens_a_batch
 from creditgate.ledger.customers import ProofItem
 from creditgate.ledger.store import Ledger
 
@@ -52,10 +53,11 @@ Lives = dict[str, dict[tuple[StreamId, int], Move]]
 
 
 class Proof(NamedTuple):
-    """What was looked at, and what did not agree, in words."""
+    """What was looked at, and what did not agree, in words. `open_batches` of usage are still to be worked off."""
 
     customers: int
     entries: int
+    open_batches: int
     differences_count: int
     differences: tuple[str, ...]
 
@@ -93,12 +95,13 @@ class Verifier:
             customers, entries, count = customers + len(page), entries + seen, count + len(found)
             differences += found[: DIFFERENCES_MAX - len(differences)]
             progress(customers)
-        found = await self._verify_documents()
+        open_batches, of_batches = await self._verify_batches()
+        found = of_batches + await self._verify_documents()
         poison = await asyncio.to_thread(self._ledger.poison_count)
         if poison:
             found.append(f"{poison} messages of the journal could not be read and were set aside")
         count += len(found)
-        return Proof(customers, entries, count, tuple(differences + found)[:DIFFERENCES_MAX])
+        return Proof(customers, entries, open_batches, count, tuple(differences + found)[:DIFFERENCES_MAX])
 
     async def _ends(self) -> dict[str, StreamId]:
         """Return how far the history of each partition goes: Redis may have lost what SQL has."""
@@ -155,6 +158,8 @@ class Verifier:
         put: dict[tuple[str, str], tuple[StreamId, bytes]] = {}
         async for entry in self._stream.tail(SYSTEM_PARTITION, ORIGIN):
             for item in entry.items:
+                if item.document_type == BATCH:
+                    continue
                 name = (item.document_type or "", item.document_id or "")
                 put[name] = max(
                     put.get(name, (ORIGIN, b"")), (entry.stream_id, (item.document or "").encode())
@@ -167,6 +172,43 @@ class Verifier:
             for kind, name in current.keys() | put.keys()
             if current.get((kind, name)) != put.get((kind, name), (ORIGIN, None))[1]
         ]
+
+    async def _verify_batches(self) -> tuple[int, list[str]]:
+        """Compare the open batches with those that the journal opened and did not close: none may be forgotten.
+
+        A batch that is opened or closed while we look seems to differ; what differs twice in the same way does.
+        """
+        count, found = await self._look_at_batches()
+        if found:
+            count, again = await self._look_at_batches()
+            found &= again
+        return count, sorted(found)
+
+    async def _look_at_batches(self) -> tuple[int, set[str]]:
+        current = await self._store.batches()
+        opened: dict[str, StreamId] = {}
+        closed: set[str] = set()
+        async for entry in self._stream.tail(SYSTEM_PARTITION, ORIGIN):
+            for item in entry.items:
+                if item.document_type == BATCH and item.document_id is not None:
+                    if opens_a_batch(item.document or ""):
+                        opened[item.document_id] = entry.stream_id
+                    else:
+                        closed.add(item.document_id)
+        opened |= await asyncio.to_thread(self._ledger.open_batches)
+        expected = {batch_id: stream_id for batch_id, stream_id in opened.items() if batch_id not in closed}
+        seconds, _ = await self._redis.time()
+        found = {
+            f"batch {batch_id}: Redis and the journal differ"
+            for batch_id in current.keys() | expected.keys()
+            if current.get(batch_id) != expected.get(batch_id)
+        }
+        found |= {
+            f"batch {batch_id} is not worked off, though it was sent long ago: is a sidecar running?"
+            for batch_id, stream_id in current.items()
+            if stream_id.ms + OVERDUE_MS < int(seconds) * 1000
+        }
+        return len(current), found
 
     async def _pages(self) -> AsyncIterator[tuple[str, list[str]]]:
         """Yield pages of the customers of one partition: all that SQL knows, then those that only Redis does."""

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Row, Select, and_, bindparam, case, func, select, tuple_
 
 from creditgate.core.holds import HOLD
-from creditgate.core.journal import GONE, StreamId
+from creditgate.core.journal import BATCH, GONE, StreamId
 from creditgate.ledger.rows import join_amount, join_amount_if_any
 from creditgate.ledger.tables import journal_items
 
@@ -109,6 +109,7 @@ def select_latest_documents(partition: str, customer_ids: Collection[str] | None
     """Return the statement for the latest document of each (type, id) of the customers, of every uid; None: of none.
 
     One that was put as null last is gone.
+    Batches of usage are left out: every one is there for good, and only those that are open matter.
     """
     age = func.row_number().over(
         partition_by=(_items.customer_id, _items.uid, _items.document_type, _items.document_id),
@@ -128,7 +129,12 @@ def select_latest_documents(partition: str, customer_ids: Collection[str] | None
             age.label("age"),
         )
         .with_hint(journal_items, _DOCUMENTS, "sqlite")
-        .where(_items.partition == partition, whose, _items.document_type.is_not(None))
+        .where(
+            _items.partition == partition,
+            whose,
+            _items.document_type.is_not(None),
+            _items.document_type != BATCH,
+        )
         .subquery()
     )
     latest = select(aged).where(aged.c.age == 1, aged.c.document != GONE)

@@ -6,6 +6,7 @@ instant throughout; what cannot be reached is `LedgerUnavailable`, and what cann
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event, exc
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 
-from creditgate.errors import CreditgateError, StartupError, Unavailable
+from creditgate.errors import CreditgateError, InvalidRequest, StartupError, Unavailable
 
 # How long a writer of SQLite waits for another process's transaction. Ours last milliseconds; a backup or a person with
 # a shell may hold the file longer.
@@ -25,6 +26,9 @@ CONNECT_SECONDS = 5
 # Connections that are kept open. More threads at once get one each, up to ten more; the next waits this long.
 POOL_SIZE = 8
 POOL_WAIT_SECONDS = 10
+
+# Instructions of SQLite between two looks at the clock, for statements whose time is limited: well under a millisecond.
+SQLITE_STEPS = 10_000
 
 _SQLITE_FILE_MODE = 0o600
 _POSTGRESQL_NAMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
@@ -42,6 +46,10 @@ class EntriesRefused(CreditgateError):
     """The database will never store these rows as they are; nothing of them was stored."""
 
     code = "entries_refused"
+
+
+class TookTooLong(InvalidRequest):
+    """The question would have to read too much of the history; a narrower one can be answered."""
 
 
 class Database:
@@ -64,10 +72,17 @@ class Database:
         self._writer = self._engine.execution_options(**{_WRITES: True})
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Yield a connection that sees one instant; raises LedgerUnavailable."""
+    def reading(self, *, seconds_max: float | None = None) -> Iterator[Connection]:
+        """Yield a connection that sees one instant; raises LedgerUnavailable.
+
+        With `seconds_max`, a statement that takes longer in all is given up: TookTooLong.
+        """
         with _reached(), self._reader.begin() as connection:
-            yield connection
+            if seconds_max is None:
+                yield connection
+            else:
+                with _limited(connection, seconds_max):
+                    yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -187,6 +202,28 @@ class _HintingCompiler(SQLiteCompiler):
 
     def get_from_hint_text(self, table: object, text: str | None) -> str | None:
         return text
+
+
+@contextmanager
+def _limited(connection: Connection, seconds_max: float) -> Iterator[None]:
+    """Give up whatever the connection is doing when the time is over."""
+    ends_at = time.monotonic() + seconds_max
+    driver = connection.connection.driver_connection
+    if isinstance(driver, sqlite3.Connection):
+        driver.set_progress_handler(lambda: time.monotonic() > ends_at, SQLITE_STEPS)
+    else:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds_max * 1000)}")
+    try:
+        yield
+    except exc.OperationalError as error:
+        if time.monotonic() < ends_at:
+            raise
+        raise TookTooLong(
+            "This would read too much of the history; ask for a shorter range, or for one customer"
+        ) from error
+    finally:
+        if isinstance(driver, sqlite3.Connection):
+            driver.set_progress_handler(None, 0)
 
 
 @contextmanager

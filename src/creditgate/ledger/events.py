@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, select, tuple_
+from sqlalchemy import JSON, ColumnElement, Select, Text, and_, case, cast, func, null, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from creditgate.core.journal import USAGE, Call, Entry, Item, StreamId
 from creditgate.ledger.tables import journal_items
@@ -43,6 +44,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which events are asked for. What is left out filters nothing; the span is start_at <= time < end_at, Unix ms.
 
     `uid`: of the customer, where there were several under the same id.
+    `properties` are pairs of a path (`model`, `request.region`) and the text that must stand there.
     """
 
     customer: tuple[str, str] | None = None
@@ -51,6 +53,20 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     feature_ids: Sequence[str] = ()
     start_at: int | None = None
     end_at: int | None = None
+    properties: Sequence[tuple[str, str]] = ()
+
+    def matches(self, event: Event) -> bool:
+        """Say of an event from the stream what SQL says of one from the table."""
+        at = event.cursor.event_at
+        return (
+            (self.customer is None or (event.cursor.partition, event.customer_id) == self.customer)
+            and (self.uid is None or event.uid == self.uid)
+            and (self.entity_id is None or event.call.entity_id == self.entity_id)
+            and (not self.feature_ids or event.call.feature_id in self.feature_ids)
+            and (self.start_at is None or at >= self.start_at)
+            and (self.end_at is None or at < self.end_at)
+            and all(property_text(event.call.properties, path) == text for path, text in self.properties)
+        )
 
 
 def event_at(entry: Entry, item: Item) -> int | None:
@@ -77,10 +93,10 @@ def events_of(entry: Entry) -> list[Event]:
     return events
 
 
-def select_page(wanted: EventFilter, *, before: EventCursor | None, limit: int) -> Select[Any]:
+def select_page(wanted: EventFilter, *, before: EventCursor | None, limit: int, dialect: str) -> Select[Any]:
     """Return the statement for the cursors of one page, newest first, that lie before the cursor given."""
     order = _ORDER if wanted.customer is None else _ORDER_OF_CUSTOMER
-    conditions = _conditions(wanted)
+    conditions = conditions_of(wanted, dialect)
     if before is not None:
         at, partition, (ms, counter), item = before
         place = (at, partition, ms, counter, item) if wanted.customer is None else (at, ms, counter, item)
@@ -109,7 +125,8 @@ def cursor_of(row: Any) -> EventCursor:
     return EventCursor(row.event_at, row.partition, StreamId(row.stream_ms, row.stream_counter), row.item)
 
 
-def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
+def conditions_of(wanted: EventFilter, dialect: str) -> list[ColumnElement[bool]]:
+    """Return what the rows of the events that are wanted have in common."""
     conditions: list[ColumnElement[bool]] = [_items.event_at.is_not(None)]
     if wanted.customer is not None:
         partition, customer_id = wanted.customer
@@ -124,7 +141,29 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
         conditions.append(_items.event_at >= wanted.start_at)
     if wanted.end_at is not None:
         conditions.append(_items.event_at < wanted.end_at)
+    conditions += [property_column(path, dialect) == text for path, text in wanted.properties]
     return conditions
+
+
+def property_text(properties: str, path: str) -> str | None:
+    """Return the text at a path of an event's properties: a number or `true` as JSON has it, null and nothing None."""
+    found = msgspec.json.decode(properties)
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if found is None or isinstance(found, str) else msgspec.json.encode(found).decode()
+
+
+def property_column(path: str, dialect: str) -> ColumnElement[Any]:
+    """Return the expression that gives the same in SQL. The path has letters, digits, `_`, `-` and `.` only."""
+    names = path.split(".")
+    if dialect == "sqlite":
+        at = "$" + "".join(f'."{name}"' for name in names)
+        kind = func.json_type(_items.properties, at)
+        text = cast(func.json_extract(_items.properties, at), Text)
+        return case((kind == "null", null()), (kind.in_(("true", "false")), kind), else_=text)
+    # What holds a NUL is no text to PostgreSQL, and such properties cannot be looked into.
+    found = cast(_items.properties, JSON).op("#>>", return_type=Text())(cast(names, ARRAY(Text)))
+    return case((func.strpos(_items.properties, "\\u0000") > 0, null()), else_=found)
 
 
 def _deductions(entry: Entry, first: Item) -> tuple[Item, ...]:

@@ -29,7 +29,9 @@ from sqlalchemy import (
 from creditgate.core.journal import ORIGIN, Entry, StreamId
 from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
-from creditgate.ledger import customers, events, listing, repartition
+from creditgate.ledger import aggregates, customers, events, listing, repartition
+from creditgate.ledger.aggregates import Question, Sums
+from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
@@ -39,6 +41,8 @@ from creditgate.ledger.tables import journal_items, poison_entries, stream_posit
 
 # Rows that an iterator fetches at a time: a bound on memory, large enough that fetching costs little.
 FETCH_ROWS = 1_000
+# How long one question about usage may keep the database busy: some millions of events.
+QUESTION_SECONDS_MAX = 10.0
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -208,17 +212,50 @@ class Ledger:
             row = connection.execute(_SELECT_OP, span).first()
         return StreamId(row.stream_ms, row.stream_counter) if row is not None else None
 
+    def find_ops(self, partition: str, prefix: str, *, since_ms: int) -> set[str]:
+        """Return every op id that begins so, of calls in entries appended at `since_ms` or later.
+
+        Reads every item since then, as `find_op` does.
+        """
+        with self._database.reading() as connection:
+            span = {"of": partition, "since_ms": since_ms, "first": prefix, "last": prefix + _LAST_CHARACTER}
+            return set(connection.execute(_SELECT_OPS, span).scalars())
+
     def events(self, wanted: EventFilter, *, before: EventCursor | None = None, limit: int) -> list[Event]:
         """Return one page of usage events, newest first, that lie before the cursor of the last one seen.
 
         Following the pages meets each event once, also while new ones arrive. Fewer than `limit`: there are no more.
+        Raises TookTooLong where a filter finds too little among too much.
         """
-        with self._database.reading() as connection:
-            page = events.select_page(wanted, before=before, limit=limit)
+        with self._database.reading(seconds_max=QUESTION_SECONDS_MAX) as connection:
+            dialect = connection.dialect.name
+            page = events.select_page(wanted, before=before, limit=limit, dialect=dialect)
             cursors = [events.cursor_of(row) for row in connection.execute(page)]
             rows = connection.execute(events.select_entries(page)).all()
         found = {event.cursor: event for entry in entries_of(rows) for event in events.events_of(entry)}
         return [found[cursor] for cursor in cursors]
+
+    def top_groups(self, question: Question, *, by_count: bool, limit: int) -> list[str]:
+        """Return the groups of the question with most usage, the largest first; raises TookTooLong."""
+        with self._database.reading(seconds_max=QUESTION_SECONDS_MAX) as connection:
+            dialect = connection.dialect.name
+            statement = aggregates.select_top_groups(
+                question, by_count=by_count, limit=limit, dialect=dialect
+            )
+            return list(connection.execute(statement).scalars())
+
+    def sums(self, questions: Sequence[Question], *, groups: Collection[str] = ()) -> Sums:
+        """Return what the events of each question add up to, all as of one instant; raises TookTooLong.
+
+        Of a grouping, `groups` stand apart and the others together, as OTHER.
+        """
+        with self._database.reading(seconds_max=QUESTION_SECONDS_MAX) as connection:
+            positions = [_position_of(row) for row in connection.execute(_SELECT_POSITIONS)]
+            found = []
+            for question in questions:
+                statement = aggregates.select_sums(question, groups, connection.dialect.name)
+                found.append(tuple(map(aggregates.sum_of, connection.execute(statement))))
+        return Sums({position.partition: position.stream_id for position in positions}, tuple(found))
 
     def documents(self, partition: str, customer_id: str | None) -> list[Document]:
         """Return the latest document of each (type, id) of a customer; None: those of no customer."""
@@ -244,6 +281,18 @@ class Ledger:
         statement = customers.select_document_at(partition, customer_id, document_type, stream_id)
         with self._database.reading() as connection:
             return connection.execute(statement).scalars().first()
+
+    def open_batches(self) -> dict[str, StreamId]:
+        """Return the batches of usage that were not closed, each with the entry that opened it."""
+        with self._database.reading() as connection:
+            return open_batches(connection)
+
+    def newest_batches(
+        self, *, before: str | None = None, batch_id: str | None = None, limit: int
+    ) -> list[StoredBatch]:
+        """Return one page of batches of usage, the newest first, that are older than one; or the one with this id."""
+        with self._database.reading() as connection:
+            return newest_batches(connection, before=before, batch_id=batch_id, limit=limit)
 
     def customer_states(self, partition: str, customer_ids: Collection[str]) -> list[CustomerState]:
         """Return what is needed to build the records of these customers again; nobody who was never there."""
@@ -372,6 +421,14 @@ _SELECT_OP = (
     )
     .order_by(_items.stream_ms, _items.stream_counter)
     .limit(1)
+)
+
+_LAST_CHARACTER = "\U0010ffff"
+_SELECT_OPS = select(_items.op_id).where(
+    _items.partition == bindparam("of"),
+    _items.stream_ms >= bindparam("since_ms"),
+    _items.op_id >= bindparam("first"),
+    _items.op_id <= bindparam("last"),
 )
 
 

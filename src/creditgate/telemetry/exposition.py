@@ -24,10 +24,11 @@ class Readings(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """The entries of the journal that are in Redis and not yet in SQL."""
+    """The entries of the journal that are in Redis and not yet in SQL, and the batches that were not worked off."""
 
     entries: int
     oldest_s: float
+    batches: int
 
 
 class Deliveries(Protocol):
@@ -125,6 +126,9 @@ def _journal(metrics: Metrics, waiting: Waiting | None) -> Iterator[Metric]:
             "Age of the oldest of them, 0 without any.",
             value=waiting.oldest_s,
         )
+        yield GaugeMetricFamily(
+            "creditgate_batches_open", "Batches of usage that were not worked off yet.", value=waiting.batches
+        )
     for name, text, value in (
         ("creditgate_flush_entries", "Entries moved to SQL by this process.", metrics.entries_flushed),
         ("creditgate_flush_rows", "Rows that they became.", metrics.rows_flushed),
@@ -136,8 +140,15 @@ def _journal(metrics: Metrics, waiting: Waiting | None) -> Iterator[Metric]:
         ("creditgate_poison", "Messages set aside because they cannot be stored.", metrics.poison),
         ("creditgate_forward_steps", "Customers stepped over what fell due.", metrics.forward_steps),
         ("creditgate_sweeps", "Looks at the due indexes of all partitions.", metrics.sweeps),
+        ("creditgate_batches_closed", "Batches of usage worked off by this process.", metrics.batches_closed),
     ):
         yield CounterMetricFamily(name, text, value=value)
+    yield _counter(
+        "creditgate_batch_items",
+        "Their items; outcome is applied or failed.",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in metrics.batch_items.items()),
+    )
 
 
 def _webhooks(metrics: Metrics, deliveries: Deliveries | None) -> Iterator[Metric]:

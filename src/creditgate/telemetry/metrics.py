@@ -51,6 +51,8 @@ class Metrics:
         self.forward_steps = 0
         self.sweeps = 0
         self.webhook_attempts: Counter[str] = Counter()  # by outcome
+        self.batches_closed = 0
+        self.batch_items: Counter[str] = Counter()  # by outcome: applied or failed
         self._features: set[str] = set()
 
     async def decided(self, verb: str, feature_id: str | None, work: Awaitable[Decision]) -> Decision:
@@ -79,12 +81,15 @@ class Metrics:
         self.poison += len(poison)
 
     def _count(self, verb: str, decision: Decision) -> None:
-        self._features.add(decision.feature_id)
+        """Count the decision for each feature that was used, and what it moved."""
+        outcome = "allowed" if decision.allowed else "denied"
         if decision.is_replay:
-            self.decisions[verb, decision.feature_id, "replayed"] += 1
-            return
-        self.decisions[verb, decision.feature_id, "allowed" if decision.allowed else "denied"] += 1
-        self._count_moved(decision.terms, decision.moved)
+            outcome = "replayed"
+        for feature_id in (decision.feature_id, *decision.also):
+            self._features.add(feature_id)
+            self.decisions[verb, feature_id, outcome] += 1
+        if not decision.is_replay:
+            self._count_moved(decision.terms, decision.moved)
 
     def settled(self, outcome: str, count: int, terms: Terms, moved: Sequence[Moved]) -> None:
         """Count holds that have ended, and what that moved."""

@@ -12,10 +12,11 @@ from creditgate.api.calls import Call as Headers
 from creditgate.api.calls import caller_key
 from creditgate.api.problems import status_of
 from creditgate.api.routes.keys import RepeatedKeys
-from creditgate.api.wire.answers import Success, check_answer, encode, refusal_of, track_answer
+from creditgate.api.wire.answers import Success, check_answer, encode, track_answer
 from creditgate.api.wire.balances import UpdateBalanceRequest
 from creditgate.api.wire.billing import AttachAnswer, AttachRequest
-from creditgate.api.wire.customers import ClockAnswer, customer_answer, events_answer
+from creditgate.api.wire.customers import ClockAnswer, customer_answer
+from creditgate.api.wire.events import ListEventsRequest, events_answer
 from creditgate.api.wire.features import CreateFeatureRequest
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.holds import FinalizeRequest, LockRequest, wanted
@@ -26,15 +27,14 @@ from creditgate.api.wire.requests import (
     CustomerRequest,
     GetOrCreateRequest,
     GrantRequest,
-    ListEventsRequest,
     TrackRequest,
     UpdateCustomerRequest,
 )
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.customers import Grant, Profile
-from creditgate.engine.meter import Usage
-from creditgate.errors import CreditgateError, InvalidRequest
+from creditgate.engine.meter import Usage, refusal
+from creditgate.errors import CreditgateError
 from creditgate.server import UseCases
 from tests.conformance.drivers.protocol import Answer, Call
 
@@ -196,9 +196,7 @@ class InProcess:
         )
         decision = await self._take(usage, wanted(request.lock), headers, request.idempotency_key)
         if not decision.allowed:
-            raise InvalidRequest(
-                refusal_of(decision, value_nanos=usage.value_nanos), code="insufficient_balance"
-            )
+            raise refusal(decision, usage)
         return track_answer(
             decision,
             customer_id=usage.customer_id,
@@ -229,10 +227,11 @@ class InProcess:
 
     async def _events(self, body: bytes, _: Headers) -> Any:
         request = read(ListEventsRequest, body)
-        start, end = request.custom_range.bounds()
+        start, end = request.bounds()
         page = await self._cases.history.events(
             customer_id=request.customer_id,
             feature_ids=request.feature_ids(),
+            properties=request.properties(),
             start=start,
             end=end,
             limit=request.rows(),

@@ -21,6 +21,9 @@ async function ask(route, body) {
 
 keep("customer", await ask("getOrCreateCustomer", {}));
 keep("plans", await ask("listPlans", {}));
+await client.track({ customerId: "rea", featureId: "basic_messages", value: 2 });
+keep("events", await ask("listEvents", {}));
+keep("usage", await ask("aggregateEvents", { featureId: "basic_messages", range: "7d" }));
 keep("unknown_plan", await ask("attach", { planId: "gold" }));
 
 const successUrl = `${url}/thanks?plan=pro`;

@@ -5,7 +5,8 @@ const monthly = { interval: "month" };
 export async function createFeatures(client) {
   for (const name of ["Basic Messages", "Premium Messages"]) {
     const featureId = name.toLowerCase().replace(" ", "_");
-    await client.features.create({ featureId, name, type: "metered", consumable: true });
+    const eventNames = ["message.sent"];
+    await client.features.create({ featureId, name, type: "metered", consumable: true, eventNames });
   }
   await client.features.create({
     featureId: "usd_credits",

@@ -13,7 +13,11 @@ MONTHLY = {"interval": "month"}
 def create_features(client: Any) -> None:
     for name in ("Basic Messages", "Premium Messages"):
         client.features.create(
-            feature_id=name.lower().replace(" ", "_"), name=name, type_="metered", consumable=True
+            feature_id=name.lower().replace(" ", "_"),
+            name=name,
+            type_="metered",
+            consumable=True,
+            event_names=["message.sent"],
         )
     client.features.create(
         feature_id="usd_credits",

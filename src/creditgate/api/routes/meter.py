@@ -1,4 +1,4 @@
-"""check, track, and the events that they leave."""
+"""check and track."""
 
 import time
 from collections.abc import Mapping
@@ -13,19 +13,16 @@ from creditgate.api.wire.answers import (
     TrackAnswer,
     check_answer,
     encode,
-    refusal_of,
     track_answer,
 )
-from creditgate.api.wire.customers import EventsAnswer, events_answer
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.holds import LockRequest, wanted
-from creditgate.api.wire.requests import CheckRequest, ListEventsRequest, TrackRequest
+from creditgate.api.wire.requests import CheckRequest, TrackRequest, UsageRequest
 from creditgate.core.decisions import Decision, Mode
-from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Meter, Usage
-from creditgate.errors import InvalidInputs, InvalidRequest
+from creditgate.engine.meter import Meter, Usage, refusal
+from creditgate.errors import InvalidInputs
 
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 
@@ -33,12 +30,9 @@ CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 class MeterRoutes:
     """The two verbs that everything else is here for."""
 
-    def __init__(
-        self, meter: Meter, holds: Holds, history: History, keys: RepeatedKeys, settings: ApiSettings
-    ) -> None:
+    def __init__(self, meter: Meter, holds: Holds, keys: RepeatedKeys, settings: ApiSettings) -> None:
         self._meter = meter
         self._holds = holds
-        self._history = history
         self._keys = keys
         self._settings = settings
 
@@ -47,7 +41,6 @@ class MeterRoutes:
         return {
             "balances.check": Verb(self.check, CheckRequest, CheckAnswer),
             "balances.track": Verb(self.track, TrackRequest, TrackAnswer),
-            "events.list": Verb(self.list_events, ListEventsRequest, EventsAnswer),
         }
 
     async def check(self, call: Call) -> Answer:
@@ -105,44 +98,31 @@ class MeterRoutes:
 
     async def tracked(self, request: TrackRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
         """Return the decision and the headers of its answer; raises InvalidRequest if it was refused."""
-        occurred_at = request.occurred_at()
-        self._check_past(occurred_at)
-        usage = Usage(
-            verb="track",
-            customer_id=request.customer_id,
-            feature_id=request.feature_id or None,
-            event_name=request.event_name or None,
-            value_nanos=request.value_nanos(),
-            mode=request.overage_behavior,
-            properties=request.properties_text(),
-            occurred_at=occurred_at,
-        )
+        usage = usage_of(request, self._settings)
         lock = wanted(request.lock)
         key = caller_key("track", call, *_asked(usage, lock), in_body=request.idempotency_key)
         decision, headers = await self._take(usage, lock, key)
         if not decision.allowed:
-            raise InvalidRequest(
-                refusal_of(decision, value_nanos=usage.value_nanos), code="insufficient_balance"
-            )
+            raise refusal(decision, usage)
         return decision, headers
 
-    async def list_events(self, call: Call) -> Answer:
-        request = read(ListEventsRequest, call.body)
-        start, end = request.custom_range.bounds()
-        page = await self._history.events(
-            customer_id=request.customer_id,
-            feature_ids=request.feature_ids(),
-            start=start,
-            end=end,
-            limit=request.rows(),
-            cursor=request.start_cursor,
-        )
-        return Answer(encode(events_answer(page)))
 
-    def _check_past(self, timestamp: int | None) -> None:
-        """In a test environment the customer's own clock may be ahead of ours."""
-        if self._settings.env == "live" and (timestamp or 0) > _now_ms() + CLOCK_SLACK_MS:
-            raise InvalidInputs("timestamp: cannot be in the future")
+def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
+    """Return what a track asks for; InvalidInputs for a number or an instant that cannot be."""
+    occurred_at = request.occurred_at()
+    # In a test environment the customer's own clock may be ahead of ours.
+    if settings.env == "live" and (occurred_at or 0) > _now_ms() + CLOCK_SLACK_MS:
+        raise InvalidInputs("timestamp: cannot be in the future")
+    return Usage(
+        verb="track",
+        customer_id=request.customer_id,
+        feature_id=request.feature_id or None,
+        event_name=request.event_name or None,
+        value_nanos=request.value_nanos(),
+        mode=request.overage_behavior,
+        properties=request.properties_text(),
+        occurred_at=occurred_at,
+    )
 
 
 def _asked(usage: Usage, lock: LockRequest | None) -> tuple[object, ...]:

@@ -11,7 +11,6 @@ from creditgate.api.wire.features import FeatureAnswer
 from creditgate.api.wire.holds import LockAnswer, lock_answer
 from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import interval_count
-from creditgate.core.amounts import format_amount
 from creditgate.core.catalog import Interval, ItemPrice
 from creditgate.core.customers import Flag, Row
 from creditgate.core.decisions import Balance, Decision
@@ -165,11 +164,6 @@ def track_answer(
         deductions=tuple(deduction_answer(rows[part.row_id], 0 - part.delta_nanos) for part in moved),
         lock=lock_answer(decision),
     )
-
-
-def refusal_of(decision: Decision, *, value_nanos: int) -> str:
-    """Return the message for a track that was refused."""
-    return f"Insufficient balance to deduct {format_amount(value_nanos)} from feature {decision.feature_id}"
 
 
 def undecided_check(*, customer_id: str, required_nanos: int) -> CheckAnswer:

@@ -57,7 +57,7 @@ def track(decision: Decision, *, customer_id: str, event_name: str | None) -> Sh
         "code": "event_received",
         "customer_id": customer_id,
         **({"event_name": event_name} if event_name else {}),
-        "feature_id": _answering_id(decision),
+        **({} if decision.also else {"feature_id": _answering_id(decision)}),
     }
 
 

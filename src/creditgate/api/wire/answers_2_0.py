@@ -131,6 +131,8 @@ def _balances(newest: CustomerAnswer, record: Record) -> dict[str, Shape]:
 def _answering(decision: Decision) -> Shape | None:
     if decision.pool is not None:
         return _balance_in(decision, decision.pool.feature_id)
+    if decision.also:
+        return None
     flag = next((flag for flag in decision.terms.flags if flag.feature_id == decision.feature_id), None)
     return _flag(flag) if flag else None
 

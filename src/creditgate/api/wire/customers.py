@@ -1,23 +1,20 @@
-"""Customers, their events and their clock on the wire."""
+"""Customers and their clock on the wire."""
 
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, UnsetType
 
 from creditgate.api.wire.answers import (
     BalanceAnswer,
-    DeductionAnswer,
     FlagAnswer,
     balance_answer,
-    deduction_answer,
     flag_answer,
     zero_balance,
 )
 from creditgate.api.wire.controls import ControlsAnswer, controls_answer
 from creditgate.api.wire.features import FeatureAnswer, feature_answer
-from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import Eligibility
 from creditgate.api.wire.requests import BALANCE_FEATURES, FLAG_FEATURES
 from creditgate.core.attach import switch_to
@@ -25,7 +22,6 @@ from creditgate.core.catalog import Catalog, Plan
 from creditgate.core.customers import Customer, Purchase, Record, Scheduled, Subscription
 from creditgate.core.decisions import balances_of
 from creditgate.core.periods import boundary, period_at
-from creditgate.engine.history import Event, EventPage
 from creditgate.errors import Conflict, InvalidRequest
 
 
@@ -88,25 +84,6 @@ class ClockAnswer(msgspec.Struct, frozen=True):
     status: str = "ready"
 
 
-class EventAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One usage event."""
-
-    id: str
-    timestamp: int
-    feature_id: str
-    customer_id: str
-    value: Raw
-    properties: Raw
-    deductions: tuple[DeductionAnswer, ...]
-
-
-class EventsAnswer(msgspec.Struct, frozen=True):
-    """`events.list`."""
-
-    list: tuple[EventAnswer, ...]
-    next_cursor: str | None
-
-
 def customer_answer(
     record: Record, catalog: Catalog, *, env: str, expand: AbstractSet[str], zero_member_rows: bool
 ) -> CustomerAnswer:
@@ -151,10 +128,6 @@ def eligibility(customer: Customer, catalog: Catalog, plan: Plan, now: int) -> E
     if starts_at > now:
         return Eligibility(attach_action="downgrade", status="scheduled" if is_scheduled else UNSET)
     return Eligibility(attach_action="upgrade" if replaced else "activate")
-
-
-def events_answer(page: EventPage) -> EventsAnswer:
-    return EventsAnswer(tuple(_event_answer(event) for event in page.events), page.next_cursor)
 
 
 def _subscription_answer(held: Subscription, now: int, zone: str) -> SubscriptionAnswer:
@@ -244,15 +217,3 @@ def _feature(feature_id: str, catalog: Catalog) -> FeatureAnswer | UnsetType:
     """A worker may not have heard of a brand-new feature yet; its balance is answered all the same."""
     feature = catalog.features.get(feature_id)
     return feature_answer(feature) if feature else UNSET
-
-
-def _event_answer(event: Event) -> EventAnswer:
-    return EventAnswer(
-        id=event.id,
-        timestamp=event.timestamp,
-        feature_id=event.feature_id,
-        customer_id=event.customer_id,
-        value=number(event.value_nanos),
-        properties=Raw(event.properties.encode("utf-8")),
-        deductions=tuple(deduction_answer(row, taken_nanos) for row, taken_nanos in event.deductions),
-    )

@@ -5,6 +5,8 @@ floats, since the Python SDK sends `20.0`, until `numbers.py` has seen that they
 sidecar does not do yet has the type `NotYet`: it is refused with 400, unless its value asks for nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
@@ -51,6 +53,30 @@ def read(kind: type[R], body: bytes) -> R:
         raise InvalidInputs("input: must be UTF-8") from None
     except RecursionError:
         raise InvalidInputs("input: is nested too deeply") from None
+
+
+def read_list(body: bytes, *, items_max: int) -> list[bytes]:
+    """Return the items of a body that is an array, not read yet; InvalidInputs unless there are 1 to `items_max`."""
+    try:
+        items = msgspec.json.decode(body or b"null", type=list[Raw])
+    except msgspec.ValidationError:
+        raise InvalidInputs("input: must be an array") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInputs(f"input: {error}") from None
+    if not 1 <= len(items) <= items_max:
+        raise InvalidInputs(f"input: must have 1 to {items_max} items")
+    return [bytes(item) for item in items]
+
+
+@contextmanager
+def placed(index: int) -> Iterator[None]:
+    """Name the place of an item in whatever is wrong with it: `[3].value: must be a number (received string)`."""
+    try:
+        yield
+    except CreditgateError as error:
+        text = error.message.removeprefix("input")
+        dot = "." if text == error.message else ""
+        raise type(error)(f"[{index}]{dot}{text}", code=error.code) from None
 
 
 def named(name: str) -> str:

@@ -15,7 +15,6 @@ from creditgate.api.wire.fields import ABSENT, NotYet, Request, own_object
 from creditgate.api.wire.holds import PROPERTIES_BYTES_MAX, LockRequest, wanted
 from creditgate.api.wire.numbers import (
     INSTANT_MAX,
-    WHOLE_MAX,
     amount,
     instant,
     kept,
@@ -81,8 +80,8 @@ class CheckRequest(CustomerRequest, frozen=True):
         return own_object(self.properties, field="properties", bytes_max=PROPERTIES_BYTES_MAX)
 
 
-class TrackRequest(CustomerRequest, frozen=True):
-    """`balances.track`: take what was used. `async` may be said and changes nothing: the answer has the balance."""
+class UsageRequest(CustomerRequest, frozen=True):
+    """What was used."""
 
     feature_id: str | None = None
     event_name: str | None = None
@@ -91,7 +90,6 @@ class TrackRequest(CustomerRequest, frozen=True):
     timestamp: float | None = None
     overage_behavior: Mode = Mode.CAP
     idempotency_key: str | None = None
-    lock: LockRequest | None = None
     entity_id: NotYet | None = None
     skip_event: NotYet | None = None
     customer_data: NotYet | None = None
@@ -114,6 +112,18 @@ class TrackRequest(CustomerRequest, frozen=True):
 
     def properties_text(self) -> str:
         return own_object(self.properties, field="properties", bytes_max=PROPERTIES_BYTES_MAX)
+
+
+class TrackRequest(UsageRequest, frozen=True):
+    """`balances.track`: take what was used. `async` may be said and changes nothing: the answer has the balance."""
+
+    lock: LockRequest | None = None
+
+
+class BatchItem(UsageRequest, frozen=True):
+    """One item of `balances.batch_track`: a track, with an `idempotency_key` of its own if it has one."""
+
+    lock: NotYet | None = None
 
 
 class ExpandingRequest(CustomerRequest, frozen=True):
@@ -272,58 +282,19 @@ class GrantRequest(CustomerRequest, frozen=True):
         return instant(self.next_reset_at, field="next_reset_at")
 
 
-class CustomRange(Request, frozen=True):
-    """start <= time < end, in Unix ms."""
-
-    start: float | None = None
-    end: float | None = None
-
-    def bounds(self) -> tuple[int | None, int | None]:
-        return _bound(self.start, "start"), _bound(self.end, "end")
-
-
-class ListEventsRequest(Request, frozen=True):
-    """`events.list`: what was used, the newest first."""
-
-    start_cursor: str = ""
-    limit: float = 50
-    customer_id: str | None = None
-    feature_id: str | tuple[str, ...] = ()
-    custom_range: CustomRange = CustomRange()
-    range: NotYet | None = None
-    entity_id: NotYet | None = None
-
-    def __post_init__(self) -> None:
-        if self.customer_id is not None:
-            check_caller_id(self.customer_id, field="customer_id")
-
-    def rows(self) -> int:
-        return whole(self.limit, field="limit", least=1, most=LIMIT_MAX)
-
-    def feature_ids(self) -> tuple[str, ...]:
-        return (self.feature_id,) if isinstance(self.feature_id, str) else self.feature_id
-
-
 def metadata(token: Raw) -> dict[str, Any]:
     """Return the metadata of a customer or plan; InvalidInputs above 16 KiB."""
     text = own_object(token, field="metadata", bytes_max=METADATA_BYTES_MAX)
     return msgspec.json.decode(text, type=dict[str, Any])
 
 
-def time_zone(name: str | None) -> str | None:
+def time_zone(name: str | None, *, field: str = "time_zone") -> str | None:
     """Return the name of a time zone as it was said; InvalidInputs if it is none of the IANA database."""
     if name is not None and name not in _zones():
-        raise InvalidInputs("time_zone: must be an IANA time zone such as Europe/Berlin")
+        raise InvalidInputs(f"{field}: must be an IANA time zone such as Europe/Berlin")
     return name
 
 
 @cache
 def _zones() -> frozenset[str]:
     return frozenset(available_timezones())
-
-
-def _bound(value: float | None, name: str) -> int | None:
-    """Any number will do as a bound, Number.MAX_SAFE_INTEGER too."""
-    if value is None:
-        return None
-    return whole(value, field=f"custom_range.{name}", least=-WHOLE_MAX, most=WHOLE_MAX)

@@ -1,0 +1,106 @@
+"""check and track in Redis: what a call needs of a customer's balances, asked for or taken."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from creditgate.balances.calls import (
+    Need,
+    Reply,
+    ScriptCalls,
+    balances_in,
+    moved_in,
+    needs_sent,
+    stream_id_of,
+    terms_of,
+)
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.keys import Keys
+from creditgate.balances.scripts import Argument, Script
+from creditgate.core.decisions import Mode, Status
+from creditgate.core.journal import Call, encode_call
+from creditgate.telemetry.metrics import Metrics
+
+USES_MAX = 16  # as in lua/track_event.lua
+
+
+class Use(NamedTuple):
+    """One feature that is used: the call as the journal has it, and what it needs of each pool of the feature."""
+
+    call: Call
+    needs: Sequence[Need]
+
+
+class UsageCalls(ScriptCalls):
+    """The scripts about usage."""
+
+    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
+        super().__init__(redis, keys, clock, metrics)
+        self._track = Script("track")
+        self._track_event = Script("track_event")
+        self._check = Script("check")
+
+    async def track(
+        self,
+        *,
+        not_after: int,
+        customer_id: str,
+        call: Call,
+        mode: Mode,
+        properties: Sequence[str],
+        pools: Sequence[Need],
+    ) -> Reply:
+        """Take (or give back) what the pools need; `properties` are digests of the call's own, for usage limits.
+
+        REFUSED and REPLAYED carry the balances as they are.
+        """
+        keys = self._keys_of(customer_id, call)
+        head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint, mode]
+        head.append(" ".join(properties))
+        return _reply(await self._run(self._track, keys, [*head, *needs_sent(pools)]))
+
+    async def track_event(
+        self, *, not_after: int, customer_id: str, mode: Mode, properties: Sequence[str], uses: Sequence[Use]
+    ) -> Reply:
+        """Take (or give back) what at most USES_MAX features need, all or none; the caller's key is that of the first.
+
+        Mode cap or overflow; otherwise as `track`. What a row gave to several features is there for each.
+        """
+        first = uses[0].call
+        arguments: list[Argument] = [not_after, customer_id, mode, " ".join(properties)]
+        arguments += [first.key, first.fingerprint, len(uses)]
+        for use in uses:
+            arguments += [encode_call(use.call), len(use.needs), *needs_sent(use.needs)]
+        return _reply(await self._run(self._track_event, self._keys_of(customer_id, first), arguments))
+
+    async def check(self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]) -> Reply:
+        """Say whether one of the pools covers its need, and which answers; `properties` as for `track`."""
+        arguments = [" ".join(properties), *needs_sent(pools)]
+        raw = await self._run(self._check, [self._keys.record(customer_id)], arguments)
+        if len(raw) == 2:
+            return Reply(Status(raw[0]), raw[1])
+        balances, _ = balances_in(raw, 6)
+        return Reply(Status(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
+
+    def _keys_of(self, customer_id: str, call: Call) -> list[str]:
+        return [
+            self._keys.record(customer_id),
+            self._journal_of(customer_id),
+            *self._buckets(customer_id, call),
+        ]
+
+
+def _reply(raw: Sequence[Any]) -> Reply:
+    if len(raw) == 2:
+        return Reply(Status(raw[0]), raw[1])
+    balances, rest = balances_in(raw, 6)
+    return Reply(
+        Status(raw[0]),
+        raw[1],
+        raw[2],
+        terms_of(raw[4]),
+        balances,
+        moved_in(raw, rest),
+        stream_id_of(raw[5]),
+    )

@@ -1,0 +1,112 @@
+"""What a script's reply means for the caller: the decision, and what of it the journal still knows."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from creditgate.balances.keys import decoded
+from creditgate.balances.store import Need, Reply, Use
+from creditgate.core.catalog import Feature, FeatureType
+from creditgate.core.controls import GATE_PREFIX
+from creditgate.core.decisions import Decision, Moved, Status
+from creditgate.core.holds import HOLD, Held, decode_hold
+from creditgate.core.journal import GONE, Entry
+
+
+def checked(feature: Feature, needs: Sequence[Need], reply: Reply) -> Decision:
+    """Return the decision of a check."""
+    allowed = reply.status is Status.OK
+    if feature.type is FeatureType.BOOLEAN:
+        allowed = any(flag.feature_id == feature.id for flag in reply.terms.flags)
+    chosen = needs[reply.pool - 1] if reply.pool else None
+    return _answer([feature.id], needs, chosen, reply, allowed=allowed, is_replay=False)
+
+
+def decision_of(verb: str, uses: Sequence[Use], reply: Reply, *, allowed: bool, is_replay: bool) -> Decision:
+    """Return the decision of what took or gave back."""
+    needs = each_pool(uses)
+    chosen = _answering(verb, needs, reply) if len(uses) == 1 else None
+    reply = reply._replace(moved=_each_row(reply.moved))
+    feature_ids = [use.call.feature_id for use in uses]
+    return _answer(feature_ids, needs, chosen, reply, allowed=allowed, is_replay=is_replay)
+
+
+def _answering(verb: str, needs: Sequence[Need], reply: Reply) -> Need | None:
+    """Return what is needed of the pool that answers for a use, None where the customer has none.
+
+    It is the first that gave; but where a check took from the own feature and from credits, the credits, since the own
+    feature could not pay for it. Where none gave, it is the one that would have had to.
+    """
+    owners = {row.id: row.feature_id for row in reply.terms.rows}
+    gave = {owners[part.row_id] for part in reply.moved if part.row_id in owners}
+    givers = [need for need in needs if need.pool.feature_id in gave]
+    if verb != "track" and len(givers) > 1 and givers[0] is needs[0]:
+        return givers[1]
+    if givers:
+        return givers[0]
+    owned = [need for need in needs if need.pool.feature_id in owners.values()]
+    if needs[0].nanos > 0 and len(owned) > 1 and owned[0] is needs[0]:
+        return owned[1]
+    return owned[0] if owned else None
+
+
+def each_pool(uses: Iterable[Use]) -> list[Need]:
+    """Return every pool once; what is needed of one that is there for several features is that of the first."""
+    found: dict[str, Need] = {}
+    for use in uses:
+        for need in use.needs:
+            found.setdefault(need.pool.feature_id, need)
+    return list(found.values())
+
+
+def _each_row(moved: Sequence[Moved]) -> tuple[Moved, ...]:
+    """Return every row that moved once, with all that it gave or got."""
+    if len(moved) < 2:
+        return tuple(moved)
+    sums: Counter[str] = Counter()
+    for row_id, delta_nanos in moved:
+        sums[row_id] += delta_nanos
+    return tuple(Moved(row_id, delta_nanos) for row_id, delta_nanos in sums.items())
+
+
+def _answer(
+    feature_ids: Sequence[str],
+    needs: Sequence[Need],
+    chosen: Need | None,
+    reply: Reply,
+    *,
+    allowed: bool,
+    is_replay: bool,
+) -> Decision:
+    required = chosen or needs[min(1, len(needs) - 1)]
+    return Decision(
+        allowed=allowed,
+        feature_id=feature_ids[0],
+        pools=tuple(need.pool for need in needs),
+        pool=chosen.pool if chosen else None,
+        required_nanos=required.nanos,
+        terms=reply.terms,
+        balances=reply.balances,
+        moved=reply.moved,
+        is_replay=is_replay,
+        held=reply.held,
+        also=tuple(feature_ids[1:]),
+    )
+
+
+def moved_by(entry: Entry) -> tuple[Moved, ...]:
+    """Return what rows gave and got in an entry, each time they did."""
+    return tuple(
+        Moved(item.row_id, item.delta_nanos)
+        for item in entry.items
+        if item.row_id is not None
+        and item.delta_nanos is not None
+        and not item.row_id.startswith(GATE_PREFIX)
+    )
+
+
+def held_by(entry: Entry) -> Held | None:
+    """Return the hold that an entry put, None if there is none."""
+    for item in entry.items:
+        if item.document_type == HOLD and item.document_id and item.document not in (None, GONE):
+            return Held(decoded(item.document_id), decode_hold(item.document))
+    return None

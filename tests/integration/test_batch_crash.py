@@ -1,0 +1,101 @@
+"""kill -9 or a pause in the middle of a thousand items: each is taken once, by whoever comes next."""
+
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.sidecar_process import SidecarProcess, wait_until
+
+ITEMS = 1_000
+CUSTOMERS = 7
+BEFORE_THE_KILL = 100
+SECONDS_MAX = 90.0
+
+
+@pytest.fixture
+def sidecar() -> Iterator[SidecarProcess]:
+    """A running sidecar with the tutorial's catalog and customers with enough to spend."""
+    process = SidecarProcess(arguments=["--demo"]).start()
+    for number in range(CUSTOMERS):
+        process.ask("customers.get_or_create", {"customer_id": f"c{number}"})
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def test_a_batch_survives_kill_9(sidecar: SidecarProcess) -> None:
+    """Killed while it works, and killed again by the next one, the sidecar takes each item of a batch once."""
+    batch_id = _send(sidecar)
+    for more in (1, 2):
+        _wait_for(sidecar, more * BEFORE_THE_KILL)
+        sidecar.kill()
+        assert len(_taken(sidecar)) < ITEMS, "the batch was over before the kill: this test tests nothing"
+        stopped = sidecar.verify()
+        assert "1 batches of usage are still to be worked off" in stopped.stdout
+        sidecar.start()
+    _assert_each_item_once(sidecar, batch_id)
+
+
+def test_a_sidecar_that_was_paused_doubles_nothing(sidecar: SidecarProcess) -> None:
+    """Paused in the middle of a batch, it finds when it wakes up that another sidecar has gone on, and lets it."""
+    other = sidecar.join()
+    try:
+        batch_id = _send(other)
+        _wait_for(sidecar, BEFORE_THE_KILL)
+        assert sidecar.process is not None
+        sidecar.process.send_signal(signal.SIGSTOP)
+        taken = len(_taken(sidecar))
+        assert taken < ITEMS / 2, "the batch was over before the pause: this test tests nothing"
+        _wait_for(sidecar, taken + BEFORE_THE_KILL)
+        sidecar.process.send_signal(signal.SIGCONT)
+        _assert_each_item_once(other, batch_id)
+    finally:
+        other.close()
+
+
+def _send(sidecar: SidecarProcess) -> str:
+    items = [
+        {"customer_id": f"c{number % CUSTOMERS}", "feature_id": "basic_messages", "value": 0.5}
+        for number in range(ITEMS)
+    ]
+    answer = sidecar.call("balances.batch_track", items)
+    assert answer.status_code == 202, answer.text
+    return str(answer.headers["X-Creditgate-Batch"])
+
+
+def _wait_for(sidecar: SidecarProcess, items: int) -> None:
+    wait_until(lambda: len(_taken(sidecar)) >= items, what="some items taken", seconds=SECONDS_MAX)
+
+
+def _assert_each_item_once(sidecar: SidecarProcess, batch_id: str) -> None:
+    wait_until(
+        lambda: _batch(sidecar, batch_id)["status"] == "done",
+        what="the batch worked off",
+        seconds=SECONDS_MAX,
+    )
+    assert _batch(sidecar, batch_id)["failures"] == []
+    wait_until(lambda: len(_taken(sidecar)) >= ITEMS, what="every item in SQL")
+    assert Counter(_taken(sidecar)) == {f"{batch_id}.{number}": 1 for number in range(ITEMS)}
+    proof = sidecar.verify()
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+    assert "still to be worked off" not in proof.stdout
+    for number in range(CUSTOMERS):
+        used = sidecar.ask("customers.get", {"customer_id": f"c{number}"})["balances"]["usd_credits"]["usage"]
+        assert used == 0.005 * len(range(number, ITEMS, CUSTOMERS))
+
+
+def _batch(sidecar: SidecarProcess, batch_id: str) -> Any:
+    (batch,) = sidecar.ask("balances.batch_list", {"batch_id": batch_id})["list"]
+    return batch
+
+
+def _taken(sidecar: SidecarProcess) -> list[str]:
+    """The op ids of the items that are in SQL."""
+    with sqlite3.connect(f"file:{sidecar.directory}/ledger.db?mode=ro", uri=True) as sql:
+        rows = sql.execute("SELECT op_id FROM journal_items WHERE verb = 'track'").fetchall()
+    return [row[0] for row in rows]
