@@ -57,7 +57,10 @@ def app() -> Starlette:
 
 
 def prepare_examples(sidecar: SidecarProcess) -> None:
-    """Give the tutorial's user_123 a plan that is paid for, and make the locks that examples name, of another."""
+    """Give the tutorial's user_123 a plan that is paid for, and make the locks that examples name, of another.
+
+    And a webhook, for whoever asks in another order than that of the examples.
+    """
     for customer_id in ("user_123", "user_124", "user_125"):
         sidecar.ask("customers.get_or_create", {"customer_id": customer_id})
     url = sidecar.ask("billing.attach", {"customer_id": "user_123", "plan_id": "pro"})["payment_url"]
@@ -65,3 +68,4 @@ def prepare_examples(sidecar: SidecarProcess) -> None:
     for lock_id in ("call_1", "call_2"):
         held = {"customer_id": "user_124", "feature_id": "basic_messages", "value": 4}
         sidecar.ask("balances.track", held | {"lock": {"lock_id": lock_id}})
+    sidecar.ask("webhooks.create", {"id": "kept", "url": "https://example.com/hooks"})

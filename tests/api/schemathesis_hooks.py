@@ -11,11 +11,13 @@ _numbers = count()
 
 @schemathesis.hook
 def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any]) -> None:
-    """Keep the later calls going: a key that came before would end them at once, and so would a deleted customer."""
+    """Keep the later calls going: a key that came before would end them at once, and so would what is gone."""
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = f"key-{next(_numbers)}"
     if case.operation.label == "POST /v1/customers.delete" and case.body == {"customer_id": "user_123"}:
         case.body = {"customer_id": "user_125"}
+    if case.operation.label == "POST /v1/webhooks.delete" and case.body == {"id": "kept"}:
+        case.body = {"id": "billing"}
 
 
 @schemathesis.check

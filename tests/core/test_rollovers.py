@@ -68,6 +68,11 @@ class Life:
         self.balance -= min(self.balance, amount)
 
     @property
+    def ages(self) -> list[int]:
+        """Since when each is there: it decides between two that are gone at the same time."""
+        return [kept_row.created_at for kept_row, _ in self.rollovers]
+
+    @property
     def amounts(self) -> list[tuple[int | None, int]]:
         """What is there, and until when: the soonest to expire first."""
         return [(kept_row.expires_at, amount) for kept_row, amount in self.rollovers if amount]
@@ -282,6 +287,18 @@ RESETS = [
         (Interval.YEAR, 1),
     )
 ]
+
+
+def test_a_rollover_is_as_old_as_the_first_reset_in_it() -> None:
+    """However late somebody looks: of two that are gone at the same time the older one gives first."""
+    seldom, always = (
+        Life(rolling(reset=DAY, rollover=Rollover(months=2), expires_at=month(3)), nanos("10")) for _ in "ab"
+    )
+    seldom.step(month(2))
+    always.step_by_step(month(2))
+    assert seldom.ages == always.ages
+
+
 ANCHORS = [NOW, JANUARY_31, NOW + 58 * DAY_MS + 3_599_999, NOW + 87 * DAY_MS + 5_400_000]
 amounts = st.integers(0, 400).map(lambda n: n * 10**8)
 rollovers = st.builds(
@@ -327,7 +344,7 @@ def test_at_once_is_boundary_by_boundary(
             seldom.step(now)
         seldom.rollovers = [pair for pair in seldom.rollovers if not pair[0].has_expired_by(now)]
         always.step_by_step(now)
-        assert (seldom.amounts, seldom.row) == (always.amounts, always.row)
+        assert (seldom.amounts, seldom.ages, seldom.row) == (always.amounts, always.ages, always.row)
         for life in (seldom, always):
             life.use(used)
 

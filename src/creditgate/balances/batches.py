@@ -4,8 +4,10 @@ A batch itself, which may be large, is only in the journal.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from redis.asyncio import Redis
+from redis.exceptions import WatchError
 
 from creditgate.balances.calls import ScriptCalls, Written, text_of, written_in
 from creditgate.balances.clock import RedisClock
@@ -49,11 +51,14 @@ class BatchCalls(ScriptCalls):
         """Make these the open batches, as SQL has them, unless the system's journal is past `stood_at` by now."""
         journal = self._keys.journal(SYSTEM_PARTITION)
         async with self._redis.pipeline(transaction=True) as together:
-            await together.watch(journal)
-            if await last_id(together, journal) > stood_at:
-                return
-            together.multi()  # type: ignore[no-untyped-call]
-            together.delete(self._keys.batches())
-            for batch_id, stream_id in batches.items():
-                together.hset(self._keys.batches(), batch_id, str(stream_id))
-            await together.execute()
+            while True:
+                await together.watch(journal)
+                if await last_id(together, journal) > stood_at:
+                    return
+                together.multi()  # type: ignore[no-untyped-call]
+                together.delete(self._keys.batches())
+                for batch_id, stream_id in batches.items():
+                    together.hset(self._keys.batches(), batch_id, str(stream_id))
+                with suppress(WatchError):  # something came into the journal, so look again
+                    await together.execute()
+                    return

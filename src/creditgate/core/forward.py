@@ -108,7 +108,8 @@ def _survivors(row: Row, rows: list[Row], record: Record, mint: Mint) -> Kept:
     """Return what rolls over from a row that starts again; what is empty goes, unless a hold may give back to it."""
     before = [(each, record.balances[each.id]) for each in rows if each.rolled_from == row.id]
     spared = rows_held(record.holds) - {each.id for each, _ in before if each.has_expired_by(record.now)}
-    return kept(row, renewal(row, record.balances[row.id], before, record.now), before, mint, spared=spared)
+    outcome = renewal(row, record.balances[row.id], before, record.now, spared=spared)
+    return kept(row, outcome, before, mint, spared=spared)
 
 
 class _Started(NamedTuple):

@@ -71,15 +71,26 @@ class Kept(NamedTuple):
     steps: list[Step]
 
 
-def renewal(row: Row, balance_nanos: int, rollovers: Iterable[tuple[Row, int]], now: int) -> Renewal:
-    """Return what becomes of a row with a rollover whose reset is due, from the boundary that it stands at to `now`."""
+def renewal(
+    row: Row,
+    balance_nanos: int,
+    rollovers: Iterable[tuple[Row, int]],
+    now: int,
+    *,
+    spared: Set[str] = frozenset(),
+) -> Renewal:
+    """Return what becomes of a row with a rollover whose reset is due, from the boundary that it stands at to `now`.
+
+    A rollover that is empty ends at the first boundary, unless something rolls into it there or it is `spared`.
+    """
     assert row.rollover is not None
     assert row.reset is not None
     assert row.anchor is not None
     last = renewed(row, now).period
     at = boundary(row.anchor, row.reset, last, row.zone)
-    held = [each for each in _held(rollovers) if not each.is_gone_by(at)]
     left = max(0, balance_nanos)
+    held = [each for each in _held(rollovers) if not each.is_gone_by(at)]
+    held = [each for each in held if left or each.amount_nanos or (each.row and each.row.id in spared)]
     home = None
     for new, has_what_was_left in _arrivals(row, left, last, at):
         rolled = _of_the_same_batch(held, new) if row.rollover.months is not None else None
@@ -87,6 +98,7 @@ def renewal(row: Row, balance_nanos: int, rollovers: Iterable[tuple[Row, int]], 
             held.append(new)
         else:
             rolled.amount_nanos = _at_most(rolled.amount_nanos + new.amount_nanos)
+            rolled.rolled_at = min(rolled.rolled_at, new.rolled_at)
         home = (rolled or new) if has_what_was_left else home
     held = _capped(held, row.rollover.most(row.start_nanos))
     held = [each for each in held if not each.is_gone_by(now)]

@@ -184,8 +184,22 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # Python's driver would begin transactions by its own rules; `_begin_sqlite` says when instead.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _turn_to_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _turn_to_wal(connection: Any) -> None:
+    """SQLite does not wait where two processes turn a new file to its WAL at once, whatever its time-out says."""
+    ends_at = time.monotonic() + SQLITE_BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > ends_at:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
