@@ -13,8 +13,8 @@ from tests.sidecar_process import SidecarProcess
 
 SOCKET_TIMEOUT_SECONDS = 20.0
 
-# The same examples each time, so that a test that fails has to do with what was changed; ARGS="--hypothesis-profile=new"
-# looks for others. An example that takes long is a busy machine, not a bug; what hangs is ended by pytest-timeout.
+# The same examples each time, so that a test that fails has to do with what was changed; --hypothesis-profile=new looks
+# for others. An example that takes long is a busy machine, not a bug; what hangs is ended by pytest-timeout.
 hypothesis.settings.register_profile("new", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("same")
