@@ -1,40 +1,54 @@
-"""Metering through the use cases in this process, on a real Valkey and a real SQLite file."""
+"""Metering through the use cases in this process: on the Valkey that a sidecar embeds and on the machine's Redis, with
+one partition and with 64. What each has left behind is proven at the end.
+"""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
 from creditgate import server
 from creditgate.settings import Environment, Payments, Settings
+from tests.balances.valkey_process import ValkeyProcess
 from tests.conformance.drivers.in_process import InProcess
 from tests.conformance.metering import DriverFor, MeteringConformance
-
-PARTITIONS = 8
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=[("valkey", 1), ("valkey", 64), ("redis", 1), ("redis", 64)]
+)
 async def driver_for(
-    valkey_socket: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[DriverFor]:
     """Drivers of the use cases of one sidecar; nothing runs in the background."""
-    directory: Path = tmp_path_factory.mktemp("metering")
-    settings = Settings(data_dir=directory, redis=f"unix://{valkey_socket}", payments=Payments.INSTANT)
-    assert settings.redis is not None
-    async with Redis(unix_socket_path=valkey_socket) as redis:
-        await redis.flushall()
-    async with (
-        server.open_stores(settings, settings.redis, make=(Environment.TEST, PARTITIONS)) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as cases,
-    ):
-        drivers = {
-            mode: InProcess(cases, refuses_repeated_keys=mode == "autumn") for mode in ("replay", "autumn")
-        }
-        yield drivers.__getitem__
+    kind, partitions = request.param
+    redis_server = shutil.which("redis-server")
+    if kind == "redis" and redis_server is None:
+        pytest.skip("redis-server is not installed")
+    process = ValkeyProcess(Path(redis_server) if kind == "redis" and redis_server else None)
+    try:
+        process.start()
+        directory = tmp_path_factory.mktemp("metering")
+        settings = Settings(data_dir=directory, redis=process.url, payments=Payments.INSTANT)
+        async with (
+            server.open_stores(settings, process.url, make=(Environment.TEST, partitions)) as stores,
+            server.open_use_cases(settings, process.url, stores) as cases,
+        ):
+            drivers = {
+                mode: InProcess(cases, refuses_repeated_keys=mode == "autumn")
+                for mode in ("replay", "autumn")
+            }
+            yield drivers.__getitem__
+        async with server.open_verifier(settings) as verifier:
+            proof = await verifier.verify(lambda _: None)
+        assert proof.holds, proof.differences
+        assert proof.entries > proof.customers > 0
+    finally:
+        process.close()
 
 
 class TestInProcess(MeteringConformance):
