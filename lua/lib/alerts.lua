@@ -41,7 +41,7 @@ function alerts.add(entry, list, pools)
   if list[1] and list[1].floor == '*' then return end
   for p = 1, #pools do
     local pool = pools[p]
-    if pool.owned and falls_to(list, p, 0, true) then tell_limit(entry, pool, 'included') end
+    if pool.is_emptied and falls_to(list, p, 0, true) then tell_limit(entry, pool, 'included') end
     if pool.below then
       if pool.spend and pool.spare == 0 then
         tell_limit(entry, pool, 'spend_limit')

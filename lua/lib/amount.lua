@@ -26,6 +26,7 @@ end
 
 -- Nil unless text is an integer of at most 24 digits.
 function amount.read(text)
+  if #text <= 15 and string.find(text, '^%-?%d+$') then return tonumber(text) + 0 end -- 0, not -0
   local sign, digits = string.match(text, '^(-?)(%d+)$')
   if not digits or #digits > 24 then return nil end
   local value
@@ -130,6 +131,7 @@ end
 -- The units that credits pay for: credits * 10^9 / cost, rounded up, for credits >= 0 and cost > 0. Long division,
 -- one decimal digit at a time: it runs only when a call crosses from one credit system into another.
 function amount.units_for(credits, cost)
+  if credits == 0 then return 0 end
   local digits = amount.text(credits) .. '000000000'
   local quotient, rest = {}, 0
   for i = 1, #digits do

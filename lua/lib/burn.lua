@@ -35,6 +35,7 @@ local function walk(list, count, pools, left, unit, room, step)
       row.balance = step(row.balance, part)
       pool.taken = amount.add(pool.taken, part)
       if pool.spare then pool.spare = amount.subtract(pool.spare, part) end
+      if not amount.less(0, row.balance) then pool.is_emptied = true end
       if amount.less(row.balance, 0) then pool.below = true end
       left = amount.subtract(left, part)
     end

@@ -25,7 +25,7 @@ function journal.add(entry, text)
 end
 
 function journal.balance(entry, kind, row_id, delta, after)
-  journal.add(entry, table.concat({ kind, row_id, amount.text(delta), amount.text(after) }, ' '))
+  journal.add(entry, kind .. ' ' .. row_id .. ' ' .. amount.text(delta) .. ' ' .. amount.text(after))
 end
 
 -- Empties a row: what is left expires, what is below zero is forgiven. An empty row gives an item only if `always`.
@@ -45,12 +45,12 @@ function journal.moves(entry, list, kind, changes)
     local row = list[i]
     if row.balance ~= row.before then
       if not amount.in_range(row.balance) then return nil end
-      local delta = amount.subtract(row.balance, row.before)
-      journal.balance(entry, kind, row.id, delta, row.balance)
+      local delta, after = amount.text(amount.subtract(row.balance, row.before)), rows.text(row)
+      journal.add(entry, kind .. ' ' .. row.id .. ' ' .. delta .. ' ' .. after)
       changes[#changes + 1] = 'b:' .. row.id
-      changes[#changes + 1] = amount.text(row.balance)
+      changes[#changes + 1] = after
       deltas[#deltas + 1] = row.id
-      deltas[#deltas + 1] = amount.text(delta)
+      deltas[#deltas + 1] = delta
     end
   end
   return deltas

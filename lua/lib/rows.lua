@@ -88,8 +88,9 @@ function rows.read(key, pools, record, properties)
   if #fields == 0 then return list end
   local balances = redis.call('HMGET', key, unpack(fields))
   for i = 1, #found do
-    found[i].before = amount.read(balances[i])
-    found[i].balance = found[i].before
+    local row = found[i]
+    row.before = amount.read(balances[i])
+    row.balance, row.written, row.text = row.before, row.before, balances[i]
   end
   if not is_sorted then table.sort(list, by_rank_then_position) end
   return list
@@ -101,12 +102,20 @@ function rows.add_periods(periods, order)
   for _, id, _, _, period in string.gmatch(order, ROW) do periods[id] = period end
 end
 
+-- The balance as text, which is written once however often it is told.
+function rows.text(row)
+  if row.written ~= row.balance then
+    row.written, row.text = row.balance, amount.text(row.balance)
+  end
+  return row.text
+end
+
 -- Appends the number of rows and then id and raw balance of each to a reply.
 function rows.reply(reply, list)
   reply[#reply + 1] = #list
   for i = 1, #list do
     reply[#reply + 1] = list[i].id
-    reply[#reply + 1] = amount.text(list[i].balance)
+    reply[#reply + 1] = rows.text(list[i])
   end
   return reply
 end

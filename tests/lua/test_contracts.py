@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
-from creditgate.balances.scripts import lua_folder, script_names
+from creditgate.balances.scripts import load_source, lua_folder, script_names
 from creditgate.balances.store import BalanceStore, Need, Unknown, Use
 from creditgate.core.catalog import Pool
 from creditgate.core.changes import Change, Step
@@ -159,6 +159,22 @@ def test_statuses_are_the_same_in_lua_and_in_python() -> None:
     in_lua = {name: int(number) for name, number in re.findall(r"^  (\w+) = (-?\d+),", text, re.MULTILINE)}
     assert in_lua == {status.name: status.value for status in Status}
     assert list(in_lua.values()) == sorted(in_lua.values()), "the list in the file is the order of precedence"
+
+
+def test_scripts_carry_what_they_use_and_nothing_else() -> None:
+    """What no call needs would be paid for by every call; what no script needs is dead."""
+    used: set[str] = set()
+    for name in script_names():
+        defined = _functions(load_source(name))
+        calls = re.sub("--[^\n]*", "", load_source(name))
+        assert [f for f in defined if len(re.findall(rf"(?<![\w.]){re.escape(f)}\b", calls)) < 2] == []
+        used |= defined
+    libraries = (lua_folder() / "lib").glob("*.lua")
+    assert set().union(*(_functions(library.read_text()) for library in libraries)) <= used
+
+
+def _functions(source: str) -> set[str]:
+    return set(re.findall(r"^(?:local )?function ([a-z_.]+)\(", source, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", script_names())
