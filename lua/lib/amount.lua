@@ -48,6 +48,14 @@ function amount.text(a)
   return string.format('%.0f%015.0f', a[1], a[2])
 end
 
+-- The balance of a row as text: written once, however often it is told.
+function amount.text_of(row)
+  if row.written ~= row.balance then
+    row.written, row.text = row.balance, amount.text(row.balance)
+  end
+  return row.text
+end
+
 function amount.negate(a)
   if type(a) == 'number' then return 0 - a end
   if a[2] == 0 then return whole(0 - a[1], 0) end

@@ -45,7 +45,7 @@ function journal.moves(entry, list, kind, changes)
     local row = list[i]
     if row.balance ~= row.before then
       if not amount.in_range(row.balance) then return nil end
-      local delta, after = amount.text(amount.subtract(row.balance, row.before)), rows.text(row)
+      local delta, after = amount.text(amount.subtract(row.balance, row.before)), amount.text_of(row)
       journal.add(entry, kind .. ' ' .. row.id .. ' ' .. delta .. ' ' .. after)
       changes[#changes + 1] = 'b:' .. row.id
       changes[#changes + 1] = after

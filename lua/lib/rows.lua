@@ -102,20 +102,12 @@ function rows.add_periods(periods, order)
   for _, id, _, _, period in string.gmatch(order, ROW) do periods[id] = period end
 end
 
--- The balance as text, which is written once however often it is told.
-function rows.text(row)
-  if row.written ~= row.balance then
-    row.written, row.text = row.balance, amount.text(row.balance)
-  end
-  return row.text
-end
-
 -- Appends the number of rows and then id and raw balance of each to a reply.
 function rows.reply(reply, list)
   reply[#reply + 1] = #list
   for i = 1, #list do
     reply[#reply + 1] = list[i].id
-    reply[#reply + 1] = rows.text(list[i])
+    reply[#reply + 1] = amount.text_of(list[i])
   end
   return reply
 end
