@@ -107,14 +107,15 @@ class HotConnection:
     def _expire(self) -> None:
         """End the waits whose deadlines have passed; one timer is enough, since calls come in their order."""
         now = self._loop.time()
-        look_at = self._wire.expire(now) if self._wire is not None else None
+        look_at = [self._wire.expire(now)] if self._wire is not None else []
         while self._queued and self._queued[0].deadline <= now:
             call = self._queued.popleft()
             self._queued_bytes -= len(call.payload)
             call.fail(NotWritten("Redis could not be reached in time"))
-        if look_at is None and self._queued:
-            look_at = self._queued[0].deadline
-        self._expiry = self._loop.call_at(look_at, self._expire) if look_at is not None else None
+        if self._queued:
+            look_at.append(self._queued[0].deadline)
+        next_at = min((at for at in look_at if at is not None), default=None)
+        self._expiry = self._loop.call_at(next_at, self._expire) if next_at is not None else None
 
     def _connect(self) -> None:
         if self._connecting is None and not self._is_closed:
