@@ -7,7 +7,7 @@ fails as redis-py's would; the queue in front (`hot_connection.py`) answers for 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 from redis.exceptions import (
@@ -109,8 +109,7 @@ class Wire(asyncio.Protocol):
         self._on_lost(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # as it is, though uvloop's does not inherit it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.end(str(exc or "closed by the server"))
