@@ -106,29 +106,32 @@ class ScriptCalls:
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run a script and return its reply."""
-        raw: list[Any] = await self._answer(script.name, script.call(self._scripts, keys, args))
+        try:
+            with self._metrics.redis_call(script.name):
+                raw: list[Any] = await script.call(self._scripts, keys, args)
+        except (RedisError, OSError) as error:
+            raise _told(error) from error
         if raw[0] == Status.INVALID:
             raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
         return raw
 
     async def _asked(self, operation: str, answer: Awaitable[Any]) -> Any:
         """Return the answer to a plain command of redis-py, which needs a task."""
-        return await self._answer(operation, self._in_time(answer))
-
-    async def _in_time(self, answer: Awaitable[Any]) -> Any:
-        async with asyncio.timeout(self._window_s):
-            return await answer
-
-    async def _answer(self, operation: str, answer: Awaitable[Any]) -> Any:
         try:
             with self._metrics.redis_call(operation):
-                return await answer
-        except ResponseError as error:  # an answer: the server refused before it wrote
-            raise Unavailable(f"Redis refused the call: {error}") from error
-        except NotWritten as error:
-            raise NotSent(str(error)) from error
+                async with asyncio.timeout(self._window_s):
+                    return await answer
         except (RedisError, OSError) as error:
-            raise Unknown(f"Redis did not answer: {error}") from error
+            raise _told(error) from error
+
+
+def _told(error: RedisError | OSError) -> CreditgateError:
+    """Return what it means for the call."""
+    if isinstance(error, ResponseError):  # an answer: the server refused before it wrote
+        return Unavailable(f"Redis refused the call: {error}")
+    if isinstance(error, NotWritten):
+        return NotSent(str(error))
+    return Unknown(f"Redis did not answer: {error}")
 
 
 @lru_cache(maxsize=TERMS_REMEMBERED)
@@ -153,7 +156,7 @@ def balances_in(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
 
 def moved_in(raw: Sequence[Any], at: int) -> tuple[Moved, ...]:
     """Read pairs of row id and delta from raw[at] to the end."""
-    return tuple(Moved(text_of(raw[i]), int(raw[i + 1])) for i in range(at, len(raw), 2))
+    return tuple([Moved(text_of(raw[i]), int(raw[i + 1])) for i in range(at, len(raw), 2)])
 
 
 def written_in(raw: Sequence[Any]) -> Written:
