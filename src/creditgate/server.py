@@ -21,6 +21,7 @@ from creditgate.api.app import ApiSettings, create_app
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import ServerGuard, guarded_client, plain_client
 from creditgate.balances.embedded import EmbeddedValkey
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
@@ -190,9 +191,10 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
     destinations = Destinations(allow_private=settings.allow_private_webhooks)
     courier = Courier(destinations)
+    hot = HotConnection(redis, guard)
     try:
         await reconciler.run()
-        store, stream = BalanceStore(redis, keys, clock, metrics), JournalStream(redis, keys)
+        store, stream = BalanceStore(redis, keys, clock, metrics, hot), JournalStream(redis, keys)
         attempts = Attempts(redis, clock, stream, ledger, reconciler)
         catalogs = Catalogs(store, stream, attempts, op_ids, Workers(store, clock))
         writer = CustomerWriter(store, keys, clock, attempts, catalogs, op_ids, metrics)
@@ -248,6 +250,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
         )
     finally:
         await courier.aclose()
+        await hot.aclose()
         await redis.aclose()
 
 

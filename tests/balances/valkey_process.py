@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,11 +31,12 @@ CONFIGURATION = {
 class ValkeyProcess:
     """A server in a directory of its own, which is short so that the socket's path fits into `sun_path`."""
 
-    def __init__(self, server: Path | None = None) -> None:
-        """`server` is the program; without it, the one that the sidecar embeds."""
+    def __init__(self, server: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+        """`server` is the program; without it, the one that the sidecar embeds. `settings` go before ours."""
         self._server = server or find_server()
         self.directory = Path(tempfile.mkdtemp(prefix="cgv"))
         self.socket = str(self.directory / "s")
+        self._settings = {**CONFIGURATION, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,7 +49,7 @@ class ValkeyProcess:
 
     def start(self) -> None:
         """Return when the server has loaded its data and answers."""
-        settings = {**CONFIGURATION, "unixsocket": self.socket, "dir": str(self.directory)}
+        settings = {**self._settings, "unixsocket": self.socket, "dir": str(self.directory)}
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         # It ends with this process, even if that is killed: no test run leaves a server behind.
         bound = [sys.executable, "-I", "-S", "-c", PARENT_BOUND_EXEC, str(os.getpid())]

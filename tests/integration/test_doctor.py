@@ -1,5 +1,6 @@
 """`creditgate doctor`: each thing that can be wrong with a real server is found and said, and no password is."""
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,3 +145,25 @@ def test_no_data_is_said_and_none_is_made(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert ended.stdout.startswith("bad   data         there is none in")
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_cluster_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """A cluster answers for some customers and refuses others: better not to start, and to say why."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster = ValkeyProcess(
+        settings={
+            "cluster-enabled": "yes",
+            "bind": "127.0.0.1",
+            "port": str(port),
+            "cluster-port": str(port - 1),
+        }
+    )
+    try:
+        cluster.start()
+        ended = run("init", "--redis", cluster.url, "--data-dir", str(tmp_path))
+    finally:
+        cluster.close()
+    assert ended.returncode != 0
+    assert "part of a cluster, which is not supported yet" in ended.stderr

@@ -11,6 +11,7 @@ from redis.exceptions import WatchError
 
 from creditgate.balances.calls import ScriptCalls, Written, text_of, written_in
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.stream import last_id
@@ -21,8 +22,15 @@ from creditgate.telemetry.metrics import Metrics
 class BatchCalls(ScriptCalls):
     """The scripts about batches."""
 
-    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
-        super().__init__(redis, keys, clock, metrics)
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        clock: RedisClock,
+        metrics: Metrics | None = None,
+        hot: HotConnection | None = None,
+    ) -> None:
+        super().__init__(redis, keys, clock, metrics, hot)
         self._open_batch = Script("open_batch")
         self._close_batch = Script("close_batch")
 

@@ -4,7 +4,8 @@ A call whose reply did not arrive raises `Unknown`: it may or may not have taken
 out. Nothing here is ever sent twice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerChanged
+from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
@@ -73,10 +75,22 @@ class Written(NamedTuple):
 
 
 class ScriptCalls:
-    """Calls of scripts on one server and prefix."""
+    """Calls of scripts on one server and prefix.
 
-    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
+    With a hot connection, scripts go over it, and each call is waited for no longer than CALL_WINDOW_MS.
+    """
+
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        clock: RedisClock,
+        metrics: Metrics | None = None,
+        hot: HotConnection | None = None,
+    ) -> None:
         self._redis = redis
+        self._scripts = hot or redis
+        self._window_s = CALL_WINDOW_MS / 1000 if hot else None
         self._keys = keys
         self._clock = clock
         self._metrics = metrics or Metrics()
@@ -91,21 +105,33 @@ class ScriptCalls:
         return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        raw: list[Any] = await self._asked(script.name, script.call(self._redis, keys, args))
+        """Run a script and return its reply."""
+        try:
+            with self._metrics.redis_call(script.name):
+                raw: list[Any] = await script.call(self._scripts, keys, args)
+        except (RedisError, OSError) as error:
+            raise _told(error) from error
         if raw[0] == Status.INVALID:
             raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
         return raw
 
-    async def _asked(self, operation: str, answer: Any) -> Any:
+    async def _asked(self, operation: str, answer: Awaitable[Any]) -> Any:
+        """Return the answer to a plain command of redis-py, which needs a task."""
         try:
             with self._metrics.redis_call(operation):
-                return await answer
-        except ResponseError as error:  # an answer: the server refused before it wrote
-            raise Unavailable(f"Redis refused the call: {error}") from error
-        except ServerChanged as error:
-            raise NotSent(str(error)) from error
+                async with asyncio.timeout(self._window_s):
+                    return await answer
         except (RedisError, OSError) as error:
-            raise Unknown(f"Redis did not answer: {error}") from error
+            raise _told(error) from error
+
+
+def _told(error: RedisError | OSError) -> CreditgateError:
+    """Return what it means for the call."""
+    if isinstance(error, ResponseError):  # an answer: the server refused before it wrote
+        return Unavailable(f"Redis refused the call: {error}")
+    if isinstance(error, NotWritten):
+        return NotSent(str(error))
+    return Unknown(f"Redis did not answer: {error}")
 
 
 @lru_cache(maxsize=TERMS_REMEMBERED)
@@ -130,7 +156,7 @@ def balances_in(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
 
 def moved_in(raw: Sequence[Any], at: int) -> tuple[Moved, ...]:
     """Read pairs of row id and delta from raw[at] to the end."""
-    return tuple(Moved(text_of(raw[i]), int(raw[i + 1])) for i in range(at, len(raw), 2))
+    return tuple([Moved(text_of(raw[i]), int(raw[i + 1])) for i in range(at, len(raw), 2)])
 
 
 def written_in(raw: Sequence[Any]) -> Written:

@@ -15,13 +15,19 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from creditgate.errors import StartupError
 
+CALL_WINDOW_MS = 300  # how long a call is waited for, so that a second attempt fits into a caller's deadline
 CONNECT_TIMEOUT_S = 1.0
 SOCKET_TIMEOUT_S = 5.0  # the last resort; every call has a shorter deadline of its own
+CLIENT_NAME = "creditgate"
 CONNECTIONS_MAX = 64
 CONNECTION_WAIT_S = 1.0
 
 
-class ServerChanged(RedisConnectionError):
+class NotWritten(RedisConnectionError):
+    """The command was never sent, so it has no effect."""
+
+
+class ServerChanged(NotWritten):
     """The server behind this address is not the one that was reconciled. Nothing was sent."""
 
 
@@ -34,7 +40,11 @@ class ServerGuard:
     async def on_connect(self, connection: Any) -> None:
         """Refuse a new connection to another server process; raises ServerChanged."""
         await connection.on_connect()
-        run_id = await _run_id(connection)
+        await connection.send_command("INFO", "server")
+        self.check(run_id_in(await connection.read_response()))
+
+    def check(self, run_id: str) -> None:
+        """Raise ServerChanged unless this is the server process that was reconciled."""
         if run_id != self.run_id:
             raise ServerChanged("Redis is not the server that was reconciled: reconciling first")
 
@@ -58,6 +68,12 @@ async def server_run_id(redis: "Redis") -> str:
     return str(info["run_id"])
 
 
+def run_id_in(info: bytes) -> str:
+    """Return the run id that `INFO server` tells."""
+    lines = info.decode().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith("run_id:"))
+
+
 def _client(url: str, on_connect: Callable[..., Any] | None) -> "Redis":
     try:
         pool = BlockingConnectionPool.from_url(
@@ -69,7 +85,7 @@ def _client(url: str, on_connect: Callable[..., Any] | None) -> "Redis":
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             redis_connect_func=on_connect,
-            client_name="creditgate",
+            client_name=CLIENT_NAME,
         )
         # The connection is not opened, but refuses what a URL may not say.
         pool.make_connection()  # type: ignore[no-untyped-call]
@@ -78,9 +94,3 @@ def _client(url: str, on_connect: Callable[..., Any] | None) -> "Redis":
             "--redis: not a URL; say redis://HOST:PORT, rediss://HOST or unix://PATH"
         ) from None
     return Redis.from_pool(pool)
-
-
-async def _run_id(connection: Any) -> str:
-    await connection.send_command("INFO", "server")
-    text: str = (await connection.read_response()).decode()
-    return next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("run_id:"))

@@ -21,6 +21,7 @@ from creditgate.balances.calls import (
     text_of,
 )
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys, encoded
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.decisions import Mode, Status
@@ -61,8 +62,15 @@ class Pointer(NamedTuple):
 class HoldCalls(ScriptCalls):
     """The scripts about holds."""
 
-    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
-        super().__init__(redis, keys, clock, metrics)
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        clock: RedisClock,
+        metrics: Metrics | None = None,
+        hot: HotConnection | None = None,
+    ) -> None:
+        super().__init__(redis, keys, clock, metrics, hot)
         self._hold = Script("hold")
         self._settle = Script("settle")
         self._progress = Script("progress")

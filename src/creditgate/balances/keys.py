@@ -5,6 +5,7 @@ cluster; what belongs to no customer has the tag `{sys}`. Ids are encoded inject
 `~` and `-` stay as they are, so no id can steer a hash tag, a pattern or another key.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote, unquote
 from zlib import crc32
@@ -13,6 +14,7 @@ from creditgate.core.journal import SYSTEM_PARTITION
 
 PARTITIONS_MAX = 100
 KEY_BUCKET_MS = 12 * 3_600_000
+CUSTOMERS_REMEMBERED = 65_536  # whose keys are not worked out again: those of a busy sidecar
 KEY_BUCKET_TTL_MS = 36 * 3_600_000  # 12 hours of filling, then the 24 hours for which the last key holds
 
 
@@ -22,12 +24,14 @@ class Keys:
     def __init__(self, partitions: int, prefix: str = "cg") -> None:
         self.partitions = tuple(f"p{number:02d}" for number in range(partitions))
         self.prefix = prefix
+        self.partition_of = lru_cache(CUSTOMERS_REMEMBERED)(self._partition_of)
+        self.record = lru_cache(CUSTOMERS_REMEMBERED)(self._record)
 
-    def partition_of(self, customer_id: str) -> str:
+    def _partition_of(self, customer_id: str) -> str:
         """Return the customer's partition: CRC-32 of the id in UTF-8, modulo the count."""
         return self.partitions[crc32(customer_id.encode()) % len(self.partitions)]
 
-    def record(self, customer_id: str) -> str:
+    def _record(self, customer_id: str) -> str:
         return f"{self.prefix}:{{{self.partition_of(customer_id)}}}:c:{encoded(customer_id)}"
 
     def records_pattern(self) -> str:

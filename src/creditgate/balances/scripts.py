@@ -18,6 +18,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from creditgate.balances.hot_connection import HotConnection
+
 _INCLUDE = re.compile(r'^--- @include "([a-z_/]+)"$', re.MULTILINE)
 _FUNCTION = re.compile(
     r"^(?:--[^\n]*\n)*(?:local )?function ([a-z_]+(?:\.[a-z_]+)?)\((?:[^\n]* end|.*?\nend)\n",
@@ -63,7 +65,9 @@ class Script:
     def sha(self) -> str:
         return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    async def call(self, redis: "Redis", keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+    async def call(
+        self, redis: "Redis | HotConnection", keys: Sequence[str], args: Sequence[Argument]
+    ) -> list[Any]:
         """Run the script; loads it and runs it again if the server does not know it."""
         reply: list[Any]
         try:

@@ -26,6 +26,7 @@ from creditgate.balances.calls import (
 )
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import HoldCalls
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import KEY_BUCKET_TTL_MS, Keys, decoded, encoded
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.usage import UsageCalls, Use
@@ -62,8 +63,15 @@ class Tenure(NamedTuple):
 class BalanceStore(UsageCalls, HoldCalls, BatchCalls):
     """All scripts of one server and prefix."""
 
-    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
-        super().__init__(redis, keys, clock, metrics)
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        clock: RedisClock,
+        metrics: Metrics | None = None,
+        hot: HotConnection | None = None,
+    ) -> None:
+        super().__init__(redis, keys, clock, metrics, hot)
         self._read = Script("read")
         self._change = Script("change")
         self._forward = Script("forward")

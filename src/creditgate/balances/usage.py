@@ -16,6 +16,7 @@ from creditgate.balances.calls import (
     terms_of,
 )
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.decisions import Mode, Status
@@ -35,8 +36,15 @@ class Use(NamedTuple):
 class UsageCalls(ScriptCalls):
     """The scripts about usage."""
 
-    def __init__(self, redis: "Redis", keys: Keys, clock: RedisClock, metrics: Metrics | None = None) -> None:
-        super().__init__(redis, keys, clock, metrics)
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        clock: RedisClock,
+        metrics: Metrics | None = None,
+        hot: HotConnection | None = None,
+    ) -> None:
+        super().__init__(redis, keys, clock, metrics, hot)
         self._track = Script("track")
         self._track_event = Script("track_event")
         self._check = Script("check")

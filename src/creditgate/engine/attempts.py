@@ -4,28 +4,33 @@ A call carries `not_after`: a moment of Redis's clock past which it can no longe
 arrive, we wait for that moment, look for the op id in the journal (the stream first, then SQL, since what is in between
 is in both), and send the call again only if it is not there.
 
+The store ends each attempt by itself, within CALL_WINDOW_MS. So the first one needs neither a task nor a timer here,
+and mostly it is the only one; what follows has both.
+
 Each loop looks at the deadline itself: in Python 3.11, the cancellation that `asyncio.timeout` sends may be swallowed
 by an `asyncio.wait_for` under way, and redis-py sends every command in one.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import CALL_WINDOW_MS
 from creditgate.balances.store import NotSent, Reply, Unknown, Written
 from creditgate.balances.stream import JournalStream
 from creditgate.core.decisions import Status
 from creditgate.core.journal import StreamId
 from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.stepping import in_task
 from creditgate.errors import Unavailable, Undecided
 from creditgate.ledger.store import Ledger
 
 DEADLINE_S = 0.8  # of one call in all: an SDK waits 5 s, a user less
-EFFECT_WINDOW_MS = 300  # of one attempt, so that a second one fits into the deadline
 FATE_POLL_S = 0.02
 CLOCK_MARGIN_MS = 2_000  # how far our estimate of Redis's clock may be off when we look for a call
 
@@ -37,6 +42,14 @@ class Applied(NamedTuple):
     """The call took effect, but its reply was lost: where it stands in the journal."""
 
     stream_id: StreamId
+
+
+class _Failed(NamedTuple):
+    """An attempt without an answer, in ms of Redis's clock; `in_doubt`: it may have taken effect, until `not_after`."""
+
+    sent_at: int
+    not_after: int
+    in_doubt: bool
 
 
 class Attempts:
@@ -56,28 +69,23 @@ class Attempts:
 
         Raises Undecided if the deadline passed before the answer was known.
         """
+        give_up_at = _now() + DEADLINE_S
         try:
-            async with asyncio.timeout(DEADLINE_S) as deadline:
+            attempt = await self._attempt(send)
+            if not isinstance(attempt, _Failed):
+                return attempt
+            await in_task()
+            async with asyncio.timeout_at(give_up_at) as deadline:
                 while not deadline.expired():
-                    if not self._reconciler.is_done:
-                        await self._reconcile()
-                        continue
-                    since_ms = self._clock.now_ms() - CLOCK_MARGIN_MS
-                    not_after = self._clock.now_ms() + EFFECT_WINDOW_MS
-                    try:
-                        async with asyncio.timeout(EFFECT_WINDOW_MS / 1000):
-                            reply = await send(not_after)
-                    except NotSent:
-                        await self._reconcile()
-                        continue
-                    except (Unknown, TimeoutError):
-                        stream_id = await self._fate(deadline, partition, op_id, since_ms, not_after)
+                    if attempt.in_doubt:
+                        stream_id = await self._fate(deadline, partition, op_id, attempt)
                         if stream_id is not None:
                             return Applied(stream_id)
-                        continue
-                    if reply.status is not Status.TOO_LATE:
-                        return reply
-                    self._clock.correct(reply.time)
+                    else:
+                        await self._reconcile()
+                    attempt = await self._attempt(send)
+                    if not isinstance(attempt, _Failed):
+                        return attempt
                 raise TimeoutError
         except (TimeoutError, Unavailable) as error:
             raise Undecided(
@@ -86,29 +94,46 @@ class Attempts:
 
     async def ask(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send a call that writes nothing, again if need be until the deadline; raises Undecided."""
+        give_up_at = _now() + DEADLINE_S
         try:
-            async with asyncio.timeout(DEADLINE_S) as deadline:
+            if self._reconciler.is_done:
+                with suppress(Unknown):
+                    return await send()
+            await in_task()
+            async with asyncio.timeout_at(give_up_at) as deadline:
                 while not deadline.expired():
-                    if not self._reconciler.is_done:
-                        await self._reconcile()
-                        continue
+                    await self._reconcile()
                     try:
-                        async with asyncio.timeout(EFFECT_WINDOW_MS / 1000):
-                            return await send()
-                    except NotSent:
-                        await self._reconcile()
-                    except (Unknown, TimeoutError):
+                        return await send()
+                    except Unknown:
                         await asyncio.sleep(FATE_POLL_S)
                 raise TimeoutError
         except (TimeoutError, Unavailable) as error:
             raise Undecided("Redis did not answer in time") from error
 
+    async def _attempt(self, send: Callable[[int], Awaitable[R]]) -> "R | _Failed":
+        """Send the call once, if Redis is reconciled."""
+        now_ms = self._clock.now_ms()
+        not_after = now_ms + CALL_WINDOW_MS
+        if not self._reconciler.is_done:
+            return _Failed(now_ms, not_after, in_doubt=False)
+        try:
+            reply = await send(not_after)
+        except Unknown as error:
+            return _Failed(now_ms, not_after, in_doubt=not isinstance(error, NotSent))
+        if reply.status is Status.TOO_LATE:
+            self._clock.correct(reply.time)
+            return _Failed(now_ms, not_after, in_doubt=False)
+        return reply
+
     async def _fate(
-        self, deadline: asyncio.Timeout, partition: str, op_id: str, since_ms: int, not_after: int
+        self, deadline: asyncio.Timeout, partition: str, op_id: str, attempt: "_Failed"
     ) -> StreamId | None:
+        """Return where the call stands in the journal, None if it has no effect and can have none any more."""
+        since_ms = attempt.sent_at - CLOCK_MARGIN_MS
         while not deadline.expired():
             try:
-                if await self._clock.read(self._redis) > not_after:
+                if await self._clock.read(self._redis) > attempt.not_after:
                     found = await self._stream.find_op(partition, op_id, since_ms=since_ms)
                     return found or await asyncio.to_thread(self._find_in_sql, partition, op_id, since_ms)
             except (RedisError, OSError):
@@ -124,3 +149,7 @@ class Attempts:
 
     def _find_in_sql(self, partition: str, op_id: str, since_ms: int) -> StreamId | None:
         return self._ledger.find_op(partition, op_id, since_ms=since_ms, until_ms=2**62)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

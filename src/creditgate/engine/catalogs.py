@@ -22,6 +22,7 @@ from creditgate.core.journal import SYSTEM_PARTITION, Call
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import NEVER, CallerKey, key_reused
+from creditgate.engine.stepping import in_task
 from creditgate.engine.workers import HEARTBEAT_TICK_MS, Workers
 from creditgate.errors import CreditgateError, NotFound, Undecided
 from creditgate.telemetry import logger
@@ -58,6 +59,7 @@ class Catalogs:
 
     async def refresh(self) -> Catalog:
         """Read the catalog again if its version moved on, and return it."""
+        await in_task()
         version = await self._attempts.ask(lambda: self._store.documents_version(_TYPE))
         if version != self._current.version:
             version, documents = await self._attempts.ask(lambda: self._store.documents(_TYPE))

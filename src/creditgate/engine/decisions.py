@@ -23,9 +23,8 @@ def checked(feature: Feature, needs: Sequence[Need], reply: Reply) -> Decision:
 
 def decision_of(verb: str, uses: Sequence[Use], reply: Reply, *, allowed: bool, is_replay: bool) -> Decision:
     """Return the decision of what took or gave back."""
-    needs = each_pool(uses)
+    needs = uses[0].needs if len(uses) == 1 else each_pool(uses)
     chosen = _answering(verb, needs, reply) if len(uses) == 1 else None
-    reply = reply._replace(moved=_each_row(reply.moved))
     feature_ids = [use.call.feature_id for use in uses]
     return _answer(feature_ids, needs, chosen, reply, allowed=allowed, is_replay=is_replay)
 
@@ -58,10 +57,10 @@ def each_pool(uses: Iterable[Use]) -> list[Need]:
     return list(found.values())
 
 
-def _each_row(moved: Sequence[Moved]) -> tuple[Moved, ...]:
+def _each_row(moved: tuple[Moved, ...]) -> tuple[Moved, ...]:
     """Return every row that moved once, with all that it gave or got."""
     if len(moved) < 2:
-        return tuple(moved)
+        return moved
     sums: Counter[str] = Counter()
     for row_id, delta_nanos in moved:
         sums[row_id] += delta_nanos
@@ -81,12 +80,12 @@ def _answer(
     return Decision(
         allowed=allowed,
         feature_id=feature_ids[0],
-        pools=tuple(need.pool for need in needs),
+        pools=tuple([need.pool for need in needs]),
         pool=chosen.pool if chosen else None,
         required_nanos=required.nanos,
         terms=reply.terms,
         balances=reply.balances,
-        moved=reply.moved,
+        moved=_each_row(reply.moved),
         is_replay=is_replay,
         held=reply.held,
         also=tuple(feature_ids[1:]),

@@ -14,6 +14,7 @@ from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Row, Terms
 from creditgate.core.journal import Entry, StreamId
 from creditgate.engine.cursors import not_ours, packed, unpacked, whole
+from creditgate.engine.stepping import in_task
 from creditgate.ledger import events as ledger_events
 from creditgate.ledger.events import EventCursor, EventFilter
 from creditgate.ledger.store import Ledger
@@ -57,6 +58,7 @@ class History:
 
     async def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
         """Return one entry, wherever it is by now."""
+        await in_task()
         found = await self._stream.entry(partition, stream_id)
         return found or await asyncio.to_thread(self._ledger.entry, partition, stream_id)
 

@@ -118,16 +118,16 @@ class Meter:
         Undecided.
         """
 
-        async def send(not_after: int, uses: Sequence[Use], properties: Sequence[str]) -> Reply:
+        def send(not_after: int, uses: Sequence[Use], properties: Sequence[str]) -> Awaitable[Reply]:
             if len(uses) > 1:
-                return await self._store.track_event(
+                return self._store.track_event(
                     not_after=within(not_after),
                     customer_id=usage.customer_id,
                     mode=usage.mode,
                     properties=properties,
                     uses=uses,
                 )
-            return await self._store.track(
+            return self._store.track(
                 not_after=within(not_after),
                 customer_id=usage.customer_id,
                 call=uses[0].call,

@@ -12,7 +12,10 @@ def needs_of(pools: Iterable[Pool], units_nanos: int) -> list[Need]:
 
     Raises AmountOutOfRange if they cost too much.
     """
-    needs = [Need(pool, multiply(units_nanos, pool.cost_nanos)) for pool in pools]
-    if any(abs(need.nanos) > INPUT_MAX for need in needs):
-        raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
+    needs = []
+    for pool in pools:
+        nanos = multiply(units_nanos, pool.cost_nanos)
+        if abs(nanos) > INPUT_MAX:
+            raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
+        needs.append(Need(pool, nanos))
     return needs

@@ -27,6 +27,7 @@ from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.finals import as_held, finals_of_expired
 from creditgate.engine.ids import OpIds, mint
 from creditgate.engine.keys import NEVER, CallerKey, key_reused
+from creditgate.engine.stepping import in_task
 from creditgate.errors import NotFound, Undecided
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
@@ -79,6 +80,7 @@ class CustomerWriter:
 
     async def forward(self, customer_id: str) -> None:
         """Step the customer over what fell due; nothing happens if nothing is due, or somebody else did it."""
+        await in_task()
         await self.read(customer_id)
 
     async def change(

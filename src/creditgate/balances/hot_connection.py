@@ -1,0 +1,187 @@
+"""The connection of the hot path: one for all calls of a process, and one write for all that come in one tick.
+
+Calls wait in a queue until the tick is over, or the connection is there, or the server has read what was sent. Every
+call ends within the window: with its reply, with `NotWritten` (it was never sent), or with what redis-py would raise
+(it may have taken effect). Nothing is sent twice, nothing to a server process that was not reconciled, and calls that
+are more than Redis can answer in the window are refused at once.
+"""
+
+import asyncio
+import random
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from hiredis import pack_command
+from redis.asyncio import Redis, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from creditgate.balances.connection import (
+    CALL_WINDOW_MS,
+    CLIENT_NAME,
+    CONNECT_TIMEOUT_S,
+    NotWritten,
+    ServerChanged,
+    ServerGuard,
+    run_id_in,
+)
+from creditgate.balances.wire import Call, Wire
+from creditgate.errors import Unavailable
+
+CALLS_MAX = 16_384  # in flight and queued: more than one Redis answers in a window
+QUEUED_BYTES_MAX = 16 * 2**20  # not yet written; the largest command, a batch of usage, has 2 MiB
+RECONNECT_FIRST_S = 0.02
+RECONNECT_MAX_S = 0.5  # the next is tried after half of that to all of it, or all sidecars would come at once
+
+
+class HotConnection:
+    """Runs scripts as redis-py's client does (`evalsha`, `script_load`), which raise the same errors."""
+
+    def __init__(
+        self, redis: "Redis", guard: ServerGuard, *, window_s: float = CALL_WINDOW_MS / 1000
+    ) -> None:
+        """Go where this client goes. Connects with the first call; needs a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        # Not opened, but redis-py has read the URL.
+        self._address: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._guard = guard
+        self._window_s = window_s
+        self._wire: Wire | None = None
+        self._queued: deque[Call] = deque()
+        self._queued_bytes = 0
+        self._flush_is_due = False
+        self._expiry: asyncio.TimerHandle | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
+        """Run a script. Raises Unavailable at once if too many calls wait."""
+        return self._send(("EVALSHA", sha, numkeys, *keys_and_args))
+
+    def script_load(self, source: str) -> "asyncio.Future[Any]":
+        """Give the server a script that it does not know."""
+        return self._send(("SCRIPT", "LOAD", source))
+
+    async def aclose(self) -> None:
+        """Close it; what is in flight becomes unknown."""
+        self._is_closed = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._connecting
+        if self._wire is not None:
+            self._wire.end("closed")
+        self._fail_queued(NotWritten, "closed")
+
+    def _send(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+        payload = pack_command(command)
+        in_flight = len(self._wire) if self._wire is not None else 0
+        is_full = in_flight + len(self._queued) >= CALLS_MAX
+        if self._is_closed or is_full or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
+            raise Unavailable("Redis is slower than calls come in" if is_full else "Redis does not take more")
+        call = Call(payload, self._loop.create_future(), self._loop.time() + self._window_s)
+        self._queued.append(call)
+        self._queued_bytes += len(payload)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+        if self._expiry is None:
+            self._expiry = self._loop.call_at(call.deadline, self._expire)
+        return call.reply
+
+    def _flush(self) -> None:
+        """Write all that is queued, if there is somebody who reads it."""
+        self._flush_is_due = False
+        wire = self._wire
+        if wire is None:
+            self._connect()
+        elif wire.run_id != self._guard.run_id:
+            wire.end("Redis is being reconciled")
+        elif self._queued and not wire.is_paused:
+            calls, self._queued, self._queued_bytes = self._queued, deque(), 0
+            wire.write(calls)
+
+    def _expire(self) -> None:
+        """End the waits whose deadlines have passed; one timer is enough, since calls come in their order."""
+        now = self._loop.time()
+        look_at = [self._wire.expire(now)] if self._wire is not None else []
+        while self._queued and self._queued[0].deadline <= now:
+            call = self._queued.popleft()
+            self._queued_bytes -= len(call.payload)
+            call.fail(NotWritten("Redis could not be reached in time"))
+        if self._queued:
+            look_at.append(self._queued[0].deadline)
+        next_at = min((at for at in look_at if at is not None), default=None)
+        self._expiry = self._loop.call_at(next_at, self._expire) if next_at is not None else None
+
+    def _connect(self) -> None:
+        if self._connecting is None and not self._is_closed:
+            self._connecting = self._loop.create_task(self._connect_until_there())
+
+    def _lost(self, wire: Wire) -> None:
+        if wire is self._wire:
+            self._wire = None
+            self._connect()
+
+    async def _connect_until_there(self) -> None:
+        """Connect, however long it takes; but at another server's door, wait for the next call to ask again."""
+        wait_s = RECONNECT_FIRST_S
+        try:
+            while self._wire is None:
+                try:
+                    self._wire = await self._opened()
+                except ServerChanged as error:
+                    self._fail_queued(ServerChanged, str(error))
+                    return
+                except (RedisError, OSError):  # an OSError is also a timeout, or what TLS refuses
+                    await asyncio.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311
+                    wait_s = min(2 * wait_s, RECONNECT_MAX_S)
+        finally:
+            self._connecting = None
+        self._flush()
+
+    async def _opened(self) -> Wire:
+        """Return a connection to the server process that was reconciled."""
+        wire = Wire(on_writable=self._flush, on_lost=self._lost)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._reach(wire)
+                wire.run_id = await self._greet(wire)
+            self._guard.check(wire.run_id)
+            if wire.is_lost:
+                raise RedisConnectionError("the connection was lost at once")
+        except BaseException:
+            wire.end("not opened")
+            raise
+        return wire
+
+    async def _reach(self, wire: Wire) -> None:
+        address = self._address
+        if isinstance(address, UnixDomainSocketConnection):
+            await self._loop.create_unix_connection(lambda: wire, address.path)
+        else:
+            tls = address.ssl_context.get() if isinstance(address, SSLConnection) else None
+            await self._loop.create_connection(lambda: wire, address.host, address.port, ssl=tls)
+
+    async def _greet(self, wire: Wire) -> str:
+        """Log in, choose the database, and return the run id; raises what the server refuses."""
+        address = self._address
+        commands: list[tuple[Any, ...]] = []
+        if address.username or address.password:
+            commands.append(("AUTH", *filter(None, (address.username, address.password))))
+        commands.append(("CLIENT", "SETNAME", CLIENT_NAME))
+        if address.db:
+            commands.append(("SELECT", address.db))
+        commands.append(("INFO", "server"))
+        calls = [Call(pack_command(command), self._loop.create_future(), 0.0) for command in commands]
+        wire.write(calls)
+        *_, info = await asyncio.gather(*(call.reply for call in calls))
+        return run_id_in(info)
+
+    def _fail_queued(self, kind: type[NotWritten], reason: str) -> None:
+        calls, self._queued, self._queued_bytes = self._queued, deque(), 0
+        for call in calls:
+            call.fail(kind(reason))

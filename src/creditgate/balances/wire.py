@@ -1,0 +1,145 @@
+"""One connection to Redis while it lives: commands go out in order, and replies come back in the same order.
+
+What becomes of a call that got no reply depends on how far it came: one that was written may have taken effect, and
+fails as redis-py's would; the queue in front (`hot_connection.py`) answers for those that never were.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import hiredis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+SILENCE_MAX_S = 1.0  # after the deadline of a call that got no reply: then nobody is there, whatever TCP says
+
+# As redis-py tells errors apart, since the same code catches them. What is not here is a ResponseError.
+_ERRORS: dict[str, type[RedisError]] = {
+    "LOADING": BusyLoadingError,
+    "MASTERDOWN": MasterDownError,
+    "NOAUTH": AuthenticationError,
+    "NOPERM": NoPermissionError,
+    "NOSCRIPT": NoScriptError,
+    "OOM": OutOfMemoryError,
+    "READONLY": ReadOnlyError,
+    "WRONGPASS": AuthenticationError,
+}
+
+
+class Call:
+    """One command on its way: its bytes, where its reply goes, and until when that is waited for."""
+
+    __slots__ = ("deadline", "payload", "reply")
+
+    def __init__(self, payload: bytes, reply: "asyncio.Future[Any]", deadline: float) -> None:
+        self.payload = payload
+        self.reply = reply
+        self.deadline = deadline
+
+    def fail(self, error: Exception) -> None:
+        """End the wait, unless whoever waited has left."""
+        if not self.reply.done():
+            self.reply.set_exception(error)
+
+
+class Wire(asyncio.Protocol):
+    """A connection. `run_id` is that of the server process behind it, once it is known."""
+
+    def __init__(self, *, on_writable: Callable[[], None], on_lost: Callable[["Wire"], None]) -> None:
+        """`on_lost` is called once, when every call in flight has failed."""
+        self.run_id: str | None = None
+        self.is_paused = False
+        self.is_lost = False
+        self._on_writable = on_writable
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._reader = hiredis.Reader(replyError=error_of)
+        self._sent: deque[Call] = deque()
+        self._expired = (
+            0  # calls at the head of the queue that nobody waits for; their replies may still come
+        )
+
+    def __len__(self) -> int:
+        """How many replies are still to come."""
+        return len(self._sent)
+
+    def write(self, calls: Iterable[Call]) -> None:
+        """Send calls in one write, but those that nobody waits for any more."""
+        assert self._transport is not None
+        wanted = [call for call in calls if not call.reply.done()]
+        self._sent.extend(wanted)
+        self._transport.write(b"".join([call.payload for call in wanted]))
+
+    def expire(self, now: float) -> float | None:
+        """End the waits whose deadlines have passed; returns when to look again, None while nothing is in flight."""
+        sent = self._sent
+        while self._expired < len(sent) and sent[self._expired].deadline <= now:
+            sent[self._expired].fail(RedisTimeoutError("no reply in time"))
+            self._expired += 1
+        if not sent:
+            return None
+        gives_up_at = sent[0].deadline + SILENCE_MAX_S
+        if gives_up_at <= now:
+            self.end("it is silent")
+            return None
+        return sent[self._expired].deadline if self._expired < len(sent) else gives_up_at
+
+    def end(self, reason: str) -> None:
+        """Close the connection: what becomes of the calls in flight is unknown."""
+        if self.is_lost:
+            return
+        self.is_lost = True
+        if self._transport is not None:
+            self._transport.abort()
+        while self._sent:
+            self._sent.popleft().fail(RedisConnectionError(f"the connection was lost: {reason}"))
+        self._on_lost(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # as it is, though uvloop's does not inherit it
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(str(exc or "closed by the server"))
+
+    def pause_writing(self) -> None:
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        self.is_paused = False
+        self._on_writable()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while not self.is_lost and (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except (hiredis.ProtocolError, IndexError) as error:  # whose reply is whose is no longer known
+            self.end(repr(error))
+
+    def _take(self, reply: Any) -> None:
+        """Hand a reply to who waits for it. Waiters run later, each on its own: none can harm another."""
+        call = self._sent.popleft()
+        if self._expired:
+            self._expired -= 1
+        if isinstance(reply, Exception):
+            call.fail(reply)
+        elif not call.reply.done():
+            call.reply.set_result(reply)
+
+
+def error_of(text: str) -> RedisError:
+    """Return the error that a reply is."""
+    return _ERRORS.get(text.partition(" ")[0], ResponseError)(text)

@@ -1,0 +1,178 @@
+"""check and track on the hot path: without a task they answer as with one, and many of them share one write."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from creditgate import server
+from creditgate.core.amounts import NANOS
+from creditgate.core.decisions import Decision, Mode
+from creditgate.engine import stepping
+from creditgate.engine.customers import Grant, Profile
+from creditgate.engine.keys import CallerKey
+from creditgate.engine.meter import Usage
+from creditgate.errors import CreditgateError
+from tests.balances.relay import Relay
+
+KEY = CallerKey("track:header", "again", "cd" * 8)
+
+Verb = Callable[[server.UseCases, str], Coroutine[Any, Any, Decision]]
+
+
+class Seen(NamedTuple):
+    """What a caller sees of a decision, without what differs between two customers."""
+
+    allowed: bool
+    required_nanos: int
+    remaining: list[int]
+    moved: list[int]
+    is_replay: bool
+
+
+def check(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return cases.meter.check(customer_id=customer_id, feature_id="premium_messages", required_nanos=3 * NANOS)
+
+
+def check_too_much(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return cases.meter.check(
+        customer_id=customer_id, feature_id="premium_messages", required_nanos=900 * NANOS
+    )
+
+
+def check_unknown_feature(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return cases.meter.check(customer_id=customer_id, feature_id="nothing", required_nanos=NANOS)
+
+
+def check_unknown_customer(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return cases.meter.check(customer_id="nobody", feature_id="premium_messages", required_nanos=NANOS)
+
+
+def track(cases: server.UseCases, customer_id: str, **more: Any) -> Coroutine[Any, Any, Decision]:
+    fields: dict[str, Any] = {"feature_id": "premium_messages", "value_nanos": NANOS, "mode": Mode.CAP} | more
+    return cases.meter.track(Usage(verb="track", customer_id=customer_id, event_name=None, **fields))
+
+
+def track_refused(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return track(cases, customer_id, value_nanos=900 * NANOS, mode=Mode.REJECT)
+
+
+def track_with_a_key(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return track(cases, customer_id, key=KEY)
+
+
+def track_out_of_range(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return track(cases, customer_id, value_nanos=10**40)
+
+
+def track_unknown_feature(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+    return track(cases, customer_id, feature_id="nothing")
+
+
+VERBS = (
+    check,
+    check_too_much,
+    check_unknown_feature,
+    check_unknown_customer,
+    track,
+    track_refused,
+    track_with_a_key,
+    track_out_of_range,
+    track_unknown_feature,
+)
+
+
+def by_hand(work: Coroutine[Any, Any, Decision]) -> "asyncio.Future[Decision]":
+    """Run it without a task."""
+    ended: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+
+    def done(decision: Decision | None, error: BaseException | None) -> None:
+        if decision is not None:
+            ended.set_result(decision)
+        else:
+            assert error is not None
+            ended.set_exception(error)
+
+    stepping.run(work, done)
+    return ended
+
+
+async def seen(work: Any) -> Seen | tuple[str, str]:
+    """What the caller of it sees: the decision, or the error."""
+    try:
+        decision: Decision = await work
+    except CreditgateError as error:
+        return error.code, error.message
+    return Seen(
+        decision.allowed,
+        decision.required_nanos,
+        sorted(decision.balances.values()),
+        [moved.delta_nanos for moved in decision.moved],
+        decision.is_replay,
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_it_answers_the_same_without_a_task(cases: server.UseCases, verb: Verb) -> None:
+    """Both lanes must give the same answer to the same call, also when it comes again."""
+    for customer_id in ("ann", "bob"):
+        await cases.customers.get_or_create(customer_id, Profile())
+    for _ in range(2):
+        assert await seen(by_hand(verb(cases, "ann"))) == await seen(verb(cases, "bob"))
+
+
+@pytest.mark.parametrize("verb", [check, track])
+async def test_a_customer_for_whom_something_is_due(cases: server.UseCases, verb: Verb) -> None:
+    """Who asks first after a boundary is stepped over it, which needs a task, and answered from after it."""
+    customers = ("ann", "bob")
+    for customer_id in customers:
+        await cases.customers.get_or_create(customer_id, Profile())
+        soon = cases.clock.now_ms() + 200
+        await cases.customers.grant(Grant(customer_id, "premium_messages", 7 * NANOS, expires_at=soon))
+    before = cases.metrics.forward_steps
+    await asyncio.sleep(0.25)  # until it has expired on Redis's clock
+    assert await seen(by_hand(verb(cases, "ann"))) == await seen(verb(cases, "bob"))
+    assert cases.metrics.forward_steps == before + len(customers)
+
+
+@pytest.mark.parametrize("verb", [check, track, track_with_a_key, track_refused])
+async def test_no_task_is_made(cases: server.UseCases, verb: Verb) -> None:
+    """A task for each call costs as much as the call itself."""
+    await cases.customers.get_or_create("ann", Profile())
+    await track(cases, "ann")  # the connection is there
+    made: list[str] = []
+
+    def make(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> "asyncio.Task[Any]":
+        made.append(repr(work))
+        return asyncio.Task(work, loop=loop, **more)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(make)
+    try:
+        await by_hand(verb(cases, "ann"))
+    finally:
+        loop.set_task_factory(None)
+    assert made == []
+
+
+@pytest.fixture
+async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
+    """A relay in front of the Valkey."""
+    async with Relay(valkey_socket, tmp_path / "r") as relay:
+        yield relay
+
+
+async def test_calls_of_one_tick_share_a_write(
+    settings: Any, stores: server.Stores, relay: Relay, tmp_path: Path, cases: server.UseCases
+) -> None:
+    """At 64 calls at once, Redis is written to once: 64 commands a write, the figure that the speed comes from."""
+    await cases.customers.get_or_create("ann", Profile())
+    async with server.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
+        await track(behind, "ann")
+        pieces, scripts = len(relay.pieces), relay.scripts
+        calls = [by_hand((check, track)[number % 2](behind, "ann")) for number in range(64)]
+        await asyncio.gather(*calls)
+        assert relay.scripts - scripts == 64
+        assert len(relay.pieces) - pieces == 1
