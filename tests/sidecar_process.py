@@ -84,13 +84,13 @@ class SidecarProcess:
         """End it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
-        self._ended()
+        self.ended()
 
     def stop(self) -> int:
         """End it with SIGTERM; returns its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self._ended()
+        return self.ended()
 
     def kill_valkey(self) -> None:
         """End the embedded server with SIGKILL; the sidecar brings it back."""
@@ -114,7 +114,8 @@ class SidecarProcess:
         if self.owns_directory:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _ended(self) -> int:
+    def ended(self) -> int:
+        """Return its exit code when it has ended."""
         assert self.process is not None
         code = self.process.wait(STOP_SECONDS_MAX)
         if self.process.stdout is not None:
