@@ -3,7 +3,9 @@
 What is compared is the bytes that come back, so the client here is a socket.
 """
 
+import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -105,3 +107,21 @@ def read_answer(connection: socket.socket, rest: bytes = b"") -> tuple[bytes, by
         assert part, f"closed within the body of {head!r}"
         rest += part
     return head + b"\r\n\r\n" + rest[:length], rest[length:]
+
+
+def posted(path: str, body: bytes, *, headers: bytes = b"") -> bytes:
+    """Return one plain request, as a template."""
+    return (
+        b"POST %b HTTP/1.1\r\nHost: @HOST\r\nAuthorization: Bearer @KEY\r\nContent-Type: application/json\r\n"
+        b"%bContent-Length: %d\r\n\r\n%b" % (path.encode(), headers, len(body), body)
+    )
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process for as long as this lasts."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

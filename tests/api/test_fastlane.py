@@ -1,16 +1,19 @@
 """The fast lane answers what the Starlette lane answers, byte for byte, and never mixes one request with another."""
 
 import random
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.api.lanes import WITHOUT_FAST_LANE, Lane
+from tests.api.lanes import WITHOUT_FAST_LANE, Lane, frozen, posted
 from tests.api.odd_requests import CUSTOMERS, ODDITIES, OddRequest, made_up, with_oddity
-from tests.sidecar_process import SidecarProcess
+from tests.sidecar_process import SidecarProcess, wait_until
 
 CONVERSATIONS = 120
 REQUESTS_IN_ONE = 8
+ANSWER_SECONDS_MAX = 5.0  # an SDK's patience
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,31 @@ def test_conversations(fast: Lane, plain: Lane, part: int) -> None:
     assert count > 3 * CONVERSATIONS
     assert fast.fast_requests() - before == hot
     assert plain.fast_requests() == 0
+
+
+def test_replays(fast: Lane, plain: Lane) -> None:
+    """What tells a replay from a first answer stands in a header, and both lanes send it."""
+    body = b'{"customer_id":"c0_@LANE","feature_id":"basic_messages","value":0.25}'
+    text = posted("/v1/balances.track", body, headers=b"Idempotency-Key: replayed\r\n")
+    answers = [lane.says([lane.requests(text, text)]) for lane in (fast, plain)]
+    assert answers[0] == answers[1]
+    assert answers[0].count(b"\r\nidempotent-replayed: true\r\n") == 1
+
+
+def test_what_cannot_be_decided(fast: Lane, plain: Lane) -> None:
+    """While Redis is away, both lanes say so in the same words, within the deadline, and spare the SDKs a 5xx."""
+    body = b'{"customer_id":"c0_@LANE","feature_id":"basic_messages"}'
+    with ThreadPoolExecutor() as threads, frozen(fast.sidecar.valkey_pid):
+        for path, status in (("/v1/balances.check", b"202"), ("/v1/balances.track", b"429")):
+            text = posted(path, body)
+            before = time.monotonic()
+            answers = list(
+                threads.map(lambda lane, text=text: lane.says([lane.requests(text)]), (fast, plain))
+            )
+            assert time.monotonic() - before < ANSWER_SECONDS_MAX
+            assert answers[0] == answers[1]
+            assert answers[0].startswith(b"HTTP/1.1 " + status)
+    wait_until(lambda: fast.sidecar.call("plans.list").status_code == 200, what="Redis is back")
 
 
 def _conversation(dice: random.Random, seed: int) -> list[OddRequest]:

@@ -1,22 +1,21 @@
 """One connection of the fast lane through its life: pieces, pipelines, clients that are slow or gone, and the end."""
 
 import fcntl
-import os
 import signal
 import socket
 import struct
+import sys
 import termios
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from creditgate.api.calls import BODY_BYTES_MAX
 from creditgate.api.door import BODY_SECONDS_MAX
-from creditgate.server import KEEP_ALIVE_S
-from tests.api.lanes import SECONDS_MAX, Lane, read_answer, read_to_end
+from tests.api.lanes import SECONDS_MAX, Lane, frozen, posted, read_answer, read_to_end
 from tests.sidecar_process import SidecarProcess, wait_until
 
 GONE = 50  # clients that leave in mid-flight
@@ -24,9 +23,26 @@ PIPELINED = 2_000
 UNREAD_BYTES_MAX = 16 * 1024 * 1024  # the buffers of two sockets, and of one connection's protocol, and some
 
 
+HASTY_KEEP_ALIVE_S = 1
+HASTY = (
+    f"from creditgate import server; server.KEEP_ALIVE_S = {HASTY_KEEP_ALIVE_S};"
+    "from creditgate.cli import main; main()"
+)
+
+
 @pytest.fixture(scope="module")
 def lane(demo: SidecarProcess) -> Lane:
     return Lane(demo, "lane1")
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Lane]:
+    """A sidecar that keeps an idle connection for a second only."""
+    sidecar = SidecarProcess(arguments=["--demo"], main=[sys.executable, "-c", HASTY])
+    try:
+        yield Lane(sidecar.start(), "hasty")
+    finally:
+        sidecar.close()
 
 
 def request(verb: str, customer_id: str, *, value: int = 1, more: str = "", headers: bytes = b"") -> bytes:
@@ -34,13 +50,6 @@ def request(verb: str, customer_id: str, *, value: int = 1, more: str = "", head
     name = "value" if verb == "track" else "required_balance"
     body = f'{{"customer_id":"{customer_id}","feature_id":"basic_messages","{name}":{value}{more}}}'
     return posted(f"/v1/balances.{verb}", body.encode(), headers=headers)
-
-
-def posted(path: str, body: bytes, *, headers: bytes = b"") -> bytes:
-    return (
-        b"POST %b HTTP/1.1\r\nHost: @HOST\r\nAuthorization: Bearer @KEY\r\nContent-Type: application/json\r\n"
-        b"%bContent-Length: %d\r\n\r\n%b" % (path.encode(), headers, len(body), body)
-    )
 
 
 def new_customer(lane: Lane, customer_id: str) -> str:
@@ -57,16 +66,6 @@ def remaining(lane: Lane, customer_id: str) -> float:
 
 def log_of(lane: Lane) -> str:
     return (lane.sidecar.directory / "log").read_text()
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a process for as long as this lasts."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_split_at_every_byte(lane: Lane) -> None:
@@ -271,8 +270,8 @@ def test_a_client_that_does_not_read(lane: Lane) -> None:
         assert not rest
 
 
-def test_keep_alive(lane: Lane) -> None:
-    """A connection serves many requests; the time after which it is closed begins anew with each answer."""
+def test_a_connection_serves_many_requests(lane: Lane) -> None:
+    """Nothing is said about the connection as long as it stays."""
     text = lane.requests(request("check", new_customer(lane, "alive")))
     with lane.connected() as connection:
         for _ in range(100):
@@ -281,7 +280,52 @@ def test_keep_alive(lane: Lane) -> None:
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
             assert b"connection:" not in answer
             assert not rest
-    assert KEEP_ALIVE_S > BODY_SECONDS_MAX
+
+
+def test_keep_alive(hasty: Lane) -> None:
+    """The time after which an idle connection is closed begins anew with each answer, and not before it."""
+    text = hasty.requests(request("check", new_customer(hasty, "alive")))
+    with hasty.connected() as connection:
+        for _ in range(4):
+            connection.sendall(text)
+            read_answer(connection)
+            time.sleep(0.6 * HASTY_KEEP_ALIVE_S)  # idle, but not for long enough
+        began = time.monotonic()
+        assert connection.recv(1) == b""
+        assert time.monotonic() - began < 3 * HASTY_KEEP_ALIVE_S
+
+
+@pytest.mark.parametrize("said", [b"", b"\r\n", b"P", b"POST / HTTP/1.1\r\nHost:", b"x" * 70])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_heads_that_drip(hasty: Lane, said: bytes, is_first: bool) -> None:
+    """Thousands of connections that never get to their point would use up the sockets: each has its time."""
+    with hasty.connected() as connection:
+        if not is_first:
+            connection.sendall(hasty.requests(request("check", new_customer(hasty, "alive"))))
+            read_answer(connection)
+        began = time.monotonic()
+        connection.settimeout(0.05)
+        answer = None
+        while answer is None:
+            assert time.monotonic() - began < 5 * HASTY_KEEP_ALIVE_S
+            with suppress(ConnectionError):
+                connection.sendall(said[:1])
+            said = said[1:] or said[:1]
+            with suppress(TimeoutError):
+                answer = connection.recv(4096)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_without_end(lane: Lane) -> None:
+    """Headers are kept in memory until they are complete, so there is an end to them."""
+    with lane.connected() as connection:
+        sent = 0
+        with suppress(ConnectionError):
+            connection.sendall(b"POST /v1/check HTTP/1.1\r\nX: ")
+            while sent < UNREAD_BYTES_MAX:
+                sent += connection.send(b"x" * 10_000)
+        assert sent < UNREAD_BYTES_MAX
+        assert b"too large" in read_to_end(connection)
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["client waits", "client left"])

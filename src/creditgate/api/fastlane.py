@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from creditgate.api.calls import Answer
+from creditgate.api.connections import LimitedConnection
 from creditgate.api.fastdoor import Admitted, FastDoor
 from creditgate.engine import stepping
 from creditgate.telemetry.metrics import Metrics
@@ -25,7 +26,7 @@ from creditgate.telemetry.metrics import Metrics
 BODY_PATIENCE_S = 0.05  # clients send headers and body in two writes, but at once
 
 
-class FastLane(HttpToolsProtocol):
+class FastLane(LimitedConnection):
     """One connection. `fast_lane` makes the class that uvicorn is given."""
 
     door: ClassVar[FastDoor]
