@@ -22,10 +22,13 @@ READY = "creditgate ready on "
 
 
 class SidecarProcess:
-    """One `creditgate serve`. `join` starts another on the same data."""
+    """One `creditgate serve`. `join` starts another on the same data. `main` is the program, if not ours as it is."""
 
-    def __init__(self, *, directory: Path | None = None, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, directory: Path | None = None, arguments: Sequence[str] = (), main: Sequence[str] = MAIN
+    ) -> None:
         self.owns_directory = directory is None
+        self.main = list(main)
         self.directory = directory or Path(tempfile.mkdtemp(prefix="cgs"))
         self.arguments = list(arguments)
         self.url = ""
@@ -41,7 +44,7 @@ class SidecarProcess:
 
     def start(self) -> "SidecarProcess":
         """Return when it has said that it answers."""
-        command = [*MAIN, "serve", "--port", "0", "--data-dir", str(self.directory), *self.arguments]
+        command = [*self.main, "serve", "--port", "0", "--data-dir", str(self.directory), *self.arguments]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.directory
@@ -52,7 +55,7 @@ class SidecarProcess:
         self.url = line.removeprefix(READY).strip()
         return self
 
-    def join(self, *arguments: str) -> "SidecarProcess":
+    def join(self, *arguments: str, main: Sequence[str] = MAIN) -> "SidecarProcess":
         """Start a second sidecar on this one's Redis and SQL."""
         servers = [
             "--redis",
@@ -60,7 +63,7 @@ class SidecarProcess:
             "--database",
             f"sqlite:///{self.directory}/ledger.db",
         ]
-        return SidecarProcess(directory=self.directory, arguments=[*servers, *arguments]).start()
+        return SidecarProcess(directory=self.directory, arguments=[*servers, *arguments], main=main).start()
 
     def call(self, route: str, body: Any = None, *, headers: dict[str, str] | None = None) -> httpx.Response:
         """POST one call and return the answer."""
@@ -81,13 +84,13 @@ class SidecarProcess:
         """End it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
-        self._ended()
+        self.ended()
 
     def stop(self) -> int:
         """End it with SIGTERM; returns its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self._ended()
+        return self.ended()
 
     def kill_valkey(self) -> None:
         """End the embedded server with SIGKILL; the sidecar brings it back."""
@@ -111,7 +114,8 @@ class SidecarProcess:
         if self.owns_directory:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _ended(self) -> int:
+    def ended(self) -> int:
+        """Return its exit code when it has ended."""
         assert self.process is not None
         code = self.process.wait(STOP_SECONDS_MAX)
         if self.process.stdout is not None:

@@ -15,9 +15,9 @@ import uvicorn
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.applications import Starlette
 
-from creditgate.api.app import ApiSettings, create_app
+from creditgate.api.app import Api, ApiSettings, create_app
+from creditgate.api.fastlane import fast_lane
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import ServerGuard, guarded_client, plain_client
 from creditgate.balances.embedded import EmbeddedValkey
@@ -308,7 +308,7 @@ async def serve(
             server = _Server(
                 uvicorn.Config(
                     app,
-                    http="httptools",
+                    http=fast_lane(app.fast_door, cases.metrics),
                     ws="none",
                     lifespan="off",
                     access_log=False,
@@ -389,7 +389,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _app(settings: Settings, stores: Stores, cases: UseCases) -> Starlette:
+def _app(settings: Settings, stores: Stores, cases: UseCases) -> Api:
     async def ready() -> dict[str, str]:
         return {"redis": await _redis_state(stores.redis), "sql": await _sql_state(stores.ledger)}
 

@@ -1,6 +1,6 @@
 """The Starlette application: every verb on its path, the checkout page, health, numbers, the docs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 from starlette.applications import Starlette
@@ -15,6 +15,7 @@ from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.docs import docs_routes
 from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body, read_version
+from creditgate.api.fastdoor import FastDoor, HotCall
 from creditgate.api.openapi import document
 from creditgate.api.problems import TurnedAway, answer_to, problem
 from creditgate.api.routes.balances import BalanceRoutes
@@ -45,7 +46,7 @@ from creditgate.engine.meter import Meter
 from creditgate.engine.spans import Spans
 from creditgate.engine.statement import Statements
 
-__all__ = ["ApiSettings", "create_app"]
+__all__ = ["Api", "ApiSettings", "create_app"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Ready = Callable[[], Awaitable[dict[str, str]]]
@@ -53,6 +54,14 @@ Numbers = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 # The current SDKs want the base URL without /v1, older ones with it: both work.
 PREFIXES = ("/v1", "/v1/v1")
+HOT = ("balances.check", "balances.track")
+LEGACY_HOT = ("check", "track")
+
+
+class Api(Starlette):
+    """The application, and the door through which the fast lane answers some of its calls."""
+
+    fast_door: FastDoor
 
 
 def create_app(
@@ -73,7 +82,7 @@ def create_app(
     ready: Ready,
     numbers: Numbers,
     settings: ApiSettings,
-) -> Starlette:
+) -> Api:
     """Return the application. `ready` names each part with `ok`, or with a sentence that says what it lacks.
 
     `numbers` is given an Accept header, and returns the page of /metrics and its content type.
@@ -97,7 +106,7 @@ def create_app(
     env = settings.env_on_wire
     answering = {name: _endpoint(name, verb, access, env) for name, verb in verbs.items()}
     older = [(route, _endpoint(route.name, route.verb, access, env, speaks=read_version)) for route in legacy]
-    app = Starlette(
+    app = Api(
         routes=[
             *(
                 Route(f"{prefix}/{verb}", endpoint, methods=["POST"], name=verb)
@@ -120,6 +129,12 @@ def create_app(
         exception_handlers={HTTPException: _no_such_route(env)},
     )
     app.router.redirect_slashes = False
+    app.fast_door = FastDoor(
+        _hot_calls(verbs, legacy),
+        access,
+        names_us=HostCheck(app, allowed_hosts=settings.allowed_hosts, env=env).names_us,
+        env=env,
+    )
     return app
 
 
@@ -159,6 +174,17 @@ def tables(
     }
     legacy = LegacyRoutes(meter_routes, customer_routes, balance_routes, billing_routes, customers, catalogs)
     return verbs, legacy.table
+
+
+def _hot_calls(verbs: Mapping[str, Verb], legacy: Sequence[LegacyRoute]) -> dict[str, HotCall]:
+    """Return what the fast lane may answer, by path."""
+    calls = {name: HotCall(name, verbs[name], check_version) for name in HOT}
+    calls |= {
+        route.path: HotCall(route.name, route.verb, read_version)
+        for route in legacy
+        if route.name in LEGACY_HOT
+    }
+    return {f"{prefix}/{path}": call for prefix in PREFIXES for path, call in calls.items()}
 
 
 def _endpoint(

@@ -32,10 +32,13 @@ class Access:
         self._version = -1
         self._hashes: frozenset[str] = frozenset()
 
+    def knows(self, secret: str) -> bool:
+        """Say whether this is one of the keys that were there when we last looked."""
+        return _digest(secret) in self._hashes
+
     async def allows(self, secret: str) -> bool:
         """Say whether this is one of the keys; one that is not known makes us look for new ones once."""
-        digest = _digest(secret)
-        return digest in self._hashes or digest in await self._refresh()
+        return self.knows(secret) or _digest(secret) in await self._refresh()
 
     async def first_key(self, environment: str, now_ms: int) -> str | None:
         """Make the first key and return its secret, which is never seen again; None if there is one already."""

@@ -97,6 +97,11 @@ def _decisions(metrics: Metrics) -> Iterator[Metric]:
         ("outcome",),
         (((outcome,), count) for outcome, count in metrics.holds_settled.items()),
     )
+    yield CounterMetricFamily(
+        "creditgate_fastlane_requests",
+        "Requests for check and track that were answered without ASGI.",
+        value=metrics.fast_requests,
+    )
 
 
 def _redis(metrics: Metrics) -> Iterator[Metric]:

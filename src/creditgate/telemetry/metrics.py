@@ -53,6 +53,7 @@ class Metrics:
         self.webhook_attempts: Counter[str] = Counter()  # by outcome
         self.batches_closed = 0
         self.batch_items: Counter[str] = Counter()  # by outcome: applied or failed
+        self.fast_requests = 0  # answered in the fast lane
         self._features: set[str] = set()
 
     async def decided(self, verb: str, feature_id: str | None, work: Awaitable[Decision]) -> Decision:

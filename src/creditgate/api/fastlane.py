@@ -1,0 +1,144 @@
+"""The fast lane: a plain check or track is decided and answered from uvicorn's parser, without ASGI and without a task.
+
+Uvicorn's protocol reads the bytes, keeps the order of pipelined requests and the time-outs, and makes a cycle for each
+request, which has its headers and its body. Here a cycle's turn is caught (`_start_asgi_task`): one that the door lets
+in is decided once its body is complete, by the handler of its route, and answered from the callback. Any other goes on
+to Starlette, as does one whose body keeps us waiting: it is the same cycle, with the bytes it has, so no byte can get
+from one request into another.
+
+One request of a connection is decided at a time, in order: a track may be what the check behind it asks about.
+"""
+
+import asyncio
+from typing import Any, ClassVar
+
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from creditgate.api.calls import Answer
+from creditgate.api.connections import LimitedConnection
+from creditgate.api.fastdoor import Admitted, FastDoor
+from creditgate.engine import stepping
+from creditgate.telemetry.metrics import Metrics
+
+BODY_PATIENCE_S = 0.05  # clients send headers and body in two writes, but at once
+
+
+class FastLane(LimitedConnection):
+    """One connection. `fast_lane` makes the class that uvicorn is given."""
+
+    door: ClassVar[FastDoor]
+    metrics: ClassVar[Metrics]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._awaiting_body: tuple[RequestResponseCycle, Admitted] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._is_deciding = False
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._limit_patience()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._awaiting_body is not None:
+            cycle, request = self._awaiting_body
+            self._end_waiting()
+            self._decide(cycle, request)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if (
+            self.pipeline
+        ):  # uvicorn reads on after each answer, whatever is still waiting: that would have no bound
+            self.flow.pause_reading()
+        self._limit_patience()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_waiting()
+        super().connection_lost(exc)
+        if self._is_deciding:  # a shutdown waits for connections, and what was begun is brought to its end
+            self.connections.add(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Begin a request: its headers are there, and what came before it is answered."""
+        if self.transport.is_closing():  # the answer before said so: nobody reads this one's
+            return
+        self._unset_keepalive_if_required()
+        request = None
+        if app is self.app and not self.flow.write_paused:  # Starlette's answers wait until the client reads
+            request = self.door.admit(cycle.scope)
+        if request is None:
+            super()._start_asgi_task(cycle, app)
+        elif cycle.more_body:
+            self._awaiting_body = cycle, request
+        else:
+            self._decide(cycle, request)
+
+    def _limit_patience(self) -> None:
+        if self._awaiting_body is not None and self._patience is None:
+            self._patience = self.loop.call_later(BODY_PATIENCE_S, self._leave_to_starlette)
+
+    def _leave_to_starlette(self) -> None:
+        """Hand over a request whose body does not come; Starlette's door says how long that may take."""
+        if self._awaiting_body is not None and not self.transport.is_closing():
+            cycle, _ = self._awaiting_body
+            super()._start_asgi_task(cycle, self.app)
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        self._awaiting_body = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _decide(self, cycle: RequestResponseCycle, request: Admitted) -> None:
+        body = bytes(cycle.body)
+
+        def done(answer: Answer | None, error: BaseException | None) -> None:
+            self._is_deciding = False
+            if error is not None:
+                answer = self.door.failure(request, body, error)
+            assert answer is not None
+            if cycle.disconnected:
+                self.connections.discard(self)
+            elif not self.transport.is_closing():
+                self._write(cycle, answer)
+
+        self._is_deciding = True
+        self.metrics.fast_requests += 1
+        stepping.run(self.door.answer(request, body), done)
+
+    def _write(self, cycle: RequestResponseCycle, answer: Answer) -> None:
+        """Write what uvicorn would write for this answer as a Starlette response, at once."""
+        lines = [STATUS_LINE[answer.status]]
+        for name, value in self.server_state.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        for field, text in answer.headers.items():
+            lines.append(f"{field.lower()}: {text}\r\n".encode("latin-1"))
+        lines.append(b"content-length: %d\r\ncontent-type: application/json\r\n" % len(answer.body))
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += (b"\r\n", answer.body)
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"".join(lines))
+        if not cycle.keep_alive:
+            self.transport.close()
+        if self.pipeline:  # not at once: a pipeline of requests that are answered at once would recurse
+            self.loop.call_soon(self.on_response_complete)
+        else:
+            self.on_response_complete()
+
+
+def fast_lane(door: FastDoor, metrics: Metrics) -> type[FastLane]:
+    """Return the protocol class for uvicorn's `http`."""
+    return type("FastLane", (FastLane,), {"door": door, "metrics": metrics})
