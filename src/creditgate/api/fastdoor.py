@@ -13,7 +13,6 @@ from uvicorn._types import HTTPScope
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import TurnedAway, answer_to
 from creditgate.api.versions import NEWEST, Version
-from creditgate.engine import stepping
 from creditgate.engine.access import Access
 from creditgate.errors import Undecided
 
@@ -108,8 +107,6 @@ class FastDoor:
 
     async def answer(self, request: Admitted, body: bytes) -> Answer:
         """Return what the Starlette lane would answer: the same handler decides, and failures become the same words."""
-        # UNTIL ATTEMPTS NEED NO TASK: this one line goes then, and nothing else.
-        await stepping.in_task()
         try:
             return await request.call.verb.handler(
                 Call(

@@ -59,7 +59,7 @@ class FastLane(LimitedConnection):
         super().on_response_complete()
         if (
             self.pipeline
-        ):  # uvicorn reads on after each answer, whatever is still waiting: that would have no bound
+        ):  # uvicorn reads on after each answer, whatever still waits: that would have no bound
             self.flow.pause_reading()
         self._limit_patience()
 

@@ -43,12 +43,15 @@ def script_names() -> list[str]:
     return sorted(path.stem for path in lua_folder().glob("*.lua"))
 
 
-def load_source(name: str, *, folder: Path | None = None) -> str:
+def load_source(name: str, *, folder: Path | None = None, whole: bool = False) -> str:
     """Return the source of a script with what it uses of its includes in place, in order of first mention.
+
+    With `whole` they are there as they are: the linter looks at all of them.
 
     Raises FileNotFoundError for a script or include that is missing, ValueError for one that includes itself.
     """
-    return _without_unused(_joined(folder or lua_folder(), name, included=set(), path=()))
+    source = _joined(folder or lua_folder(), name, included=set(), path=())
+    return source if whole else _without_unused(source)
 
 
 class Script:
@@ -114,8 +117,7 @@ def main() -> None:
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
     for name in script_names():
-        joined = _joined(lua_folder(), name, included=set(), path=())
-        (target / f"{name}.lua").write_text(joined, encoding="utf-8")
+        (target / f"{name}.lua").write_text(load_source(name, whole=True), encoding="utf-8")
 
 
 if __name__ == "__main__":
