@@ -59,6 +59,7 @@ from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError, StartupError, Unavailable
 from creditgate.ledger.outbox import Backlog
 from creditgate.ledger.store import Ledger
+from creditgate.listening import listening_sockets
 from creditgate.settings import Environment, Settings
 from creditgate.telemetry import logger
 from creditgate.telemetry.exposition import Readings, Waiting, exposed
@@ -286,8 +287,8 @@ async def serve(
 
     Raises StartupError, in one sentence, where it cannot start.
     """
-    with _listening_socket(settings.host, settings.port) as listening:
-        base_url = f"http://{settings.host}:{listening.getsockname()[1]}"
+    with listening_sockets(settings.host, settings.port, settings.unix_socket) as sockets:
+        base_url = f"http://{settings.host}:{sockets[0].getsockname()[1]}"
         async with AsyncExitStack() as open_things:
             redis_url = await open_things.enter_async_context(embedded_redis(settings))
             stores = await open_things.enter_async_context(
@@ -317,7 +318,7 @@ async def serve(
                 ),
                 lambda: announce(base_url, key_file),
             )
-            await server.serve(sockets=[listening])
+            await server.serve(sockets=sockets)
 
 
 async def init(settings: Settings, environment: Environment, partitions: int) -> Instance:
@@ -437,18 +438,6 @@ async def _write_first_key(settings: Settings, instance: Instance, cases: UseCas
         with os.fdopen(descriptor, "w") as file:
             file.write(secret + "\n")
     return path
-
-
-def _listening_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
-    return listening
 
 
 def _instance_in_sql(ledger: Ledger) -> Instance | None:
