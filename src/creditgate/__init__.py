@@ -1,7 +1,7 @@
 """creditgate is a metering sidecar: it answers whether a customer can afford a call, and takes the credits.
 
-Applications use it through `Client` and `AsyncClient`. Each is loaded when it is first asked for, so importing this
-package costs nothing.
+Applications use it through `Client` and `AsyncClient`, or in their own process through `Meter` and `SyncMeter`. Each is
+loaded when it is first asked for, so importing this package costs nothing.
 """
 
 from importlib import import_module
@@ -11,6 +11,7 @@ from creditgate.errors import CreditgateError, InsufficientBalance, Undecided
 
 if TYPE_CHECKING:
     from creditgate.client import AsyncClient, CheckCall, Client, Gate, TrackCall
+    from creditgate.library import Meter, SyncMeter
 
 __version__ = "0.1.0"
 
@@ -21,11 +22,14 @@ __all__ = [
     "CreditgateError",
     "Gate",
     "InsufficientBalance",
+    "Meter",
+    "SyncMeter",
     "TrackCall",
     "Undecided",
 ]
 
 _HOMES = dict.fromkeys(("AsyncClient", "CheckCall", "Client", "Gate", "TrackCall"), "creditgate.client")
+_HOMES |= dict.fromkeys(("Meter", "SyncMeter"), "creditgate.library")
 
 
 def __getattr__(name: str) -> Any:
