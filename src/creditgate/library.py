@@ -27,7 +27,7 @@ from creditgate.balances.embedded import EmbeddedValkey
 from creditgate.client.calls import Ask
 from creditgate.client.gate import AsyncFace, SyncFace
 from creditgate.client.replies import Reply
-from creditgate.errors import StartupError, Unavailable, Undecided
+from creditgate.errors import StartupError, Unavailable
 from creditgate.server import Stores, UseCases, background_work, open_stores, open_use_cases, upkeep
 from creditgate.settings import Settings
 
@@ -90,19 +90,13 @@ class Meter(AsyncFace):
             async with asyncio.timeout(self._deadline_s if ask.deadline_s is None else ask.deadline_s):
                 answer = await self._answer(ask)
         except TimeoutError as error:
-            undecided = Undecided("The deadline passed; whether the call took effect is not known")
-            undecided.idempotency_key = ask.idempotency_key
-            raise undecided from error
-        try:
-            return ask.read(Reply(answer.status, answer.body, "Idempotent-Replayed" in answer.headers))
-        except Undecided as undecided:
-            undecided.idempotency_key = ask.idempotency_key
-            raise
+            raise ask.undecided("The deadline passed; whether the call took effect is not known") from error
+        return ask.result(Reply(answer.status, answer.body, "Idempotent-Replayed" in answer.headers))
 
     async def _answer(self, ask: Ask[Any]) -> Answer:
         """Return what the sidecar would answer."""
         verb = self._verbs[ask.verb]
-        keys = () if ask.idempotency_key is None else (ask.idempotency_key,)
+        keys = () if ask.header_key is None else (ask.header_key,)
         try:
             if len(ask.body) > verb.body_bytes_max:
                 raise too_large(verb.body_bytes_max)

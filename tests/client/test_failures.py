@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from tests.client.faces import ask
 
 DEADLINE_S = 1.0
 SLACK_S = 5.0  # of a busy machine
-TRACK = {"customer_id": "ann", "feature_id": "messages"}
+TRACK: dict[str, Any] = {"customer_id": "ann", "feature_id": "messages"}
 CHECKED = (
     b'{"allowed":true,"customer_id":"ann","required_balance":1,"balance":null,"flag":null,"a_new_field":[1]}'
 )
@@ -162,6 +164,19 @@ async def test_connections_are_kept(client: AsyncClient | Client, path: Path) ->
         assert len(connections) == 1
 
 
+async def test_a_fork_has_connections_of_its_own(path: Path) -> None:
+    """Two processes on one connection would read each other's answers, and allow one customer what another has."""
+    async with serving(path, saying("200 OK", CHECKED)) as connections:
+        with Client(f"unix://{path}", secret_key="cg_sk_test_x") as client:
+            await ask(client, "check", **TRACK)
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if client.check(**TRACK).allowed else 1)
+            assert await asyncio.to_thread(os.waitpid, child, 0) == (child, 0)
+            await ask(client, "check", **TRACK)
+        assert len(connections) == 2
+
+
 async def test_every_attempt_carries_the_same_key(client: AsyncClient | Client, path: Path) -> None:
     """A second attempt under another key would take twice."""
     heads: list[bytes] = []
@@ -172,9 +187,9 @@ async def test_every_attempt_carries_the_same_key(client: AsyncClient | Client, 
 
     server = await asyncio.start_unix_server(serve, str(path))
     with pytest.raises(Undecided) as caught:
-        await ask(client, "track", **TRACK)
+        await ask(client, "check", **TRACK, send_event=True)
     with pytest.raises(Undecided):
-        await ask(client, "track", **TRACK)
+        await ask(client, "check", **TRACK, send_event=True)
     server.close()
     keys = [
         line.partition(b": ")[2].decode()

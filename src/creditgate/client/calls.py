@@ -16,7 +16,7 @@ from creditgate.client.replies import Outcomes, Reply, read_customer, read_nothi
 from creditgate.client.replies import read_checked as _checked
 from creditgate.client.replies import read_outcomes as _outcomes
 from creditgate.client.replies import read_tracked as _tracked
-from creditgate.errors import InvalidInputs
+from creditgate.errors import InvalidInputs, Undecided
 
 Amount: TypeAlias = int | Decimal
 """Units, exactly: a float is none, since 0.1 would not be 0.1."""
@@ -31,7 +31,10 @@ T = TypeVar("T")
 
 
 class Ask(NamedTuple, Generic[T]):
-    """One call: what is sent, how its answer is read, how long it may take."""
+    """One call: what is sent, how its answer is read, how long it may take.
+
+    The key of a track stands in its body, as in a batch, so that it is the same call in both; others have a header.
+    """
 
     verb: str
     body: bytes
@@ -39,6 +42,23 @@ class Ask(NamedTuple, Generic[T]):
     idempotency_key: str | None = None
     deadline_s: float | None = None
     attempt_s: float = ATTEMPT_S
+
+    @property
+    def header_key(self) -> str | None:
+        return None if self.verb == "balances.track" else self.idempotency_key
+
+    def result(self, reply: Reply) -> T:
+        """Return what was answered; raises what Gate says."""
+        try:
+            return self.read(reply)
+        except Undecided as error:
+            raise self.undecided(error.message) from None
+
+    def undecided(self, message: str) -> Undecided:
+        """Return the error that names the key to try again with."""
+        error = Undecided(message)
+        error.idempotency_key = self.idempotency_key
+        return error
 
 
 class CheckCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +118,7 @@ def track(
     idempotency_key: str | None = None,
     deadline_s: float | None = None,
 ) -> Ask[Tracked]:
+    key = _key(idempotency_key)
     body = _body(
         customer_id=customer_id,
         feature_id=feature_id,
@@ -106,8 +127,9 @@ def track(
         properties=properties,
         timestamp=timestamp,
         overage_behavior=overage_behavior,
+        idempotency_key=key,
     )
-    return Ask("balances.track", body, _tracked, _key(idempotency_key), deadline_s)
+    return Ask("balances.track", body, _tracked, key, deadline_s)
 
 
 def lock(
@@ -155,10 +177,11 @@ def progress(*, lock_id: str, used: Amount, deadline_s: float | None = None) -> 
 def batch(calls: Sequence[CheckCall | TrackCall], *, deadline_s: float | None = None) -> Ask[Outcomes]:
     items = [_check_item(call) if isinstance(call, CheckCall) else _track_item(call) for call in calls]
     kinds = [_checked if isinstance(call, CheckCall) else _tracked for call in calls]
+    keys = [item.get("idempotency_key") for item in items]
     return Ask(
         "balances.batch",
         _encoded(items),
-        lambda reply: _outcomes(reply, kinds),
+        lambda reply: _outcomes(reply, kinds, keys),
         deadline_s=BATCH_ATTEMPT_S * 2 if deadline_s is None else deadline_s,
         attempt_s=BATCH_ATTEMPT_S,
     )

@@ -1,6 +1,7 @@
 """The clients of a running sidecar, over HTTP or a unix socket: connections are kept, lost answers asked for again."""
 
 import asyncio
+import os
 import time
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -10,7 +11,7 @@ import httpx
 from creditgate.client.calls import Ask
 from creditgate.client.gate import AsyncFace, SyncFace
 from creditgate.client.replies import Reply
-from creditgate.errors import InvalidInputs, Undecided
+from creditgate.errors import InvalidInputs
 
 BASE_URL = "http://127.0.0.1:8787"
 DEADLINE_S = 2.0  # of one call in all, if it says nothing else
@@ -30,14 +31,10 @@ class Client(SyncFace):
 
     def __init__(self, base_url: str = BASE_URL, *, secret_key: str, deadline_s: float = DEADLINE_S) -> None:
         """`base_url` is that of the sidecar, or `unix:///path` of its socket."""
-        url, path = _place(base_url)
+        self._place = _place(base_url)
+        self._headers = _headers(secret_key)
         self._deadline_s = deadline_s
-        self._http = httpx.Client(
-            base_url=url,
-            headers=_headers(secret_key),
-            transport=httpx.HTTPTransport(uds=path, limits=LIMITS),
-            trust_env=False,
-        )
+        self._http, self._process_id = self._connect(), os.getpid()
 
     def close(self) -> None:
         self._http.close()
@@ -51,6 +48,9 @@ class Client(SyncFace):
         self.close()
 
     def _ask(self, ask: Ask[T]) -> T:
+        if os.getpid() != self._process_id:
+            # The child of a fork: on the connections of its parent it would read its parent's answers.
+            self._http, self._process_id = self._connect(), os.getpid()
         trials = Trials(ask, self._deadline_s)
         while True:
             try:
@@ -59,6 +59,11 @@ class Client(SyncFace):
                 time.sleep(trials.pause_after(error))
             else:
                 return trials.read(answer)
+
+    def _connect(self) -> httpx.Client:
+        url, path = self._place
+        transport = httpx.HTTPTransport(uds=path, limits=LIMITS)
+        return httpx.Client(base_url=url, headers=self._headers, transport=transport, trust_env=False)
 
 
 class AsyncClient(AsyncFace):
@@ -118,20 +123,13 @@ class Trials(Generic[T]):
         pause_s, self._pause_s = self._pause_s, self._pause_s * 2
         if time.monotonic() + pause_s >= self._end:
             reason = str(error) or type(error).__name__
-            raise self._undecided(Undecided(f"The sidecar did not answer in time: {reason}")) from error
+            raise self._ask.undecided(f"The sidecar did not answer in time: {reason}") from error
         return pause_s
 
     def read(self, answer: httpx.Response) -> T:
         """Return what was answered; raises what Gate says."""
         is_replay = "Idempotent-Replayed" in answer.headers
-        try:
-            return self._ask.read(Reply(answer.status_code, answer.content, is_replay))
-        except Undecided as error:
-            raise self._undecided(error) from None
-
-    def _undecided(self, error: Undecided) -> Undecided:
-        error.idempotency_key = self._ask.idempotency_key
-        return error
+        return self._ask.result(Reply(answer.status_code, answer.content, is_replay))
 
 
 def _place(base_url: str) -> tuple[str, str | None]:
@@ -148,5 +146,5 @@ def _headers(secret_key: str) -> dict[str, str]:
 
 
 def _request(ask: Ask[Any]) -> dict[str, Any]:
-    key = {} if ask.idempotency_key is None else {"Idempotency-Key": ask.idempotency_key}
+    key = {} if ask.header_key is None else {"Idempotency-Key": ask.header_key}
     return {"url": f"/v1/{ask.verb}", "content": ask.body, "headers": key}

@@ -25,7 +25,8 @@ from creditgate.errors import (
     Undecided,
 )
 
-Outcomes: TypeAlias = list[Checked | Tracked | CreditgateError]
+Outcome: TypeAlias = Checked | Tracked | CreditgateError
+Outcomes: TypeAlias = list[Outcome]
 """What became of the calls of a batch, in their order: of one that failed, the exception it would have raised."""
 
 T = TypeVar("T")
@@ -92,20 +93,25 @@ def read_nothing(reply: Reply) -> None:
     _read(reply, _Success)
 
 
-def read_outcomes(reply: Reply, kinds: Sequence[Callable[[Reply], Checked | Tracked]]) -> Outcomes:
-    """Return what became of each call; `kinds` read them, in their order."""
+def read_outcomes(
+    reply: Reply, kinds: Sequence[Callable[[Reply], Checked | Tracked]], keys: Sequence[str | None]
+) -> Outcomes:
+    """Return what became of each call; `kinds` read them, `keys` are those that they were sent with."""
     found = _read(reply, list[_Outcome])
     if len(found) != len(kinds):
         raise _unreadable(reply)
     return [
-        _outcome(Reply(outcome.status, bytes(outcome.body), outcome.replayed), read)
-        for outcome, read in zip(found, kinds, strict=True)
+        _outcome(Reply(outcome.status, bytes(outcome.body), outcome.replayed), read, key)
+        for outcome, read, key in zip(found, kinds, keys, strict=True)
     ]
 
 
-def _outcome(reply: Reply, read: Callable[[Reply], Checked | Tracked]) -> Checked | Tracked | CreditgateError:
+def _outcome(reply: Reply, read: Callable[[Reply], Checked | Tracked], key: str | None) -> Outcome:
     try:
         return read(reply)
+    except Undecided as error:
+        error.idempotency_key = key
+        return error
     except CreditgateError as error:
         return error
 
