@@ -55,6 +55,9 @@ def serve(
     *,
     host: Annotated[str, Parameter(help="The address to listen on.")] = _DEFAULTS.host,
     port: Annotated[int, Parameter(help="The port to listen on; 0 picks one.")] = _DEFAULTS.port,
+    unix_socket: Annotated[
+        Path | None, Parameter(help="Also listen on a unix socket here, for the user who runs this alone.")
+    ] = None,
     data_dir: DataDir = _DEFAULTS.data_dir,
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
@@ -83,6 +86,7 @@ def serve(
     settings = Settings(
         host=host,
         port=port,
+        unix_socket=unix_socket,
         data_dir=data_dir,
         redis=redis,
         database=database,

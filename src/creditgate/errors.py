@@ -29,6 +29,12 @@ class InvalidRequest(CreditgateError):
     code = "invalid_request"
 
 
+class InsufficientBalance(InvalidRequest):
+    """A track that takes all or nothing was more than the customer can afford; nothing was taken."""
+
+    code = "insufficient_balance"
+
+
 class NotFound(CreditgateError):
     """The customer, feature, plan or other thing that was named does not exist."""
 
@@ -51,12 +57,19 @@ class Undecided(CreditgateError):
     """Redis did not answer in time, so we do not know: neither allowed nor denied. Retry with an idempotency key."""
 
     code = "undecided"
+    idempotency_key: str | None = None  # what the call was sent with, where a client of ours made it
 
 
 class Unavailable(CreditgateError):
     """A part that this call needs is down; nothing is known to be wrong with the request. Retry later."""
 
     code = "service_unavailable"
+
+
+class Unauthorized(CreditgateError):
+    """A client of ours has not the right key."""
+
+    code = "invalid_secret_key"
 
 
 class StartupError(CreditgateError):

@@ -60,6 +60,7 @@ from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError, StartupError, Unavailable
 from creditgate.ledger.outbox import Backlog
 from creditgate.ledger.store import Ledger
+from creditgate.listening import listening_sockets
 from creditgate.settings import Environment, Settings
 from creditgate.telemetry import logger
 from creditgate.telemetry.exposition import Readings, Waiting, exposed
@@ -140,7 +141,8 @@ async def open_stores(
     async with AsyncExitStack() as opened:
         redis = await opened.enter_async_context(aclosing(plain_client(redis_url)))
         await check_server(redis)
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if settings.database is None:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         ledger = opened.enter_context(closing(Ledger(settings.database_url)))
         await asyncio.to_thread(ledger.migrate)
         instance = await read_instance(redis, settings.prefix) or await asyncio.to_thread(
@@ -256,26 +258,48 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
 
 @asynccontextmanager
 async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
-    """Flush, sweep, work off batches, deliver webhooks and look at the clock until the end; then flush what is left."""
+    """Flush, sweep, work off batches and deliver webhooks until the end, beside `upkeep`; then flush what is left.
+
+    One process does this for all at a time, by leases.
+    """
+    async with upkeep(cases, redis):
+        with _ticking((cases.sweep.tick, SWEEP_TICK_S)):
+            flushing = asyncio.create_task(cases.flusher.run())
+            delivering = asyncio.create_task(cases.webhooks.run())
+            working = asyncio.create_task(cases.batch_worker.run())
+            try:
+                yield
+            finally:
+                cases.webhooks.stop()
+                cases.batch_worker.stop()
+                await working
+                cases.flusher.stop()
+                await asyncio.gather(flushing, delivering)
+
+
+@asynccontextmanager
+async def upkeep(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
+    """Follow the catalog, Redis's clock, and whether Redis still has what SQL has: every process does so for itself."""
+    async with cases.catalogs.following():
+        with _ticking(
+            (lambda: cases.clock.read(redis), CLOCK_TICK_S), (cases.reconciler.watch, RECONCILE_TICK_S)
+        ):
+            yield
+
+
+@contextlib.contextmanager
+def _ticking(*jobs: tuple[Callable[[], Awaitable[object]], float]) -> Iterator[None]:
+    """Do each job every so many seconds, one run of it at a time."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
-    scheduler.add_job(_guarded(cases.sweep.tick), "interval", seconds=SWEEP_TICK_S)
-    scheduler.add_job(_guarded(lambda: cases.clock.read(redis)), "interval", seconds=CLOCK_TICK_S)
-    scheduler.add_job(_guarded(cases.reconciler.watch), "interval", seconds=RECONCILE_TICK_S)
+    for work, tick_s in jobs:
+        scheduler.add_job(_guarded(work), "interval", seconds=tick_s)
     scheduler.start()
-    flushing = asyncio.create_task(cases.flusher.run())
-    delivering = asyncio.create_task(cases.webhooks.run())
-    working = asyncio.create_task(cases.batch_worker.run())
     try:
         yield
     finally:
         scheduler.shutdown(wait=False)
-        cases.webhooks.stop()
-        cases.batch_worker.stop()
-        await working
-        cases.flusher.stop()
-        await asyncio.gather(flushing, delivering)
 
 
 async def serve(
@@ -289,15 +313,14 @@ async def serve(
 
     Raises StartupError, in one sentence, where it cannot start.
     """
-    with _listening_socket(settings.host, settings.port) as listening:
-        base_url = f"http://{settings.host}:{listening.getsockname()[1]}"
+    with listening_sockets(settings.host, settings.port, settings.unix_socket) as sockets:
+        base_url = f"http://{settings.host}:{sockets[0].getsockname()[1]}"
         async with AsyncExitStack() as open_things:
             redis_url = await open_things.enter_async_context(embedded_redis(settings))
             stores = await open_things.enter_async_context(
                 open_stores(settings, redis_url, make=(Environment.TEST, PARTITIONS))
             )
             cases = await open_things.enter_async_context(open_use_cases(settings, redis_url, stores))
-            await open_things.enter_async_context(cases.catalogs.following())
             await open_things.enter_async_context(background_work(cases, stores.redis))
             key_file = await _write_first_key(settings, stores.instance, cases)
             if catalog is not None:
@@ -320,7 +343,7 @@ async def serve(
                 ),
                 lambda: announce(base_url, key_file),
             )
-            await server.serve(sockets=[listening])
+            await server.serve(sockets=sockets)
 
 
 async def init(settings: Settings, environment: Environment, partitions: int) -> Instance:
@@ -436,22 +459,11 @@ async def _write_first_key(settings: Settings, instance: Instance, cases: UseCas
     path = settings.data_dir / "secret_key"
     secret = await cases.access.first_key(instance.environment, cases.clock.now_ms())
     if secret is not None:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secret + "\n")
     return path
-
-
-def _listening_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
-    return listening
 
 
 def _instance_in_sql(ledger: Ledger) -> Instance | None:

@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = 8787
+    unix_socket: Path | None = None
     data_dir: Path = Path("creditgate-data")
     redis: str | None = None
     database: str | None = None

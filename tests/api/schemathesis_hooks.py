@@ -1,4 +1,4 @@
-"""What Schemathesis loads for test_made_up_calls.py: fresh idempotency keys, and one more check."""
+"""What Schemathesis loads for test_made_up_calls.py: fresh idempotency keys, and two more checks."""
 
 from itertools import count
 from typing import Any
@@ -26,3 +26,17 @@ def not_refused_for_its_form(_context: CheckContext, response: Response, case: C
     is_allowed = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
     if is_allowed and response.status_code == 400:
         assert "(received " not in response.text, response.text
+
+
+@schemathesis.check
+def items_are_answered_one_by_one(_context: CheckContext, response: Response, case: Case[Any]) -> None:
+    """Whatever is among the items of a batch, each is answered: refused if it is no check and no track, never 5xx."""
+    if case.operation.label != "POST /v1/balances.batch" or response.status_code != 200:
+        return
+    items: Any = case.body
+    answers = response.json()
+    assert len(answers) == len(items), response.text
+    for item, answer in zip(items, answers, strict=True):
+        is_call = isinstance(item, dict) and item.get("verb") in ("check", "track")
+        assert 200 <= answer["status"] < 500, response.text
+        assert is_call or answer["status"] == 400, response.text

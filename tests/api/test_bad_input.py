@@ -23,6 +23,7 @@ ID_BYTES_MAX = 256
 BODY_BYTES_MAX = 64 * 1024
 
 VERBS = (
+    "balances.batch",
     "balances.batch_list",
     "balances.batch_track",
     "balances.check",

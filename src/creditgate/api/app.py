@@ -21,6 +21,7 @@ from creditgate.api.problems import TurnedAway, answer_to, problem
 from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.batches import BatchRoutes
 from creditgate.api.routes.billing import BillingRoutes
+from creditgate.api.routes.call_batches import CallBatchRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
 from creditgate.api.routes.events import EventRoutes
@@ -164,6 +165,7 @@ def tables(
         **meter_routes.by_verb,
         **HoldRoutes(holds, keys).by_verb,
         **BatchRoutes(batches, keys, settings).by_verb,
+        **CallBatchRoutes(meter_routes, settings).by_verb,
         **EventRoutes(history, spans, aggregates).by_verb,
         **customer_routes.by_verb,
         **balance_routes.by_verb,

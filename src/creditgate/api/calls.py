@@ -44,7 +44,8 @@ Handler = Callable[[Call], Awaitable[Answer]]
 class Verb(NamedTuple):
     """One row of the routes' tables: who answers, what it is asked with, what it answers.
 
-    With `items_max`, the body is an array of so many requests at most.
+    With `items_max`, the body is an array of so many requests at most, each of this kind or of `or_request`;
+    with `answers_each`, the answer is an array with one answer for each.
     """
 
     handler: Handler
@@ -53,6 +54,12 @@ class Verb(NamedTuple):
     status: int = 200
     body_bytes_max: int = BODY_BYTES_MAX
     items_max: int = 0
+    or_request: type[Request] | None = None
+    answers_each: bool = False
+
+    @property
+    def requests(self) -> tuple[type[Request], ...]:
+        return (self.request,) if self.or_request is None else (self.request, self.or_request)
 
 
 class LegacyRoute(NamedTuple):

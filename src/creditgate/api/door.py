@@ -96,6 +96,10 @@ async def read_body(request: Request, *, bytes_max: int) -> bytes:
     return body
 
 
+def too_large(bytes_max: int) -> TurnedAway:
+    return TurnedAway(413, "body_too_large", f"The body must have at most {bytes_max} bytes")
+
+
 async def _bounded_body(request: Request, bytes_max: int) -> bytes:
     parts, size = [], 0
     try:
@@ -103,7 +107,7 @@ async def _bounded_body(request: Request, bytes_max: int) -> bytes:
             async for part in request.stream():
                 size += len(part)
                 if size > bytes_max:
-                    raise TurnedAway(413, "body_too_large", f"The body must have at most {bytes_max} bytes")
+                    raise too_large(bytes_max)
                 parts.append(part)
     except ClientDisconnect:
         raise TurnedAway(400, "invalid_inputs", "input: the body did not arrive in full") from None

@@ -17,6 +17,10 @@ EXAMPLES: Mapping[str, dict[str, Any] | list[dict[str, Any]]] = {
     "customers.get": _ANN | {"expand": ["balances.feature"]},
     "balances.check": _ANN | {"feature_id": "basic_messages", "required_balance": 5},
     "balances.track": _ANN | {"feature_id": "basic_messages", "value": 2, "properties": {"model": "small"}},
+    "balances.batch": [
+        _ANN | {"verb": "check", "feature_id": "premium_messages", "required_balance": 2},
+        _ANN | {"verb": "track", "feature_id": "basic_messages", "idempotency_key": "message_8"},
+    ],
     "balances.progress": {"lock_id": "call_2", "used": 2},
     "balances.finalize": {"lock_id": "call_1", "action": "confirm", "override_value": 3},
     "balances.create": _ANN | _GIFT | {"included_grant": 2.5, "reset": {"interval": "month"}},

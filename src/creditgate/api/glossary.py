@@ -175,6 +175,9 @@ WORDS: Mapping[str, Word] = {
     "failures": Word("The items that took nothing."),
     "index": Word("The place in the batch, from 0."),
     "done_at": Word("When every item was decided, Unix ms; null: not yet."),
+    "verb": Word("Which call it is; its other fields are those of that call."),
+    "replayed": Word("Whether a call with its key was made before, and this is that one's answer."),
+    "body": Word("The body of its answer, or of its error."),
     # usage over time
     "range": Word("Up to now, or one of the customer's cycles."),
     "bin_size": Word("How long one element of the answer is; a day unless said, an hour for `24h`."),

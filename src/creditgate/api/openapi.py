@@ -18,7 +18,7 @@ Checks and takes credits. Amounts are exact decimal numbers with up to 9 decimal
 Parameters that are not listed are ignored, or refused with `invalid_request` if the Autumn API has them."""
 
 _IDEMPOTENCY = "Idempotency-Key"
-# Calls that may be sent again as they are: they take no such key.
+# Calls that may be sent again as they are, or whose items have keys of their own: they take no such key.
 _REPEATABLE = (
     ".get",
     ".list",
@@ -28,6 +28,7 @@ _REPEATABLE = (
     ".statement",
     ".advance_test_clock",
     ".progress",
+    ".batch",
     ".preview_attach",
     "customer",
     "customers",
@@ -79,7 +80,7 @@ def document(verbs: Mapping[str, Verb], legacy: Sequence[LegacyRoute]) -> Schema
         "paths": paths | _for_operators(),
         "components": {
             "schemas": schemas_of(
-                ErrorAnswer, *(kind for verb in tables for kind in (verb.request, verb.answer))
+                ErrorAnswer, *(kind for verb in tables for kind in (*verb.requests, verb.answer))
             ),
             "parameters": _HEADERS,
             "securitySchemes": {_KEY: {"type": "http", "scheme": "bearer"}},
@@ -117,11 +118,11 @@ def _operation(name: str, verb: Verb) -> Schema:
     return {
         "operationId": name.replace(".", "_"),
         "summary": name,
-        "description": cleandoc(verb.request.__doc__ or ""),
+        "description": " ".join(cleandoc(request.__doc__ or "") for request in verb.requests),
         "tags": [_tag(name)],
         "parameters": [{"$ref": f"#/components/parameters/{header}"} for header in _headers(name)],
         "requestBody": _body(name, verb),
-        "responses": {status: _content(text, reference(verb.answer)) for status, text in answers.items()}
+        "responses": {status: _content(text, _answer(verb)) for status, text in answers.items()}
         | {status: _content(text, reference(ErrorAnswer)) for status, text in errors.items()},
     }
 
@@ -151,13 +152,19 @@ def _headers(name: str) -> list[str]:
 
 
 def _body(name: str, verb: Verb) -> Schema:
-    schema = reference(verb.request)
+    kinds = [reference(request) for request in verb.requests]
+    schema: Schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     if verb.items_max:
         schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": verb.items_max}
     content: Schema = {"schema": schema}
     if name in EXAMPLES:
         content["example"] = EXAMPLES[name]
     return {"required": bool(required(verb.request)), "content": {"application/json": content}}
+
+
+def _answer(verb: Verb) -> Schema:
+    schema = reference(verb.answer)
+    return {"type": "array", "items": schema} if verb.answers_each else schema
 
 
 def _content(description: str, schema: Schema, media_type: str = "application/json") -> Schema:

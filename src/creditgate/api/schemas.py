@@ -107,7 +107,7 @@ def _schema(found: inspect.Type) -> Schema:
         case inspect.StructType():
             return {"$ref": _SCHEMAS + found.cls.__name__}
         case inspect.Metadata():
-            return _schema(found.type) | (found.extra_json_schema or {})
+            return found.extra_json_schema or _schema(found.type)
         case inspect.RawType():
             return _AMOUNT
         case inspect.StrType():

@@ -25,7 +25,7 @@ from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import CallerKey, key_reused
 from creditgate.engine.needs import needs_of
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
-from creditgate.errors import InvalidRequest, NotFound, Undecided
+from creditgate.errors import InsufficientBalance, InvalidRequest, NotFound, Undecided
 from creditgate.telemetry.metrics import Metrics
 
 
@@ -213,13 +213,10 @@ class Meter:
         return catalog, features
 
 
-def refusal(decision: Decision, usage: Usage) -> InvalidRequest:
+def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:
     """Return the error that tells a track which was refused."""
     amount = format_amount(usage.value_nanos)
-    return InvalidRequest(
-        f"Insufficient balance to deduct {amount} from feature {decision.feature_id}",
-        code="insufficient_balance",
-    )
+    return InsufficientBalance(f"Insufficient balance to deduct {amount} from feature {decision.feature_id}")
 
 
 def _call(usage: Usage, op_id: str, feature: Feature, catalog_version: int, key: CallerKey | None) -> Call:

@@ -44,7 +44,10 @@ class MeterRoutes:
         }
 
     async def check(self, call: Call) -> Answer:
-        request = read(CheckRequest, call.body)
+        return await self.answer_check(read(CheckRequest, call.body), call)
+
+    async def answer_check(self, request: CheckRequest, call: Call) -> Answer:
+        """Return the answer to a check that was read."""
         decision, headers = await self.checked(request, call)
         answer = check_answer(decision, customer_id=request.customer_id, takes=request.takes)
         return Answer(encode(answer), headers=headers)
@@ -86,7 +89,10 @@ class MeterRoutes:
         return decision, self._keys.headers(key, decision.is_replay)
 
     async def track(self, call: Call) -> Answer:
-        request = read(TrackRequest, call.body)
+        return await self.answer_track(read(TrackRequest, call.body), call)
+
+    async def answer_track(self, request: TrackRequest, call: Call) -> Answer:
+        """Return the answer to a track that was read."""
         decision, headers = await self.tracked(request, call)
         answer = track_answer(
             decision,
