@@ -201,7 +201,8 @@ def _switched(
     options: AttachOptions,
     mint: Mint,
 ) -> Change:
-    now, anchor = record.now, cycle_anchor(plan, replaced, record.now)
+    now = record.now
+    anchor = now if options.anchor_now else cycle_anchor(plan, replaced, now)
     trial_ends_at = None if options.no_trial else trial_end(customer, plan, now)
     subscription = subscribed(plan, anchor=anchor, now=now, mint=mint, trial_ends_at=trial_ends_at)
     if options.ends_at is not None:
