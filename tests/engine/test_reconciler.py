@@ -1,6 +1,7 @@
 """Redis comes back older than SQL, and is brought up to it before anybody is answered."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -9,6 +10,7 @@ from creditgate import server
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Plan
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
@@ -88,6 +90,50 @@ async def test_flushall_under_a_running_sidecar_is_noticed(
     assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS - NANOS // 100
     await _track(cases, "ann", None)
     assert await cases.flusher.flush_once() == 1
+
+
+async def test_calls_before_the_tick_after_flushall(
+    cases: server.UseCases, settings: Settings, redis: "Redis"
+) -> None:
+    """Redis was emptied a moment ago: whatever call comes first puts it back, before anything is written."""
+    await cases.customers.get_or_create("ann", Profile())
+    await _track(cases, "ann", None)
+    await cases.flusher.flush_once()
+    await redis.flushall()
+    await asyncio.gather(
+        *(cases.customers.get_or_create("bob", Profile()) for _ in range(4)),
+        *(_track(cases, "ann", None) for _ in range(8)),
+    )
+    await cases.flusher.flush_once()
+    assert sum((await cases.customers.get("bob")).balances.values()) == 5 * NANOS
+    assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS - 9 * NANOS // 100
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    assert proof.holds, proof.differences
+
+
+async def test_a_change_of_the_catalog_before_the_tick_after_flushall(
+    cases: server.UseCases, redis: "Redis"
+) -> None:
+    """A catalog is not begun anew, with one plan, because Redis was emptied a moment ago."""
+    await cases.flusher.flush_once()
+    await redis.flushall()
+    await cases.catalogs.create_plan(Plan("gift", "Gift", 1))
+    assert {"free", "pro", "gift"} <= cases.catalogs.current.plans.keys()
+
+
+async def test_a_customer_is_not_unknown_before_the_tick(cases: server.UseCases, redis: "Redis") -> None:
+    """Neither a check nor a read nor a track says that nobody is there, because Redis was emptied a moment ago."""
+    await cases.customers.get_or_create("ann", Profile())
+    asks: list[Callable[[], Awaitable[object]]] = [
+        lambda: cases.customers.get("ann"),
+        lambda: cases.meter.check(customer_id="ann", feature_id="basic_messages", required_nanos=NANOS),
+        lambda: cases.meter.track(_usage("ann", None)),
+    ]
+    for ask in asks:
+        await cases.flusher.flush_once()
+        await redis.flushall()
+        await ask()
 
 
 async def test_a_rebuild_half_way_under_a_running_sidecar_is_noticed(

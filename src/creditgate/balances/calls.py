@@ -38,6 +38,14 @@ class NotSent(Unknown):
     """The call reached no server that was reconciled: it has no effect, and may be sent again after reconciling."""
 
 
+class DataLost(Unknown):
+    """The server has lost what it held: the call has no effect, and may be sent again once that was put back."""
+
+
+NO_JOURNAL = "NOJOURNAL"
+"""How the error of lua/lib/journal.lua begins, where a partition's stream is not there."""
+
+
 class Need(NamedTuple):
     """What a call needs of one pool, in nanos of the pool's unit; negative gives back."""
 
@@ -101,6 +109,8 @@ class ScriptCalls:
             with self._metrics.redis_call(operation):
                 return await answer
         except ResponseError as error:  # an answer: the server refused before it wrote
+            if str(error).startswith(NO_JOURNAL):
+                raise DataLost("Redis has lost this partition: reconciling first") from error
             raise Unavailable(f"Redis refused the call: {error}") from error
         except ServerChanged as error:
             raise NotSent(str(error)) from error

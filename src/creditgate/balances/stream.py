@@ -10,6 +10,7 @@ from creditgate.balances.keys import Keys
 from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry, page_size
 
 READ_COUNT = 1_000  # messages in one reply: about 250 kB
+FIRST = StreamId(0, 1)  # the smallest id that a stream can give
 
 
 class Poisoned(NamedTuple):
@@ -139,8 +140,19 @@ class JournalStream:
             names = await together.execute()
         return {p: _text(name) for p, name in zip(partitions, names, strict=True) if name is not None}
 
+    async def are_whole(self, partitions: Sequence[str]) -> bool:
+        """Say whether every one of these journals is there and has its name, in one round trip."""
+        async with self._redis.pipeline(transaction=False) as together:
+            for partition in partitions:
+                together.exists(self._keys.journal(partition), self._keys.epoch(partition))
+            return await together.execute() == [2] * len(partitions)
+
     async def begin(self, partition: str, epoch: str) -> str:
-        """Name the partition's journal unless it has a name; returns the name that it has."""
+        """Make the partition's journal and name it, unless it has a name; returns the name that it has.
+
+        Nothing is written to a partition whose journal was not made.
+        """
+        await self.advance(partition, FIRST)
         await self._redis.set(self._keys.epoch(partition), epoch, nx=True)
         return await self.epoch(partition) or epoch
 

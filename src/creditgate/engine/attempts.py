@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.store import NotSent, Reply, Unknown, Written
+from creditgate.balances.store import DataLost, NotSent, Reply, Unknown, Written
 from creditgate.balances.stream import JournalStream
 from creditgate.core.decisions import Status
 from creditgate.core.journal import StreamId
@@ -62,11 +62,15 @@ class Attempts:
                     if not self._reconciler.is_done:
                         await self._reconcile()
                         continue
+                    rounds = self._reconciler.rounds
                     since_ms = self._clock.now_ms() - CLOCK_MARGIN_MS
                     not_after = self._clock.now_ms() + EFFECT_WINDOW_MS
                     try:
                         async with asyncio.timeout(EFFECT_WINDOW_MS / 1000):
                             reply = await send(not_after)
+                    except DataLost:
+                        await self._look_again()
+                        continue
                     except NotSent:
                         await self._reconcile()
                         continue
@@ -75,30 +79,40 @@ class Attempts:
                         if stream_id is not None:
                             return Applied(stream_id)
                         continue
-                    if reply.status is not Status.TOO_LATE:
+                    if reply.status is Status.TOO_LATE:
+                        self._clock.correct(reply.time)
+                    elif reply.status is not Status.ABSENT or not await self._was_lost(rounds):
                         return reply
-                    self._clock.correct(reply.time)
                 raise TimeoutError
         except (TimeoutError, Unavailable) as error:
             raise Undecided(
                 "Redis did not answer in time; whether the call took effect is not known"
             ) from error
 
-    async def ask(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send a call that writes nothing, again if need be until the deadline; raises Undecided."""
+    async def ask(self, send: Callable[[], Awaitable[T]], *, none_is_absent: bool = False) -> T:
+        """Send a call that writes nothing, again if need be until the deadline; raises Undecided.
+
+        `none_is_absent`: an answer of None says that there is no such customer.
+        """
         try:
             async with asyncio.timeout(DEADLINE_S) as deadline:
                 while not deadline.expired():
                     if not self._reconciler.is_done:
                         await self._reconcile()
                         continue
+                    rounds = self._reconciler.rounds
                     try:
                         async with asyncio.timeout(EFFECT_WINDOW_MS / 1000):
-                            return await send()
+                            reply = await send()
                     except NotSent:
                         await self._reconcile()
+                        continue
                     except (Unknown, TimeoutError):
                         await asyncio.sleep(FATE_POLL_S)
+                        continue
+                    is_absent = none_is_absent if reply is None else _is_absent(reply)
+                    if not is_absent or not await self._was_lost(rounds):
+                        return reply
                 raise TimeoutError
         except (TimeoutError, Unavailable) as error:
             raise Undecided("Redis did not answer in time") from error
@@ -122,5 +136,23 @@ class Attempts:
         except Unavailable:  # not back yet: the deadline decides how long we go on asking
             await asyncio.sleep(FATE_POLL_S)
 
+    async def _was_lost(self, rounds: int) -> bool:
+        """Say whether Redis may have lost the customer whom it does not know; by now, what it lost is back.
+
+        `rounds` are those of the reconciler before it was asked.
+        """
+        await self._look_again()
+        return self._reconciler.rounds != rounds
+
+    async def _look_again(self) -> None:
+        try:
+            await self._reconciler.watch()
+        except (Unavailable, RedisError, OSError):  # not back yet, as above
+            await asyncio.sleep(FATE_POLL_S)
+
     def _find_in_sql(self, partition: str, op_id: str, since_ms: int) -> StreamId | None:
         return self._ledger.find_op(partition, op_id, since_ms=since_ms, until_ms=2**62)
+
+
+def _is_absent(reply: object) -> bool:
+    return isinstance(reply, Reply) and reply.status is Status.ABSENT

@@ -64,6 +64,7 @@ class Reconciler:
         self._one_at_a_time = asyncio.Lock()
         self._progress = progress
         self.customers_restored = 0
+        self.rounds = 0  # how often it was found out what a server has
 
     @property
     def is_done(self) -> bool:
@@ -71,13 +72,14 @@ class Reconciler:
         return self._guard.run_id is not None
 
     async def watch(self) -> None:
-        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile; for a tick.
+        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile.
 
-        Every partition counts: another process may have begun to put them back, one after the other.
+        For a tick, and for a call that does not find what it looks for. Every partition counts: another process may
+        have begun to put them back, one after the other.
         """
-        partitions = (SYSTEM_PARTITION, *self._keys.partitions)
-        if self.is_done and len(await self._stream.epochs(partitions)) < len(partitions):
+        if self.is_done and not await self._stream.are_whole((SYSTEM_PARTITION, *self._keys.partitions)):
             self._guard.run_id = None
+        if not self.is_done:
             await self.run()
 
     async def run(self) -> None:
@@ -91,6 +93,7 @@ class Reconciler:
                 positions = await asyncio.to_thread(self._ledger.positions)
                 for partition in (SYSTEM_PARTITION, *self._keys.partitions):
                     await self._reconcile(partition, positions.get(partition))
+                self.rounds += 1
                 self._guard.run_id = run_id
             except (RedisError, OSError) as error:
                 raise Unavailable(f"Redis does not answer: {error}") from error
