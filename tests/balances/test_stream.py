@@ -149,7 +149,7 @@ async def test_journal_is_named_once(stream: JournalStream) -> None:
     assert await stream.epoch(PARTITION) == "one"
     assert await stream.are_whole([PARTITION])
     assert not await stream.are_whole([PARTITION, "p00"])
-    assert await stream.length(PARTITION) == 0
+    assert (await stream.last_id(PARTITION), await stream.length(PARTITION)) == (ORIGIN, 0)
 
 
 async def test_clock_follows_redis(redis: "Redis") -> None:

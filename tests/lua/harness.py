@@ -17,7 +17,7 @@ from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Need, Reply, Use, Written
-from creditgate.balances.stream import FIRST, JournalStream
+from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import multiply
 from creditgate.core.catalog import (
     Catalog,
@@ -164,7 +164,7 @@ class World:
     async def begin(self) -> None:
         """Make the journals, as the reconciler does: no script makes one."""
         for partition in (SYSTEM_PARTITION, *self.keys.partitions):
-            await self.stream.advance(partition, FIRST)
+            await self.stream.make(partition)
         self.nothing = await self.everything()
 
     async def empty(self) -> None:

@@ -10,7 +10,6 @@ from creditgate.balances.keys import Keys
 from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry, page_size
 
 READ_COUNT = 1_000  # messages in one reply: about 250 kB
-FIRST = StreamId(0, 1)  # the smallest id that a stream can give
 
 
 class Poisoned(NamedTuple):
@@ -147,12 +146,20 @@ class JournalStream:
                 together.exists(self._keys.journal(partition), self._keys.epoch(partition))
             return await together.execute() == [2] * len(partitions)
 
+    async def make(self, partition: str) -> None:
+        """Make the partition's journal if it is not there, with nothing in it."""
+        key = self._keys.journal(partition)
+        async with self._redis.pipeline(transaction=True) as together:
+            together.xgroup_create(key, "made", mkstream=True)  # the one way to an empty stream
+            together.xgroup_destroy(key, "made")
+            await together.execute()
+
     async def begin(self, partition: str, epoch: str) -> str:
         """Make the partition's journal and name it, unless it has a name; returns the name that it has.
 
         Nothing is written to a partition whose journal was not made.
         """
-        await self.advance(partition, FIRST)
+        await self.make(partition)
         await self._redis.set(self._keys.epoch(partition), epoch, nx=True)
         return await self.epoch(partition) or epoch
 

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.keys import PARTITIONS_MAX, Keys
 from creditgate.balances.store import BalanceStore
-from creditgate.balances.stream import FIRST, JournalStream
+from creditgate.balances.stream import JournalStream
 from creditgate.core.decisions import Status
 from creditgate.core.journal import SYSTEM_PARTITION, Call
 from creditgate.engine.ids import OpIds
@@ -66,7 +66,7 @@ async def make_instance(redis: "Redis", prefix: str, environment: Environment, p
     clock = RedisClock()
     store = _store(redis, prefix, clock)
     wanted = Instance(environment, partitions, secrets.token_hex(32))
-    await JournalStream(redis, Keys(1, prefix)).advance(SYSTEM_PARTITION, FIRST)  # SQL knows of no other
+    await JournalStream(redis, Keys(1, prefix)).make(SYSTEM_PARTITION)  # SQL knows of no other
     call = Call(verb="init", op_id=OpIds().next(), catalog_version=0)
     not_after = await clock.read(redis) + START_WINDOW_MS
     written = await store.put(
