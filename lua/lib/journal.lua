@@ -56,7 +56,13 @@ function journal.moves(entry, list, kind, changes)
   return deltas
 end
 
-function journal.append(stream, entry) return redis.call('XADD', stream, '*', unpack(entry)) end
+-- Fails, before anything is written, if there is no stream. Only the reconciler makes one: a server that lost its data
+-- would else begin another, with ids beyond SQL's position, and would never be seen to be behind.
+function journal.append(stream, entry)
+  local stream_id = redis.call('XADD', stream, 'NOMKSTREAM', '*', unpack(entry))
+  if not stream_id then error({ err = 'NOJOURNAL this partition has no journal' }) end
+  return stream_id
+end
 
 -- The last id that a stream ever gave; trimming does not lower it.
 function journal.last_id(stream)

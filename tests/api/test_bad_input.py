@@ -32,6 +32,7 @@ VERBS = (
     "balances.progress",
     "balances.create",
     "billing.attach",
+    "billing.multi_attach",
     "billing.preview_attach",
     "billing.update",
     "customers.advance_test_clock",
@@ -158,6 +159,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "balances.delete": {"customer_id": CUSTOMER, "feature_id": "usd_credits"},
     "balances.list": {"customer_id": CUSTOMER},
     "billing.attach": {"customer_id": CUSTOMER, "plan_id": "top_up"},
+    "billing.multi_attach": {"customer_id": CUSTOMER, "plans": [{"plan_id": "top_up"}]},
     "billing.preview_attach": {"customer_id": CUSTOMER, "plan_id": "top_up"},
     "billing.update": {"customer_id": CUSTOMER, "cancel_action": "cancel_end_of_cycle"},
     "customers.get": {"customer_id": CUSTOMER},
@@ -322,6 +324,41 @@ CALLS = (
     Bad("billing.attach", {"redirect_mode": "always"}, NOT_YET),
     Bad("billing.attach", {"free_trial": {"duration_length": 7}}, NOT_YET),
     Bad("billing.attach", {"customize": {"price": None, "items": [{"feature_id": "usd_credits"}]}}, NOT_YET),
+    Bad("billing.multi_attach", {"plans": None}),
+    Bad("billing.multi_attach", {"plans": []}),
+    Bad("billing.multi_attach", {"plans": {"plan_id": "pro"}}),
+    Bad("billing.multi_attach", {"plans": ["pro"]}),
+    Bad("billing.multi_attach", {"plans": [{"version": 1}]}),
+    Bad("billing.multi_attach", {"plans": [{"plan_id": "top_up"}] * 17}),
+    Bad("billing.multi_attach", {"plans": [{"plan_id": "pro"}] * 2}),
+    Bad("billing.multi_attach", {"plans": [{"plan_id": "pro"}, {"plan_id": "free"}]}),
+    Bad("billing.multi_attach", {"plans": [{"plan_id": "top_up"}, {"plan_id": "pro", "version": 0}]}),
+    Bad(
+        "billing.multi_attach",
+        {"plans": [{"plan_id": "top_up"}, {"plan_id": "nothing"}]},
+        "product_not_found",
+        404,
+    ),
+    Bad(
+        "billing.multi_attach",
+        {"plans": [{"plan_id": "top_up"}, {"plan_id": "free"}]},
+        "plan_already_attached",
+        409,
+    ),
+    Bad(
+        "billing.multi_attach",
+        {
+            "plans": [
+                {"plan_id": "pro"},
+                {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": -1}]},
+            ]
+        },
+    ),
+    Bad("billing.multi_attach", {"plans": [{"plan_id": "pro", "entity_id": "seat"}]}, NOT_YET),
+    Bad("billing.multi_attach", {"plans": [{"plan_id": "pro", "subscription_id": "sub"}]}, NOT_YET),
+    Bad("billing.multi_attach", {"billing_cycle_anchor": "then"}),
+    Bad("billing.multi_attach", {"billing_behavior": "none"}, NOT_YET),
+    Bad("billing.multi_attach", {"success_url": "javascript:alert(1)"}),
     Bad("billing.preview_attach", {"plan_id": None}),
     Bad("billing.preview_attach", {"plan_id": "nothing"}, "product_not_found", 404),
     Bad("billing.preview_attach", {"plan_id": "free"}, "plan_already_attached", 409),
@@ -698,13 +735,14 @@ def test_a_body_too_large(api: ApiClient, verb: str) -> None:
     [
         *("balances.check", "balances.track", "balances.create", "billing.attach"),
         *("customers.get_or_create", "customers.update", "customers.delete"),
-        *("billing.preview_attach", "billing.update"),
+        *("billing.preview_attach", "billing.update", "billing.multi_attach"),
     ],
 )
 @pytest.mark.parametrize("name", IDS)
 def test_customer_ids(api: ApiClient, verb: str, name: str) -> None:
     """An id that could not be kept as it is, or that would break a line of a log, is refused."""
     body = {"customer_id": IDS[name], "feature_id": "usd_credits", "plan_id": "free", "included_grant": 1}
+    body["plans"] = [{"plan_id": "top_up"}]
     answer = api.call(verb, body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inputs"), answer.text
     assert answer.json()["message"].startswith("customer_id: "), answer.text

@@ -95,6 +95,25 @@ def test_paying_for_a_subscription_once(api: ApiClient, customer: str) -> None:
     assert list(customer_now["flags"]) == ["sso"]
 
 
+async def test_several_plans_on_one_page(api: ApiClient, customer: str) -> None:
+    """The page names all that is bought and its sum; posted many times at once it gives each plan once."""
+    plans = [
+        {"plan_id": "pro"},
+        {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": 20.0}]},
+    ]
+    body = {"customer_id": customer, "plans": plans, "billing_cycle_anchor": "now"}
+    answer = api.ask("billing.multi_attach", body | {"success_url": SUCCESS, "redirect_mode": "if_required"})
+    assert answer.keys() == {"customer_id", "payment_url"}
+    page = httpx.get(answer["payment_url"]).text
+    for text in ("<h1>Pro, Top up</h1>", "Pro, each month", "20 USD credits", "Pay $30"):
+        assert text in page
+    assert _granted(api, customer) == 5
+    async with httpx.AsyncClient(timeout=20) as client:
+        answers = await asyncio.gather(*(client.post(answer["payment_url"]) for _ in range(16)))
+    assert {paid.status_code for paid in answers} == {303}
+    assert _granted(api, customer) == 30
+
+
 def test_the_headers_of_the_page(api: ApiClient, customer: str) -> None:
     """No script, no frame, no foreign resource; the link does not leak to the page that is visited next."""
     page = httpx.get(_attach(api, customer, success_url=SUCCESS))

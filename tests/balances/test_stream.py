@@ -141,11 +141,15 @@ async def test_ids_go_on_after_the_position_of_sql(redis: "Redis", stream: Journ
 
 
 async def test_journal_is_named_once(stream: JournalStream) -> None:
-    """A journal keeps the name it was given first; one that has none is another journal."""
+    """A journal keeps the name it was given first; one that has none is another journal. It is there from then on."""
+    assert not await stream.are_whole([PARTITION])
     assert await stream.epoch(PARTITION) is None
     assert await stream.begin(PARTITION, "one") == "one"
     assert await stream.begin(PARTITION, "two") == "one"
     assert await stream.epoch(PARTITION) == "one"
+    assert await stream.are_whole([PARTITION])
+    assert not await stream.are_whole([PARTITION, "p00"])
+    assert (await stream.last_id(PARTITION), await stream.length(PARTITION)) == (ORIGIN, 0)
 
 
 async def test_clock_follows_redis(redis: "Redis") -> None:

@@ -257,20 +257,23 @@ class LedgerConformance:
         assert ledger.adopt(FIRST, "epoch-2") == first == Position(FIRST, EPOCH, StreamId(5, 1))
         assert ledger.positions() == {FIRST: first}
 
-    def test_rebase_needs_the_position_that_was_read(self, ledger: Ledger) -> None:
-        """Two sidecars that reconcile at once cannot both put the stream on an epoch of their own."""
-        read = ledger.adopt(FIRST, EPOCH)
-        rebased = ledger.rebase(read, epoch="epoch-2", stream_id=StreamId(7, 0))
+    def test_a_fence_needs_the_position_that_was_read(self, ledger: Ledger) -> None:
+        """Two sidecars that reconcile at once see each other's fences; the stream keeps its name and its place."""
+        read = ledger.adopt(FIRST, EPOCH, StreamId(7, 0))
+        fenced = ledger.put_fence(read, "one")
         with pytest.raises(PositionMoved):
-            ledger.rebase(read, epoch="epoch-3", stream_id=StreamId(9, 0))
-        assert ledger.positions() == {FIRST: rebased}
+            ledger.put_fence(read, "two")
+        assert ledger.positions() == {FIRST: fenced}
+        again = ledger.put_fence(fenced, "two")
+        assert (again.journal, again.fence, again.stream_id) == (EPOCH, "two", StreamId(7, 0))
 
-    def test_rebase_never_goes_back(self, ledger: Ledger) -> None:
-        """A stream that began below SQL's position would use identities again that history already has."""
-        read = ledger.adopt(FIRST, EPOCH, StreamId(5, 0))
-        with pytest.raises(ValueError, match="cannot move"):
-            ledger.rebase(read, epoch="epoch-2", stream_id=StreamId(4, 9))
-        assert ledger.positions() == {FIRST: read}
+    def test_nothing_read_before_a_fence_is_stored_after_it(self, ledger: Ledger) -> None:
+        """A flush that was under way while Redis lost what it had read does not bring back what was put right."""
+        read = ledger.adopt(FIRST, EPOCH)
+        fenced = ledger.put_fence(read, "one")
+        with pytest.raises(PositionMoved):
+            ledger.append([Batch(FIRST, read.epoch, read.stream_id, StreamId(9, 0))])
+        ledger.append([Batch(FIRST, fenced.epoch, fenced.stream_id, StreamId(9, 0))])
 
     # The outbox
 

@@ -110,6 +110,30 @@ def test_what_was_scheduled_goes_with_another_attach() -> None:
     assert [s.plan_id for s in dearer.customer.subscriptions] == ["max"]
 
 
+def test_an_add_on_comes_once() -> None:
+    """An add-on that is asked for again, now or for another day, does not come a second time on the first day."""
+    extra = plan("extra", item("usd", "1", reset=MONTH), price="3", add_on=True)
+    shop = catalog(*FEATURES, FREE, extra)
+    held, mint = on(shop, "free")
+    soon, later = NOW + 3 * DAY_MS, NOW + 9 * DAY_MS
+    coming = after(held, switched(held, shop, "extra", mint, starts_at=soon))
+    moved = after(coming, switched(coming, shop, "extra", mint, starts_at=later))
+    assert [s.starts_at for s in moved.customer.scheduled] == [later]
+    there = after(moved, switched(moved, shop, "extra", mint))
+    assert there.customer.scheduled == ()
+    assert [s.plan_id for s in there.customer.subscriptions] == ["free", "extra"]
+
+
+def test_an_add_on_that_is_to_come_outlives_a_change_of_plans() -> None:
+    """An add-on has no place in a group: what was scheduled of it comes, whatever plan the customer is on by then."""
+    shop = catalog(*FEATURES, FREE, PRO, plan("extra", item("usd", "1", reset=MONTH), add_on=True))
+    held, mint = on(shop, "free")
+    coming = after(held, switched(held, shop, "extra", mint, starts_at=NOW + DAY_MS))
+    changed = after(coming, switched(coming, shop, "pro", mint))
+    assert [s.plan_id for s in changed.customer.subscriptions] == ["pro"]
+    assert [s.plan_id for s in changed.customer.scheduled] == ["extra"]
+
+
 def test_a_start_in_the_future() -> None:
     """Nothing is given before; then the plan starts with its own periods, in place of the one of its group."""
     held, mint = on(SHOP, "free")

@@ -7,7 +7,7 @@ from creditgate.core.amounts import AmountOutOfRange
 from creditgate.core.attach import attach, switch_to
 from creditgate.core.catalog import Catalog, Plan, Recurrence
 from creditgate.core.changes import Change, Step
-from creditgate.core.customers import Checkout, Customer, Record, Row, Subscription
+from creditgate.core.customers import Checkout, Customer, Offered, Record, Row, Subscription
 from creditgate.core.periods import boundary
 from creditgate.core.plans import Line, given_by, new_customer, quote
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest
@@ -338,7 +338,7 @@ def test_document_that_is_passed_is_the_one_kept() -> None:
     """Whatever else changes in the same step, such as a checkout that was paid, is not lost."""
     pro = plan("pro", price="10")
     held, mint = customer_on(shop(pro))
-    paid = Checkout("co", "pro", 1, nanos("10"), NOW, paid_at=NOW)
+    paid = Checkout("co", (Offered("pro", 1, nanos("10")),), NOW, paid_at=NOW)
     change = attach(
         held, msgspec.structs.replace(held.customer, checkouts=(paid,)), shop(pro), pro, {}, mint=mint
     )

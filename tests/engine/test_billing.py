@@ -9,10 +9,10 @@ from redis.asyncio import Redis
 from creditgate import server
 from creditgate.core.amounts import NANOS
 from creditgate.core.cancellation import CancelAction
-from creditgate.core.catalog import Interval, Plan, PlanItem, Recurrence
+from creditgate.core.catalog import FreeTrial, Interval, Plan, PlanItem, PlanPrice, Recurrence
 from creditgate.core.customers import AttachOptions
 from creditgate.core.decisions import Mode
-from creditgate.engine.billing import Attached
+from creditgate.engine.billing import Attached, Named
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
@@ -21,6 +21,8 @@ from creditgate.settings import Settings
 
 KEY = CallerKey("billing.attach:header", "k", "aa")
 UPDATE_KEY = CallerKey("billing.update:header", "k", "aa")
+MULTI_KEY = CallerKey("multi_attach:header", "k", "aa")
+PRO, TOP_UP = Named("pro"), Named("top_up", {"usd_credits": 20 * NANOS})
 
 
 @pytest.fixture
@@ -253,6 +255,94 @@ async def test_many_cancellations_at_once_are_one(ann: server.UseCases) -> None:
     assert list(record.balances.values()) == [5 * NANOS]
 
 
+async def test_several_plans_are_paid_once_and_come_in_one_step(
+    ann: server.UseCases, settings: Settings, redis: "Redis"
+) -> None:
+    """One page for all of them; however often it is posted, they are there once, by one entry of the journal."""
+    token = _checkout_token((await _multi_attach(ann, PRO, TOP_UP, TOP_UP)).payment_url)
+    offer = await ann.billing.offer(token)
+    assert offer.checkout.total_nanos == (10 + 20 + 20) * NANOS
+    journals = await redis.keys("cg:{p*}:j")
+    before = sum([await redis.xlen(journal) for journal in journals])
+    offers = await asyncio.gather(*(ann.billing.pay(token) for _ in range(8)))
+    assert len({paid.checkout.paid_at for paid in offers}) == 1
+    assert sum([await redis.xlen(journal) for journal in journals]) == before + 1
+    record = await ann.customers.get("ann")
+    assert [s.plan_id for s in record.customer.subscriptions] == ["pro"]
+    assert [p.plan_id for p in record.customer.purchases] == ["top_up", "top_up"]
+    assert sorted(record.balances.values()) == [10 * NANOS, 20 * NANOS, 20 * NANOS]
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    assert proof.holds, proof.differences
+
+
+async def test_of_several_plans_all_come_or_none(ann: server.UseCases) -> None:
+    """Whoever names one that is there already, or is nowhere, gets nothing of the list, and pays nothing for it."""
+    await ann.billing.pay(await _token(ann, "pro"))
+    before = await ann.customers.get("ann")
+    for plans, kind in (((TOP_UP, PRO), Conflict), ((TOP_UP, Named("nothing")), NotFound)):
+        with pytest.raises(kind):
+            await _multi_attach(ann, *plans)
+    after = await ann.customers.get("ann")
+    assert (after.customer, after.sequence) == (before.customer, before.sequence)
+
+
+async def test_several_plans_without_a_price(ann: server.UseCases) -> None:
+    """Where nothing is to be paid they are there when the call is answered, and a retry with the key adds nothing."""
+    row = PlanItem("usd_credits", 2 * NANOS, reset=Recurrence(Interval.MONTH))
+    for plan_id in ("gift", "present"):
+        await ann.catalogs.create_plan(Plan(plan_id, plan_id.title(), 1, add_on=True, items=(row,)))
+    plans = (Named("gift"), Named("present"))
+    assert await _multi_attach(ann, *plans, key=MULTI_KEY) == Attached(None, is_replay=False)
+    assert await _multi_attach(ann, *plans, key=MULTI_KEY) == Attached(None, is_replay=True)
+    record = await ann.customers.get("ann")
+    assert sorted(record.balances.values()) == [2 * NANOS, 2 * NANOS, 5 * NANOS]
+    with pytest.raises(KeyReused):
+        await _multi_attach(ann, PRO, key=MULTI_KEY._replace(fingerprint="bb"))
+
+
+async def test_a_key_finds_the_checkout_of_several_plans_again(ann: server.UseCases) -> None:
+    """A retry opens no second page to pay on, also when the first one was paid meanwhile."""
+    first = await _multi_attach(ann, PRO, TOP_UP, key=MULTI_KEY)
+    await ann.billing.pay(_checkout_token(first.payment_url))
+    again = await _multi_attach(ann, PRO, TOP_UP, key=MULTI_KEY)
+    assert again.is_replay
+    assert _checkout_of(again.payment_url) == _checkout_of(first.payment_url)
+    assert len((await ann.customers.get("ann")).customer.checkouts) == 1
+
+
+async def test_a_page_whose_trial_was_used_meanwhile_is_not_paid(ann: server.UseCases) -> None:
+    """A trial that came free with a page is free once: the page of a second list does not give a month unpaid."""
+    items = (PlanItem("usd_credits", NANOS, reset=Recurrence(Interval.MONTH)),)
+    price = PlanPrice(9 * NANOS, Recurrence(Interval.MONTH))
+    trial = FreeTrial(Recurrence(Interval.DAY, 7))
+    await ann.catalogs.create_plan(
+        Plan("team", "Team", 1, price=price, items=items, add_on=True, free_trial=trial)
+    )
+    first, second = [
+        _checkout_token((await _multi_attach(ann, TOP_UP, Named("team"))).payment_url) for _ in range(2)
+    ]
+    assert (await ann.billing.pay(first)).checkout.total_nanos == 20 * NANOS
+    await _update(ann, CancelAction.CANCEL_IMMEDIATELY, plan_id="team")
+    before = await ann.customers.get("ann")
+    with pytest.raises(Conflict) as refused:
+        await ann.billing.pay(second)
+    assert refused.value.code == "checkout_outdated"
+    assert (await ann.customers.get("ann")).sequence == before.sequence
+
+
+async def test_a_page_for_what_would_come_later_is_not_paid(ann: server.UseCases) -> None:
+    """Nobody pays now for a plan that, since the page was made, would wait for the end of a dearer one."""
+    price = PlanPrice(50 * NANOS, Recurrence(Interval.MONTH))
+    await ann.catalogs.create_plan(Plan("max", "Max", 1, price=price))
+    pro = await _token(ann, "pro")
+    await ann.billing.pay(await _token(ann, "max"))
+    with pytest.raises(Conflict) as refused:
+        await ann.billing.pay(pro)
+    assert refused.value.code == "checkout_outdated"
+    assert (await ann.customers.get("ann")).customer.scheduled == ()
+
+
 async def test_a_preview_writes_nothing(ann: server.UseCases, redis: "Redis") -> None:
     """Looking at what a plan would cost leaves no trace: not at the customer, in the journal or in the catalog."""
     before = {key: await redis.dump(key) for key in await redis.keys("*")}
@@ -289,6 +379,12 @@ async def _attach(
         success_url=None,
         base_url="http://localhost",
         key=key,
+    )
+
+
+async def _multi_attach(cases: server.UseCases, *plans: Named, key: CallerKey | None = None) -> Attached:
+    return await cases.billing.multi_attach(
+        customer_id="ann", plans=plans, success_url=None, base_url="http://localhost", key=key
     )
 
 

@@ -8,6 +8,9 @@ from creditgate import server
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import CreditCost, Feature, FeatureType
+from creditgate.core.controls import SpendLimit
+from creditgate.core.customers import CustomerChanges
+from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.errors import Conflict, NotFound
 from creditgate.settings import Settings
@@ -23,6 +26,24 @@ async def test_a_feature_made_on_one_is_usable_on_the_other(
         assert (await other.catalogs.find_feature("images")).name == "Images"
         with pytest.raises(NotFound):
             await other.catalogs.find_feature("videos")
+
+
+async def test_a_limit_on_a_feature_that_was_made_on_the_other(
+    cases: server.UseCases, stores: server.Stores, settings: Settings
+) -> None:
+    """A customer's limits may name a feature that is a moment old, and then it is never erased."""
+    assert settings.redis is not None
+    await cases.customers.get_or_create("ann", Profile())
+    async with server.open_use_cases(settings, settings.redis, stores) as other:
+        await cases.catalogs.create_feature(Feature("images", "Images", FeatureType.METERED, True))
+        await other.customers.update("ann", _limiting("images"))
+        with pytest.raises(Conflict) as refused:
+            await cases.catalogs.delete_feature("images")
+        assert refused.value.code == "feature_in_use"
+        with pytest.raises(NotFound):
+            await other.customers.update("ann", _limiting("videos"))
+    customer = (await cases.customers.get("ann")).customer
+    assert customer.controls.feature_ids == {"images"}
 
 
 async def test_two_writers_lose_nothing(
@@ -53,6 +74,10 @@ async def test_a_repeated_key_makes_one_feature(cases: server.UseCases) -> None:
     assert await cases.catalogs.create_feature(feature, key)
     with pytest.raises(Conflict):
         await cases.catalogs.create_feature(feature)
+
+
+def _limiting(feature_id: str) -> CustomerChanges:
+    return CustomerChanges(controls={"spend_limits": (SpendLimit(feature_id, NANOS),)})
 
 
 async def test_a_sidecar_stops_though_a_cancellation_is_lost(

@@ -1,19 +1,24 @@
 """Redis comes back older than SQL, and is brought up to it before anybody is answered."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from creditgate import server
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import server_run_id
 from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Plan
 from creditgate.core.decisions import Mode
+from creditgate.engine import reconciler
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
 from creditgate.errors import StartupError
+from creditgate.ledger.store import Batch, PositionMoved
 from creditgate.settings import Settings
 
 KEY = CallerKey("track:header", "k", "abcd")
@@ -87,7 +92,116 @@ async def test_flushall_under_a_running_sidecar_is_noticed(
     await cases.reconciler.watch()
     assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS - NANOS // 100
     await _track(cases, "ann", None)
+    assert await _flush(cases) == 1
+
+
+async def test_calls_before_the_tick_after_flushall(
+    cases: server.UseCases, settings: Settings, redis: "Redis"
+) -> None:
+    """Redis was emptied a moment ago: whatever call comes first puts it back, before anything is written."""
+    await cases.customers.get_or_create("ann", Profile())
+    await _track(cases, "ann", None)
+    await cases.flusher.flush_once()
+    await redis.flushall()
+    await asyncio.gather(
+        *(cases.customers.get_or_create("bob", Profile()) for _ in range(4)),
+        *(_track(cases, "ann", None) for _ in range(8)),
+    )
+    await _flush(cases)
+    assert sum((await cases.customers.get("bob")).balances.values()) == 5 * NANOS
+    assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS - 9 * NANOS // 100
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    assert proof.holds, proof.differences
+
+
+async def test_a_change_of_the_catalog_before_the_tick_after_flushall(
+    cases: server.UseCases, redis: "Redis"
+) -> None:
+    """A catalog is not begun anew, with one plan, because Redis was emptied a moment ago."""
+    await cases.flusher.flush_once()
+    await redis.flushall()
+    await cases.catalogs.create_plan(Plan("gift", "Gift", 1))
+    assert {"free", "pro", "gift"} <= cases.catalogs.current.plans.keys()
+
+
+async def test_a_customer_is_not_unknown_before_the_tick(cases: server.UseCases, redis: "Redis") -> None:
+    """Neither a check nor a read nor a track says that nobody is there, because Redis was emptied a moment ago."""
+    await cases.customers.get_or_create("ann", Profile())
+    asks: list[Callable[[], Awaitable[object]]] = [
+        lambda: cases.customers.get("ann"),
+        lambda: cases.meter.check(customer_id="ann", feature_id="basic_messages", required_nanos=NANOS),
+        lambda: cases.meter.track(_usage("ann", None)),
+    ]
+    for ask in asks:
+        await _flush(cases)
+        await redis.flushall()
+        await ask()
+
+
+@pytest.mark.parametrize("is_empty", [True, False], ids=["emptied", "restarted"])
+async def test_a_flush_in_flight_while_redis_loses_its_data(
+    cases: server.UseCases,
+    stores: server.Stores,
+    settings: Settings,
+    redis: "Redis",
+    monkeypatch: pytest.MonkeyPatch,
+    is_empty: bool,
+) -> None:
+    """What a flusher read from a server that then lost it does not come into SQL behind the back of who put it back."""
+    await cases.customers.get_or_create("ann", Profile())
+    await cases.flusher.flush_once()
+    kept = {key: await redis.dump(key) or b"" for key in await redis.keys("*")}
+    await _track(cases, "ann", None)
+    flush = cases.flusher._append
+
+    def lose(batches: Sequence[Batch]) -> None:
+        asyncio.run_coroutine_threadsafe(lost(), loop).result()
+        flush(batches)
+
+    async def lost() -> None:
+        await redis.flushall()
+        if not is_empty:
+            for key, value in kept.items():
+                await redis.restore(key, 0, value)
+            monkeypatch.setattr(reconciler, "server_run_id", _another_run)
+            cases.reconciler._guard.run_id = None
+        await cases.reconciler.watch()
+        cases.reconciler._guard.run_id = await server_run_id(redis)  # the process is the same one after all
+
+    loop = asyncio.get_running_loop()
+    with monkeypatch.context() as patched:
+        patched.setattr(cases.flusher, "_append", lose)
+        with pytest.raises(PositionMoved):
+            await cases.flusher.flush_once()
+    assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS
+    await _track(cases, "ann", None)
     assert await cases.flusher.flush_once() == 1
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    assert proof.holds, proof.differences
+
+
+async def test_a_second_sidecar_disturbs_no_flush(
+    cases: server.UseCases, stores: server.Stores, settings: Settings
+) -> None:
+    """A server that was reconciled keeps its place in SQL: who comes later finds nothing to put right."""
+    await cases.customers.get_or_create("ann", Profile())
+    before = stores.ledger.positions()
+    async with _again(settings):
+        assert stores.ledger.positions() == before
+
+
+async def _flush(cases: server.UseCases) -> int:
+    """Flush as a flusher does that runs: what was refused because of a fence is read again."""
+    try:
+        return await cases.flusher.flush_once()
+    except PositionMoved:
+        return await cases.flusher.flush_once()
+
+
+async def _another_run(_: object) -> str:
+    return "another"
 
 
 async def test_a_rebuild_half_way_under_a_running_sidecar_is_noticed(

@@ -15,5 +15,6 @@ async def world(redis: "Redis") -> AsyncIterator[World]:
     clock = RedisClock()
     await clock.read(redis)
     world = World(redis, clock)
+    await world.begin()
     yield world
     await world.check_laws()

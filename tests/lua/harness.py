@@ -35,7 +35,7 @@ from creditgate.core.customers import Customer, Record, Row, Terms
 from creditgate.core.decisions import Mode
 from creditgate.core.forward import forward_change, up_to_next_plan
 from creditgate.core.holds import HOLD, HOLD_LIMITS, Hold, Limits, beyond
-from creditgate.core.journal import ORIGIN, Call, Entry, Kind
+from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, Call, Entry, Kind
 from creditgate.engine.ids import OpIds, mint
 
 T0 = 1_767_225_600_000
@@ -159,6 +159,18 @@ class World:
         self.stream = JournalStream(redis, self.keys)
         self.ops = OpIds()
         self.catalog = catalog_of(costs)
+        self.nothing: dict[bytes, bytes] = {}
+
+    async def begin(self) -> None:
+        """Make the journals, as the reconciler does: no script makes one."""
+        for partition in (SYSTEM_PARTITION, *self.keys.partitions):
+            await self.stream.make(partition)
+        self.nothing = await self.everything()
+
+    async def empty(self) -> None:
+        """Begin again, with nothing."""
+        await self.redis.flushall()
+        await self.begin()
 
     # Calls
 

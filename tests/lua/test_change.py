@@ -55,9 +55,9 @@ async def test_change_of_a_customer_who_is_not_there(world: World) -> None:
     """A change worked out from a read never brings a customer to life who is gone meanwhile."""
     await world.create("ann", row("a", "messages", "5"))
     record = await world.record("ann")
-    await world.redis.flushall()
+    await world.empty()
     assert (await world.change(record, rows_change(record))).status is Status.ABSENT
-    assert await world.everything() == {}
+    assert await world.everything() == world.nothing
 
 
 async def test_change_from_an_old_read_is_refused(world: World) -> None:
@@ -287,7 +287,7 @@ async def test_amount_beyond_the_range_is_refused(world: World) -> None:
 async def test_too_late(world: World) -> None:
     """After its deadline a change has no effect, so that the caller may safely do it again."""
     assert (await world.create("ann", row("r", "messages", "5"), not_after=1)).status is Status.TOO_LATE
-    assert await world.everything() == {}
+    assert await world.everything() == world.nothing
     await world.create("ann", row("r", "messages", "5"))
     before = await world.everything()
     record = await world.record("ann")

@@ -180,4 +180,4 @@ async def test_nobody(world: World) -> None:
     """A customer who does not exist is absent, not refused."""
     assert (await world.check("nobody", "messages", "1")).status is Status.ABSENT
     assert await world.store.read(customer_id="nobody") is None
-    assert await world.everything() == {}
+    assert await world.everything() == world.nothing

@@ -24,6 +24,7 @@ async def fake() -> AsyncIterator[World]:
         clock = RedisClock()
         await clock.read(redis)
         world = World(redis, clock)
+        await world.begin()
         yield world
         await world.check_laws()
 

@@ -8,6 +8,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from creditgate.balances.calls import NO_JOURNAL
 from creditgate.balances.scripts import Script
 from creditgate.balances.store import BalanceStore, Unknown, Use
 from creditgate.core.changes import rows_change
@@ -330,6 +331,22 @@ async def test_key_of_a_wrong_type(world: World, name: str, slot: int) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
+async def test_a_journal_that_is_gone(world: World, name: str) -> None:
+    """A server that lost its data begins no journal of its own: the call fails before anything is written."""
+    sent = await capture(world, name)
+    journal = next(key for key in sent.keys if key.endswith(":j"))
+    kept = await world.redis.dump(journal)
+    await world.redis.delete(journal)
+    before = await world.everything()
+    with pytest.raises(ResponseError, match=f"^{NO_JOURNAL}"):
+        await sent.run(world)
+    assert await world.everything() == before
+    assert kept is not None
+    await answer(world.redis.restore(journal, 0, kept))
+    assert (await sent.run(world))[0] == Status.OK
+
+
+@pytest.mark.parametrize("name", WRITERS)
 async def test_full_memory(sane: World, name: str) -> None:
     """A server without memory refuses the whole call; no half of it is written."""
     sent = await capture(sane, name)
@@ -386,11 +403,11 @@ class Lost:
 async def test_forgotten_scripts_are_loaded_again(world: World) -> None:
     """After a restart, a failover or SCRIPT FLUSH every call works at once, with one effect."""
     for name in NAMES:
-        await world.redis.flushall()
+        await world.empty()
         sent = await capture(world, name)
         await world.redis.script_flush()
         assert (await sent.run(world))[0] == Status.OK
-    await world.redis.flushall()
+    await world.empty()
     await world.create("ann", row("r", "messages", "5"))
     for _ in range(3):
         await world.redis.script_flush()

@@ -315,6 +315,7 @@ class Life(RuleBasedStateMachine):
         clock = RedisClock()
         self.run(clock.read(server.redis))
         self.world = World(server.redis, clock)
+        self.run(self.world.begin())
         self.world.catalog = build_catalog()
         self.models: dict[str, model.Customer] = {}
         self.replays: dict[str, Replay] = {}

@@ -66,6 +66,15 @@ def test_a_plan_is_cancelled_kept_and_ended(customers: Answers) -> None:
     assert (refused["status"], json.loads(refused["body"])["code"]) == (404, "cus_product_not_found")
 
 
+def test_several_plans_are_attached_together(customers: Answers) -> None:
+    """Each client's multi-attach gives one link for all plans; once it is paid, all of them are there."""
+    assert customers["several"]["payment_url"].startswith("http")
+    found = customers["on_several"]
+    assert [held["plan_id"] for held in found["subscriptions"]] == ["pro"]
+    assert [bought["plan_id"] for bought in found["purchases"]] == ["top_up"]
+    assert found["balances"]["usd_credits"]["remaining"] == 30
+
+
 def test_a_customer_is_deleted_and_comes_again(customers: Answers) -> None:
     """A deletion is over when it is answered; whoever comes under the same id starts anew."""
     assert customers["deleted"]["success"] is True

@@ -6,6 +6,7 @@ nothing is loaded, no other page may frame it, and a form on another page cannot
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,8 +19,8 @@ from starlette.responses import RedirectResponse, Response
 from creditgate.api.door import check_origin
 from creditgate.api.problems import RETRY_AFTER, status_of
 from creditgate.core.amounts import format_amount
-from creditgate.core.catalog import Interval, Recurrence
-from creditgate.core.plans import Line
+from creditgate.core.catalog import Interval, Plan, Recurrence
+from creditgate.core.plans import Line, quote
 from creditgate.engine.billing import Billing, Offer
 from creditgate.engine.catalogs import Catalogs
 from creditgate.errors import CreditgateError
@@ -78,20 +79,25 @@ class CheckoutPages:
             )
         note = "This is a test: no money moves." if self._is_test else ""
         return self._page(
-            title=offer.plan.name,
+            title=", ".join(one.plan.name for one in offer.wanted),
             text=note if checkout.success_url else f"{note} To cancel, close this page.".strip(),
-            lines=[self._line(offer, line) for line in offer.lines if line.total_nanos],
+            lines=list(self._lines(offer)),
             total=_money(checkout.total_nanos),
             can_pay=True,
             back=checkout.success_url,
         )
 
-    def _line(self, offer: Offer, line: Line) -> PageLine:
+    def _lines(self, offer: Offer) -> Iterator[PageLine]:
+        for one, offered in zip(offer.wanted, offer.checkout.plans, strict=True):
+            if offered.total_nanos:  # what is paid later is no part of the sum
+                for line in quote(one.plan, one.quantities):
+                    if line.total_nanos:
+                        yield self._line(one.plan, line)
+
+    def _line(self, plan: Plan, line: Line) -> PageLine:
         if line.feature_id is None:
-            assert offer.plan.price is not None
-            return PageLine(
-                f"{offer.plan.name}, {_every(offer.plan.price.recurrence)}", _money(line.total_nanos)
-            )
+            assert plan.price is not None
+            return PageLine(f"{plan.name}, {_every(plan.price.recurrence)}", _money(line.total_nanos))
         feature = self._catalogs.current.features.get(line.feature_id)
         name = feature.name if feature else line.feature_id
         return PageLine(f"{format_amount(line.quantity_nanos)} {name}", _money(line.total_nanos))

@@ -38,6 +38,7 @@ EXAMPLES: Mapping[str, dict[str, Any] | list[dict[str, Any]]] = {
     "customers.statement": _ANN | {"limit": 10},
     "billing.preview_attach": _ANN | _TOP_UP,
     "billing.attach": _ANN | _TOP_UP | {"success_url": "https://app.example/thanks"},
+    "billing.multi_attach": _ANN | {"plans": [_TOP_UP], "success_url": "https://app.example/thanks"},
     "billing.update": _ANN | {"plan_id": "pro", "cancel_action": "cancel_end_of_cycle"},
     "features.create": {"feature_id": "images", "name": "Images", "type": "metered", "consumable": True},
     "features.update": {"feature_id": "images", "event_names": ["image.made"]},

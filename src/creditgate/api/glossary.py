@@ -12,6 +12,7 @@ from creditgate.api.wire.requests import LIMIT_MAX
 from creditgate.core.amounts import INPUT_INTEGER_DIGITS_MAX
 from creditgate.core.catalog import INTERVAL_COUNT_MAX
 from creditgate.core.ids import CUSTOMER_ID_BYTES_MAX
+from creditgate.core.multi_attach import PLANS_MAX
 from creditgate.engine.aggregates import GROUPS_MAX
 
 Schema = dict[str, Any]
@@ -116,6 +117,8 @@ WORDS: Mapping[str, Word] = {
         {"minimum": 1, "maximum": WHOLE_MAX},
     ),
     # plans of customers
+    "MultiAttachRequest.plans": Word("All of them, or none.", {"minItems": 1, "maxItems": PLANS_MAX}),
+    "billing_cycle_anchor": Word("`now`: the plan's periods begin today, whatever it replaces."),
     "feature_quantities": Word("How much of what is sold by quantity."),
     "quantity": Word("How much, what is included counted in.", _AMOUNT),
     "success_url": Word("Where the customer goes after paying.", {"format": "uri", "maxLength": 2048}),

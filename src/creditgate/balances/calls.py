@@ -40,6 +40,14 @@ class NotSent(Unknown):
     """The call reached no server that was reconciled: it has no effect, and may be sent again after reconciling."""
 
 
+class DataLost(Unknown):
+    """The server has lost what it held: the call has no effect, and may be sent again once that was put back."""
+
+
+NO_JOURNAL = "NOJOURNAL"
+"""How the error of lua/lib/journal.lua begins, where a partition's stream is not there."""
+
+
 class Need(NamedTuple):
     """What a call needs of one pool, in nanos of the pool's unit; negative gives back."""
 
@@ -127,6 +135,8 @@ class ScriptCalls:
 
 def _told(error: RedisError | OSError) -> CreditgateError:
     """Return what it means for the call."""
+    if isinstance(error, ResponseError) and str(error).startswith(NO_JOURNAL):
+        return DataLost("Redis has lost this partition: reconciling first")
     if isinstance(error, ResponseError):  # an answer: the server refused before it wrote
         return Unavailable(f"Redis refused the call: {error}")
     if isinstance(error, NotWritten):

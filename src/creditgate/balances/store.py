@@ -15,6 +15,7 @@ from redis.exceptions import WatchError
 
 from creditgate.balances.batches import BatchCalls
 from creditgate.balances.calls import (
+    DataLost,
     Need,
     NotSent,
     Reply,
@@ -39,7 +40,7 @@ from creditgate.core.journal import Call, StreamId, encode_call
 from creditgate.errors import Unavailable
 from creditgate.telemetry.metrics import Metrics
 
-__all__ = ["BalanceStore", "Need", "NotSent", "Reply", "Unknown", "Use", "Written"]
+__all__ = ["BalanceStore", "DataLost", "Need", "NotSent", "Reply", "Unknown", "Use", "Written"]
 
 
 class KeptKey(NamedTuple):

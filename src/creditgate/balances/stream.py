@@ -139,8 +139,27 @@ class JournalStream:
             names = await together.execute()
         return {p: _text(name) for p, name in zip(partitions, names, strict=True) if name is not None}
 
+    async def are_whole(self, partitions: Sequence[str]) -> bool:
+        """Say whether every one of these journals is there and has its name, in one round trip."""
+        async with self._redis.pipeline(transaction=False) as together:
+            for partition in partitions:
+                together.exists(self._keys.journal(partition), self._keys.epoch(partition))
+            return await together.execute() == [2] * len(partitions)
+
+    async def make(self, partition: str) -> None:
+        """Make the partition's journal if it is not there, with nothing in it."""
+        key = self._keys.journal(partition)
+        async with self._redis.pipeline(transaction=True) as together:
+            together.xgroup_create(key, "made", mkstream=True)  # the one way to an empty stream
+            together.xgroup_destroy(key, "made")
+            await together.execute()
+
     async def begin(self, partition: str, epoch: str) -> str:
-        """Name the partition's journal unless it has a name; returns the name that it has."""
+        """Make the partition's journal and name it, unless it has a name; returns the name that it has.
+
+        Nothing is written to a partition whose journal was not made.
+        """
+        await self.make(partition)
         await self._redis.set(self._keys.epoch(partition), epoch, nx=True)
         return await self.epoch(partition) or epoch
 

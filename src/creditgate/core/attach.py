@@ -85,8 +85,10 @@ def attach(
     replaced, starts_at = switch_to(customer, catalog, plan, record.now, options)
     if plan.is_one_off:
         return _bought(record, customer, catalog, plan, quantities, mint)
-    if not plan.add_on:  # whatever was to come in this group does not any more
-        customer = replace(customer, scheduled=tuple(s for s in customer.scheduled if s.group != plan.group))
+    coming = tuple(
+        s for s in customer.scheduled if not _is_in_place(s, plan)
+    )  # of these, the last that is asked for
+    customer = replace(customer, scheduled=coming)
     if replaced is not None and replaced.plan_id == plan.id:
         return profile_change(record, _with_subscription(customer, _going_on(replaced, options)))
     if starts_at > record.now:
@@ -138,6 +140,13 @@ def _main_plan(customer: Customer, plan: Plan) -> Subscription | None:
     if plan.add_on:
         return next((s for s in customer.subscriptions if s.plan_id == plan.id), None)
     return next((s for s in customer.subscriptions if s.group == plan.group and not s.add_on), None)
+
+
+def _is_in_place(coming: Scheduled, plan: Plan) -> bool:
+    """Say whether what is to come would hold the plan's place."""
+    if plan.add_on or coming.add_on:
+        return coming.plan_id == plan.id
+    return coming.group == plan.group
 
 
 def _going_on(held: Subscription, options: AttachOptions) -> Subscription:
@@ -201,7 +210,8 @@ def _switched(
     options: AttachOptions,
     mint: Mint,
 ) -> Change:
-    now, anchor = record.now, cycle_anchor(plan, replaced, record.now)
+    now = record.now
+    anchor = now if options.anchor_now else cycle_anchor(plan, replaced, now)
     trial_ends_at = None if options.no_trial else trial_end(customer, plan, now)
     subscription = subscribed(plan, anchor=anchor, now=now, mint=mint, trial_ends_at=trial_ends_at)
     if options.ends_at is not None:

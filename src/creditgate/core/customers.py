@@ -172,7 +172,8 @@ class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
 class AttachOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a plan is attached. Of what is carried over: None is nothing, () every feature, else those that are named.
 
-    Without a `schedule` a cheaper plan starts at the end of the cycle, any other at once.
+    Without a `schedule` a cheaper plan starts at the end of the cycle, any other at once. `anchor_now`: the plan's
+    periods begin with it, though it replaces one whose periods are as long.
     """
 
     schedule: Literal["immediate", "end_of_cycle"] | None = None
@@ -181,27 +182,38 @@ class AttachOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     carry_usages: tuple[str, ...] | None = None
     carry_balances: tuple[str, ...] | None = None
     no_trial: bool = False
+    anchor_now: bool = False
 
 
 AS_USUAL = AttachOptions()
 
 
+class Offered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A plan of a checkout at its version then, how much of what it sells, and what of it is paid now."""
+
+    plan_id: str
+    plan_version: int
+    total_nanos: int
+    quantities: dict[str, int] = {}
+
+
 class Checkout(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something offered for payment: a plan at its version then, and how much of it.
+    """Plans offered for payment together.
 
     `key` is the digest of the caller's idempotency key, so that a repeated call finds the checkout again.
     """
 
     id: str
-    plan_id: str
-    plan_version: int
-    total_nanos: int
+    plans: tuple[Offered, ...]
     created_at: int
-    quantities: dict[str, int] = {}
     success_url: str | None = None
     options: AttachOptions | None = None
     paid_at: int | None = None
     key: str | None = None
+
+    @property
+    def total_nanos(self) -> int:
+        return sum(offered.total_nanos for offered in self.plans)
 
 
 class Customer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -122,7 +122,7 @@ def _dues(
         return nothing, None
     if at > record.now:
         return nothing, _due_at(plan, lines, at, at)
-    anchor = cycle_anchor(plan, replaced, record.now)
+    anchor = record.now if options.anchor_now else cycle_anchor(plan, replaced, record.now)
     return _due_at(plan, lines, anchor, record.now), _next_due(plan, lines, anchor, record.now)
 
 

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS
-from creditgate.balances.store import NotSent, Reply, Unknown, Written
+from creditgate.balances.store import DataLost, NotSent, Reply, Unknown, Written
 from creditgate.balances.stream import JournalStream
 from creditgate.core.decisions import Status
 from creditgate.core.journal import StreamId
@@ -45,11 +45,15 @@ class Applied(NamedTuple):
 
 
 class _Failed(NamedTuple):
-    """An attempt without an answer, in ms of Redis's clock; `in_doubt`: it may have taken effect, until `not_after`."""
+    """An attempt without an answer, in ms of Redis's clock.
+
+    `in_doubt`: it may have taken effect, until `not_after`. `is_lost`: the server has lost what it held.
+    """
 
     sent_at: int
     not_after: int
-    in_doubt: bool
+    in_doubt: bool = False
+    is_lost: bool = False
 
 
 class Attempts:
@@ -81,6 +85,8 @@ class Attempts:
                         stream_id = await self._fate(deadline, partition, op_id, attempt)
                         if stream_id is not None:
                             return Applied(stream_id)
+                    elif attempt.is_lost:
+                        await self._look_again()
                     else:
                         await self._reconcile()
                     attempt = await self._attempt(send)
@@ -92,38 +98,54 @@ class Attempts:
                 "Redis did not answer in time; whether the call took effect is not known"
             ) from error
 
-    async def ask(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send a call that writes nothing, again if need be until the deadline; raises Undecided."""
+    async def ask(self, send: Callable[[], Awaitable[T]], *, none_is_absent: bool = False) -> T:
+        """Send a call that writes nothing, again if need be until the deadline; raises Undecided.
+
+        `none_is_absent`: an answer of None says that there is no such customer.
+        """
         give_up_at = _now() + DEADLINE_S
         try:
             if self._reconciler.is_done:
                 with suppress(Unknown):
-                    return await send()
+                    return await self._ask(send, none_is_absent)
             await in_task()
             async with asyncio.timeout_at(give_up_at) as deadline:
                 while not deadline.expired():
                     await self._reconcile()
                     try:
-                        return await send()
+                        return await self._ask(send, none_is_absent)
                     except Unknown:
                         await asyncio.sleep(FATE_POLL_S)
                 raise TimeoutError
         except (TimeoutError, Unavailable) as error:
             raise Undecided("Redis did not answer in time") from error
 
+    async def _ask(self, send: Callable[[], Awaitable[T]], none_is_absent: bool) -> T:
+        rounds = self._reconciler.rounds
+        answer = await send()
+        if none_is_absent if answer is None else _is_absent(answer):
+            await self._raise_if_lost(rounds)
+        return answer
+
     async def _attempt(self, send: Callable[[int], Awaitable[R]]) -> "R | _Failed":
         """Send the call once, if Redis is reconciled."""
-        now_ms = self._clock.now_ms()
+        now_ms, rounds = self._clock.now_ms(), self._reconciler.rounds
         not_after = now_ms + CALL_WINDOW_MS
         if not self._reconciler.is_done:
-            return _Failed(now_ms, not_after, in_doubt=False)
+            return _Failed(now_ms, not_after)
         try:
             reply = await send(not_after)
-        except Unknown as error:
-            return _Failed(now_ms, not_after, in_doubt=not isinstance(error, NotSent))
+            if _is_absent(reply):
+                await self._raise_if_lost(rounds)
+        except DataLost:
+            return _Failed(now_ms, not_after, is_lost=True)
+        except NotSent:
+            return _Failed(now_ms, not_after)
+        except Unknown:
+            return _Failed(now_ms, not_after, in_doubt=True)
         if reply.status is Status.TOO_LATE:
             self._clock.correct(reply.time)
-            return _Failed(now_ms, not_after, in_doubt=False)
+            return _Failed(now_ms, not_after)
         return reply
 
     async def _fate(
@@ -147,9 +169,32 @@ class Attempts:
         except Unavailable:  # not back yet: the deadline decides how long we go on asking
             await asyncio.sleep(FATE_POLL_S)
 
+    async def _raise_if_lost(self, rounds: int) -> None:
+        """Raise NotSent if Redis may have lost the customer whom it does not know; what it lost is back by then.
+
+        `rounds` are those of the reconciler before it was asked.
+        """
+        await in_task()
+        try:
+            await self._reconciler.watch()
+        except (Unavailable, RedisError, OSError) as error:
+            raise NotSent("Redis cannot say what it has") from error
+        if self._reconciler.rounds != rounds:
+            raise NotSent("Redis had lost what was asked about")
+
+    async def _look_again(self) -> None:
+        try:
+            await self._reconciler.watch()
+        except (Unavailable, RedisError, OSError):  # not back yet, as above
+            await asyncio.sleep(FATE_POLL_S)
+
     def _find_in_sql(self, partition: str, op_id: str, since_ms: int) -> StreamId | None:
         return self._ledger.find_op(partition, op_id, since_ms=since_ms, until_ms=2**62)
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _is_absent(reply: object) -> bool:
+    return isinstance(reply, Reply) and reply.status is Status.ABSENT

@@ -1,33 +1,33 @@
 """Attaching plans, at once when nothing is to be paid, else through a checkout that is completed once; cancelling them.
 
-A checkout is part of the customer's document, so paying it and getting the plan are one change of one record.
+A checkout is part of the customer's document, so paying it and getting its plans are one change of one record.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
-from creditgate.core.attach import attach, switch_to
 from creditgate.core.cancellation import CancelAction, cancellation, find_subscription
-from creditgate.core.catalog import Catalog, Plan
-from creditgate.core.changes import Change, profile_change
+from creditgate.core.catalog import Catalog
+from creditgate.core.changes import Change
+from creditgate.core.checkouts import checkout_not_found, find_checkout, offered, payment, with_checkout
 from creditgate.core.customers import AS_USUAL, AttachOptions, Checkout, Customer, Record
-from creditgate.core.plans import Line, quote, totals
-from creditgate.core.preview import Preview, paid_from, preview
+from creditgate.core.multi_attach import Wanted, check_together, multi_attach, paid_now
+from creditgate.core.plans import totals
+from creditgate.core.preview import Preview, preview
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers
 from creditgate.engine.ids import mint
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.writer import CustomerWriter
-from creditgate.errors import InvalidRequest, NotFound
+from creditgate.errors import InvalidRequest
 from creditgate.settings import Environment, Payments
 
 CHECKOUT_TTL_S = 24 * 3_600
-CHECKOUTS_MAX = 20  # kept for each customer, the newest; an older link says that it is gone
 
 _VERB = "billing.attach"
+_MULTI = "billing.multi_attach"
 _UPDATE = "billing.update"
 
 
@@ -35,13 +35,20 @@ class Offer(NamedTuple):
     """A checkout as its page shows it."""
 
     customer: Customer
-    plan: Plan
     checkout: Checkout
-    lines: tuple[Line, ...]
+    wanted: Sequence[Wanted]
+
+
+class Named(NamedTuple):
+    """A plan as it is asked for: quantities in nanos by feature, the newest version unless one is said."""
+
+    plan_id: str
+    quantities: Mapping[str, int] = {}
+    version: int | None = None
 
 
 class Attached(NamedTuple):
-    """Where to pay; None: nothing is left to pay and the plan is active."""
+    """Where to pay; None: nothing is left to pay and the plans are active."""
 
     payment_url: str | None
     is_replay: bool
@@ -96,46 +103,28 @@ class Billing:
         """
         catalog = await self._catalogs.giving(plan_ids=[plan_id])
         plan = catalog.plan(plan_id, version)
-        quantities = {**quantities, **totals(plan, bought or {})}
-        total = sum(line.total_nanos for line in quote(plan, quantities))
-        if await self._writer.is_replay(customer_id, _VERB, key):
-            return await self._attached_before(customer_id, base_url, key)
-        if total:
-            record = await self._customers.get(customer_id)
-            if paid_from(record.customer, catalog, plan, record.now, options) != record.now:
-                total = 0
-        if not self._needs_checkout(total):
-            outcome = await self._writer.change(
-                customer_id,
-                lambda record: attach(
-                    record, record.customer, catalog, plan, quantities, mint=mint, options=options
-                ),
-                verb=_VERB,
-                catalog_version=catalog.version,
-                key=key,
-            )
-            return Attached(None, outcome.is_replay)
-        checkout = Checkout(
-            id=mint("co"),
-            plan_id=plan.id,
-            plan_version=plan.version,
-            total_nanos=total,
-            created_at=0,
-            quantities=dict(quantities),
-            success_url=success_url,
-            options=options,
-            key=key.digest if key else None,
-        )
-        outcome = await self._writer.change(
-            customer_id,
-            lambda record: _with_checkout(record, checkout, catalog, plan),
-            verb=_VERB,
-            catalog_version=catalog.version,
-            key=key,
-        )
-        if outcome.is_replay:
-            return await self._attached_before(customer_id, base_url, key)
-        return Attached(self._url(base_url, customer_id, checkout), is_replay=False)
+        wanted = (Wanted(plan, {**quantities, **totals(plan, bought or {})}),)
+        return await self._attach(_VERB, customer_id, catalog, wanted, options, success_url, base_url, key)
+
+    async def multi_attach(
+        self,
+        *,
+        customer_id: str,
+        plans: Sequence[Named],
+        options: AttachOptions = AS_USUAL,
+        success_url: str | None,
+        base_url: str,
+        key: CallerKey | None,
+    ) -> Attached:
+        """Give the customer all of these plans in one step, or one place to pay for them; or none of them.
+
+        Raises what `attach` does, and InvalidInputs for plans that exclude each other.
+        """
+        catalog = await self._catalogs.having(lambda catalog: _find_plans(catalog, plans))
+        check_together(_find_plans(catalog, plans))
+        catalog = await self._catalogs.giving(plan_ids=[named.plan_id for named in plans])
+        wanted = _find_plans(catalog, plans)
+        return await self._attach(_MULTI, customer_id, catalog, wanted, options, success_url, base_url, key)
 
     async def preview_attach(
         self,
@@ -190,24 +179,60 @@ class Billing:
         return await self._offer(record, checkout_id)
 
     async def pay(self, token: str) -> Offer:
-        """Complete a checkout and attach its plan, exactly once: a paid one is returned as it is."""
+        """Complete a checkout and attach its plans, exactly once: a paid one is returned as it is.
+
+        Raises Conflict `checkout_outdated` where paying would not buy what was offered.
+        """
         customer_id, checkout_id = self._read_token(token)
         offer = await self.offer(token)
         catalog = self._catalogs.current
-
-        def complete(record: Record) -> Change | None:
-            checkout = _find(record.customer, checkout_id)
-            if checkout.paid_at is not None:
-                return None
-            paid = msgspec.structs.replace(checkout, paid_at=record.now)
-            checkouts = tuple(paid if c.id == checkout_id else c for c in record.customer.checkouts)
-            customer = msgspec.structs.replace(record.customer, checkouts=checkouts)
-            options = checkout.options or AS_USUAL
-            quantities = checkout.quantities
-            return attach(record, customer, catalog, offer.plan, quantities, mint=mint, options=options)
-
-        await self._writer.change(customer_id, complete, verb="checkout.pay", catalog_version=catalog.version)
+        await self._writer.change(
+            customer_id,
+            lambda record: payment(record, checkout_id, catalog, offer.wanted, mint),
+            verb="checkout.pay",
+            catalog_version=catalog.version,
+        )
         return await self.offer(token)
+
+    async def _attach(
+        self,
+        verb: str,
+        customer_id: str,
+        catalog: Catalog,
+        wanted: Sequence[Wanted],
+        options: AttachOptions,
+        success_url: str | None,
+        base_url: str,
+        key: CallerKey | None,
+    ) -> Attached:
+        totals_nanos = [one.total_nanos for one in wanted]
+        if await self._writer.is_replay(customer_id, verb, key):
+            return await self._attached_before(customer_id, base_url, key)
+        if any(totals_nanos):
+            record = await self._customers.get(customer_id)
+            totals_nanos = paid_now(record.customer, catalog, wanted, record.now, options)
+        checkout = None
+        if self._needs_checkout(sum(totals_nanos)):
+            checkout = Checkout(
+                id=mint("co"),
+                plans=tuple(map(offered, wanted, totals_nanos)),
+                created_at=0,
+                success_url=success_url,
+                options=options,
+                key=key.digest if key else None,
+            )
+
+        def work_out(record: Record) -> Change:
+            if checkout is not None:
+                return with_checkout(record, checkout, catalog, wanted)
+            return multi_attach(record, record.customer, catalog, wanted, mint=mint, options=options)
+
+        outcome = await self._writer.change(
+            customer_id, work_out, verb=verb, catalog_version=catalog.version, key=key
+        )
+        if outcome.is_replay:
+            return await self._attached_before(customer_id, base_url, key)
+        return Attached(self._url(base_url, customer_id, checkout) if checkout else None, is_replay=False)
 
     def _needs_checkout(self, total_nanos: int) -> bool:
         """Say whether so much has to be paid on a page; InvalidRequest where there is none."""
@@ -216,9 +241,12 @@ class Billing:
         return total_nanos > 0 and self._payments is not Payments.INSTANT
 
     async def _offer(self, record: Record, checkout_id: str) -> Offer:
-        checkout = _find(record.customer, checkout_id)
-        plan = await self._catalogs.find_plan(checkout.plan_id, checkout.plan_version)
-        return Offer(record.customer, plan, checkout, quote(plan, checkout.quantities))
+        checkout = find_checkout(record.customer, checkout_id)
+        plans = [
+            Named(offered.plan_id, offered.quantities, offered.plan_version) for offered in checkout.plans
+        ]
+        catalog = await self._catalogs.having(lambda catalog: _find_plans(catalog, plans))
+        return Offer(record.customer, checkout, _find_plans(catalog, plans))
 
     async def _attached_before(self, customer_id: str, base_url: str, key: CallerKey | None) -> Attached:
         record = await self._customers.get(customer_id)
@@ -235,23 +263,9 @@ class Billing:
         except SignatureExpired:
             raise InvalidRequest("This checkout has expired", code="checkout_expired") from None
         except (BadSignature, ValueError, TypeError):
-            raise _not_found() from None
+            raise checkout_not_found() from None
         return customer_id, checkout_id
 
 
-def _with_checkout(record: Record, checkout: Checkout, catalog: Catalog, plan: Plan) -> Change:
-    switch_to(record.customer, catalog, plan, record.now, checkout.options or AS_USUAL)
-    checkout = msgspec.structs.replace(checkout, created_at=record.now)
-    checkouts = (*record.customer.checkouts, checkout)[-CHECKOUTS_MAX:]
-    return profile_change(record, msgspec.structs.replace(record.customer, checkouts=checkouts))
-
-
-def _find(customer: Customer, checkout_id: str) -> Checkout:
-    checkout = next((c for c in customer.checkouts if c.id == checkout_id), None)
-    if checkout is None:
-        raise _not_found()
-    return checkout
-
-
-def _not_found() -> NotFound:
-    return NotFound("This checkout does not exist", code="checkout_not_found")
+def _find_plans(catalog: Catalog, plans: Sequence[Named]) -> list[Wanted]:
+    return [Wanted(catalog.plan(named.plan_id, named.version), named.quantities) for named in plans]

@@ -87,7 +87,7 @@ class Customers:
         Raises NotFound for the customer or a feature that the controls name, InvalidInputs for too much metadata.
         """
         controls = msgspec.structs.replace(NO_CONTROLS, **changes.controls)
-        await self._catalogs.having(lambda catalog: catalog.check_controls(controls))
+        await self._catalogs.giving(feature_ids=sorted(controls.feature_ids))
 
         def work_out(record: Record) -> Change | None:
             updated = changes.applied_to(record.customer)

@@ -57,7 +57,7 @@ async def examine_journal(redis: "Redis", keys: Keys, ledger: Ledger) -> AsyncIt
         positions = await asyncio.to_thread(ledger.positions)
         epochs = await stream.epochs(partitions)
         differing = [
-            p for p, position in positions.items() if epochs.get(p, position.epoch) != position.epoch
+            p for p, position in positions.items() if epochs.get(p, position.journal) != position.journal
         ]
         if differing or not positions.keys() <= set(partitions):
             text = "Redis and SQL hold two different histories; name the servers that belong together"

@@ -9,8 +9,9 @@ from redis.exceptions import RedisError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.keys import PARTITIONS_MAX, Keys
 from creditgate.balances.store import BalanceStore
+from creditgate.balances.stream import JournalStream
 from creditgate.core.decisions import Status
-from creditgate.core.journal import Call
+from creditgate.core.journal import SYSTEM_PARTITION, Call
 from creditgate.engine.ids import OpIds
 from creditgate.errors import StartupError
 from creditgate.settings import Environment
@@ -69,6 +70,7 @@ async def make_instance(redis: "Redis", prefix: str, environment: Environment, p
     clock = RedisClock()
     store = _store(redis, prefix, clock)
     wanted = Instance(environment, partitions, secrets.token_hex(32))
+    await JournalStream(redis, Keys(1, prefix)).make(SYSTEM_PARTITION)  # SQL knows of no other
     call = Call(verb="init", op_id=OpIds().next(), catalog_version=0)
     not_after = await clock.read(redis) + START_WINDOW_MS
     written = await store.put(

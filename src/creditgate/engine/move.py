@@ -72,7 +72,7 @@ async def move(source: Side, target: Side, instance: Instance, counter: Counter)
         await target.stream.rename(SYSTEM_PARTITION, MOVING)
         with counter("entries copied") as count:
             await _copy(source.ledger, target.ledger, positions, count)
-        await target.stream.rename(SYSTEM_PARTITION, positions[SYSTEM_PARTITION].epoch)
+        await target.stream.rename(SYSTEM_PARTITION, positions[SYSTEM_PARTITION].journal)
         with counter("customers put into Redis") as count:
             await Reconciler(
                 target.redis, target.keys, RedisClock(), target.ledger, ServerGuard(), count
@@ -103,13 +103,13 @@ async def _check_target(target: Side, instance: Instance, positions: dict[str, P
     found = await read_instance(target.redis, target.keys.prefix)
     epochs = {name: await target.stream.epoch(name) for name in positions}
     if found not in (None, instance) or any(
-        epochs[name] not in (None, MOVING, position.epoch) for name, position in positions.items()
+        epochs[name] not in (None, MOVING, position.journal) for name, position in positions.items()
     ):
         raise StartupError(
             "--to-redis holds other data of creditgate; name another server, or a --to-prefix."
         )
     for name, position in (await asyncio.to_thread(target.ledger.positions)).items():
-        if name not in positions or positions[name].epoch != position.epoch:
+        if name not in positions or positions[name].journal != position.journal:
             raise StartupError("--to-database holds other data of creditgate; name an empty database.")
         if position.stream_id > positions[name].stream_id:
             raise StartupError("--to-database is ahead of this data: a sidecar works on it already.")
@@ -121,12 +121,13 @@ async def _copy(
     """Append to the target what it does not have, page by page; the system first, for it says what the data is."""
     copied = 0
     for goal in sorted(positions.values(), key=lambda position: position.partition != SYSTEM_PARTITION):
-        at = (await asyncio.to_thread(target.adopt, goal.partition, goal.epoch)).stream_id
+        begun = await asyncio.to_thread(target.adopt, goal.partition, goal.journal)
+        at = begun.stream_id
         while at < goal.stream_id:
             limit = page_size(goal.partition, ENTRIES_PAGE)
             entries = await asyncio.to_thread(source.entries, goal.partition, at, limit=limit)
             upto = entries[-1].stream_id if len(entries) == limit else goal.stream_id
-            page = Batch(goal.partition, goal.epoch, at, upto, entries)
+            page = Batch(goal.partition, begun.epoch, at, upto, entries)
             await asyncio.to_thread(target.append, [page], is_news=False)
             at, copied = upto, copied + len(entries)
             count(copied)

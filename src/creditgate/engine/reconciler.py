@@ -3,6 +3,9 @@
 Redis can come back older than SQL: it lost the last second of its log, a failover lost what was not replicated, a
 backup was restored, or it is empty. Whatever SQL has beyond the stream is put back into the records, and the stream is
 told to go on after SQL's position; else entries with smaller ids would come, and never be read.
+
+Before a look at what SQL has, its position is fenced: a flush in flight may hold entries that the server has lost. If
+they were committed after it, SQL would have deductions that no record has, under numbers that are then used again.
 """
 
 import asyncio
@@ -24,7 +27,7 @@ from creditgate.core.holds import HOLD, Hold, decode_hold
 from creditgate.core.journal import SYSTEM_PARTITION, StreamId
 from creditgate.errors import StartupError, Unavailable
 from creditgate.ledger.customers import CustomerState
-from creditgate.ledger.store import Ledger, Position
+from creditgate.ledger.store import Ledger, Position, PositionMoved
 from creditgate.telemetry import logger
 
 CUSTOMERS_PAGE = 500
@@ -64,6 +67,7 @@ class Reconciler:
         self._one_at_a_time = asyncio.Lock()
         self._progress = progress
         self.customers_restored = 0
+        self.rounds = 0  # how often it was found out what a server has
 
     @property
     def is_done(self) -> bool:
@@ -71,13 +75,14 @@ class Reconciler:
         return self._guard.run_id is not None
 
     async def watch(self) -> None:
-        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile; for a tick.
+        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile.
 
-        Every partition counts: another process may have begun to put them back, one after the other.
+        For a tick, and for a call that does not find what it looks for. Every partition counts: another process may
+        have begun to put them back, one after the other.
         """
-        partitions = (SYSTEM_PARTITION, *self._keys.partitions)
-        if self.is_done and len(await self._stream.epochs(partitions)) < len(partitions):
+        if self.is_done and not await self._stream.are_whole((SYSTEM_PARTITION, *self._keys.partitions)):
             self._guard.run_id = None
+        if not self.is_done:
             await self.run()
 
     async def run(self) -> None:
@@ -88,30 +93,48 @@ class Reconciler:
                 if run_id == self._guard.run_id:
                     return
                 await self._clock.read(self._redis)
-                positions = await asyncio.to_thread(self._ledger.positions)
                 for partition in (SYSTEM_PARTITION, *self._keys.partitions):
-                    await self._reconcile(partition, positions.get(partition))
+                    await self._reconcile(partition, run_id)
+                self.rounds += 1
                 self._guard.run_id = run_id
             except (RedisError, OSError) as error:
                 raise Unavailable(f"Redis does not answer: {error}") from error
 
-    async def _reconcile(self, partition: str, position: Position | None) -> None:
-        epoch = await self._stream.epoch(partition)
-        if position is None:
-            epoch = await self._stream.begin(partition, secrets.token_hex(8))
-            position = await asyncio.to_thread(self._ledger.adopt, partition, epoch)
-        if epoch is not None and epoch != position.epoch:
-            raise StartupError(
-                f"Redis and the SQL database hold two different histories of partition {partition}."
-            )
-        last = await self._stream.last_id(partition)
+    async def _reconcile(self, partition: str, run_id: str) -> None:
+        while True:
+            try:
+                last, position = await self._fenced(partition, run_id)
+                break
+            except PositionMoved:  # by a flush, or by another sidecar: look again, at what it made of it
+                continue
         if last < position.stream_id:
             restored = await self._restore(partition, last)
             await self._stream.advance(partition, position.stream_id)
             log.warning(
                 "redis_was_behind_sql", partition=partition, was_at=str(last), customers_restored=restored
             )
-        await self._stream.begin(partition, position.epoch)  # last: a journal with a name is whole
+        await self._stream.begin(partition, position.journal)  # last: a journal with a name is whole
+
+    async def _fenced(self, partition: str, run_id: str) -> tuple[StreamId, Position]:
+        """Return where the stream and SQL stand, once nothing that was read of the stream before can reach SQL.
+
+        Whoever comes later to a server that has lost nothing finds its fence, and stops no flush. Raises PositionMoved.
+        """
+        journal = await self._stream.epoch(partition)
+        position = (await asyncio.to_thread(self._ledger.positions)).get(partition)
+        if position is None:
+            journal = await self._stream.begin(partition, secrets.token_hex(8))
+            position = await asyncio.to_thread(self._ledger.adopt, partition, journal)
+        if journal is not None and journal != position.journal:
+            raise StartupError(
+                f"Redis and the SQL database hold two different histories of partition {partition}."
+            )
+        last = await self._stream.last_id(partition)
+        is_same_run = position.fence.partition("-")[0] == run_id
+        if journal is None or last < position.stream_id or not is_same_run:
+            fence = f"{run_id}-{secrets.token_hex(4)}"
+            position = await asyncio.to_thread(self._ledger.put_fence, position, fence)
+        return last, position
 
     async def _restore(self, partition: str, last: StreamId) -> int:
         if partition == SYSTEM_PARTITION:

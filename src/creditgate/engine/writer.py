@@ -72,7 +72,9 @@ class CustomerWriter:
     async def read(self, customer_id: str) -> Record | None:
         """Return the customer's record with nothing overdue in it, None if there is no such customer."""
         for _ in range(STEPS_MAX + 1):
-            record = await self._attempts.ask(lambda: self._store.read(customer_id=customer_id))
+            record = await self._attempts.ask(
+                lambda: self._store.read(customer_id=customer_id), none_is_absent=True
+            )
             if record is None or not record.is_due:
                 return record
             await self._step(record)

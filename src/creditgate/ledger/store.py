@@ -46,11 +46,24 @@ QUESTION_SECONDS_MAX = 10.0
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How far the stream of a partition has been appended; `epoch` is the random name made with that stream."""
+    """How far the stream of a partition has been appended.
+
+    `epoch` is the random name made with that stream and, after a dot, the fence: which server process it was
+    reconciled with. Whoever read the stream before a fence commits nothing after it.
+    """
 
     partition: str
     epoch: str
     stream_id: StreamId
+
+    @property
+    def journal(self) -> str:
+        """The name of the stream."""
+        return self.epoch.partition(".")[0]
+
+    @property
+    def fence(self) -> str:
+        return self.epoch.partition(".")[2]
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -143,19 +156,15 @@ class Ledger:
             connection.execute(_ADOPT, values)
             return _position_of(connection.execute(_SELECT_POSITION, {"of": partition}).one())
 
-    def rebase(self, expected: Position, *, epoch: str, stream_id: StreamId) -> Position:
-        """Put the position of a partition on another epoch and return it; for a stream that was made anew.
+    def put_fence(self, expected: Position, fence: str) -> Position:
+        """Fence the position of a partition, where it is, and return it: what was read of the stream before is refused.
 
-        Raises PositionMoved if the position is no longer the expected one. The stream id may not go back: entries
-        appended after it would take the identities of rows that are already there (ValueError).
+        Raises PositionMoved if the position is no longer the expected one.
         """
-        if stream_id < expected.stream_id:
-            raise ValueError(
-                f"cannot move {expected.partition} back from {expected.stream_id} to {stream_id}"
-            )
+        epoch = f"{expected.journal}.{fence}"
         with self._database.writing() as connection:
-            _move(connection, expected, epoch=epoch, stream_id=stream_id)
-        return Position(expected.partition, epoch, stream_id)
+            _move(connection, expected, epoch=epoch, stream_id=expected.stream_id)
+        return Position(expected.partition, epoch, expected.stream_id)
 
     def append(self, batches: Sequence[Batch], *, is_news: bool = True) -> int:
         """Store all batches and move their positions, in one transaction; return the number of rows of items.

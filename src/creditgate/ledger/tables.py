@@ -121,7 +121,7 @@ listed_plans = Table(
 )
 
 # How far each stream has been appended. A position means something only within its epoch: the random name that a
-# stream got when it was made.
+# stream got when it was made, and the fence that was put since (see `Position`).
 stream_positions = Table(
     "stream_positions",
     metadata,

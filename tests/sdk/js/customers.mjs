@@ -40,6 +40,11 @@ await client.billing.update({ ...pro, cancelAction: "cancel_immediately" });
 keep("ended", await client.customers.get(ann));
 await refused("cancel_what_is_gone", () => client.billing.update({ ...pro, cancelAction: "cancel_immediately" }));
 
+const topUp = { planId: "top_up", featureQuantities: [{ featureId: "usd_credits", quantity: 20 }] };
+const several = keep("several", await client.billing.multiAttach({ ...ann, plans: [{ planId: "pro" }, topUp] }));
+await pay(several.paymentUrl);
+keep("on_several", await client.customers.get(ann));
+
 keep("deleted", await client.customers.delete(ann));
 await refused("get_deleted", () => client.customers.get(ann));
 await refused("delete_twice", () => client.customers.delete(ann));

@@ -47,6 +47,11 @@ with autumn() as client:
         "cancel_what_is_gone", client.billing.update, **ANN, plan_id="pro", cancel_action="cancel_immediately"
     )
 
+    top_up = {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": 20}]}
+    several = keep("several", client.billing.multi_attach(**ANN, plans=[{"plan_id": "pro"}, top_up]))
+    pay(several.payment_url)
+    keep("on_several", client.customers.get(**ANN))
+
     keep("deleted", client.customers.delete(**ANN))
     refused("get_deleted", client.customers.get, **ANN)
     refused("delete_twice", client.customers.delete, **ANN)

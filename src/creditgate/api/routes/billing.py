@@ -9,6 +9,7 @@ from creditgate.api.wire.answers import encode
 from creditgate.api.wire.billing import (
     AttachAnswer,
     AttachRequest,
+    MultiAttachRequest,
     PreviewAttachRequest,
     UpdateBillingRequest,
 )
@@ -29,6 +30,7 @@ class BillingRoutes:
     def by_verb(self) -> Mapping[str, Verb]:
         return {
             "billing.attach": Verb(self.attach, AttachRequest, AttachAnswer),
+            "billing.multi_attach": Verb(self.multi_attach, MultiAttachRequest, AttachAnswer),
             "billing.preview_attach": Verb(self.preview_attach, PreviewAttachRequest, PreviewAttachAnswer),
             "billing.update": Verb(self.update, UpdateBillingRequest, AttachAnswer),
         }
@@ -68,6 +70,22 @@ class BillingRoutes:
         )
         attached = await self._keys.once(key, work)
         return attached, self._keys.headers(key, attached.is_replay)
+
+    async def multi_attach(self, call: Call) -> Answer:
+        request = read(MultiAttachRequest, call.body)
+        customer_id, plans, options = request.customer_id, request.named(), request.attach_options()
+        key = caller_key("multi_attach", call, customer_id, plans, request.success_url, options)
+        work = self._billing.multi_attach(
+            customer_id=customer_id,
+            plans=plans,
+            options=options,
+            success_url=request.success_url,
+            base_url=self._settings.public_url or call.base_url,
+            key=key,
+        )
+        attached = await self._keys.once(key, work)
+        headers = self._keys.headers(key, attached.is_replay)
+        return Answer(encode(AttachAnswer(customer_id, attached.payment_url)), headers=headers)
 
     async def preview_attach(self, call: Call) -> Answer:
         request = read(PreviewAttachRequest, call.body)

@@ -13,6 +13,8 @@ from creditgate.api.wire.numbers import WHOLE_MAX, instant, kept, whole
 from creditgate.api.wire.requests import CustomerRequest
 from creditgate.core.cancellation import CancelAction
 from creditgate.core.customers import AttachOptions
+from creditgate.core.multi_attach import PLANS_MAX
+from creditgate.engine.billing import Named
 from creditgate.errors import InvalidInputs, InvalidRequest
 
 SUCCESS_URL_CHARACTERS_MAX = 2048
@@ -91,7 +93,7 @@ class AttachRequest(CustomerRequest, frozen=True):
             check_success_url(self.success_url)
 
     def wanted_version(self) -> int | None:
-        return None if self.version is None else whole(self.version, field="version", least=1, most=WHOLE_MAX)
+        return _version(self.version, field="version")
 
     def attach_options(self) -> AttachOptions:
         return AttachOptions(
@@ -106,6 +108,62 @@ class AttachRequest(CustomerRequest, frozen=True):
     def quantities_nanos(self) -> dict[str, int]:
         """Units by feature id."""
         return quantities_nanos(self.feature_quantities, field="feature_quantities")
+
+
+class PlanRequest(Request, frozen=True):
+    """One of several plans that are attached together."""
+
+    plan_id: str
+    feature_quantities: tuple[FeatureQuantity, ...] = ()
+    version: float | None = None
+    customize: NotYet | None = None
+    subscription_id: NotYet | None = None
+    entity_id: NotYet | None = None
+
+    def named(self, *, field: str) -> Named:
+        return Named(
+            self.plan_id,
+            quantities_nanos(self.feature_quantities, field=f"{field}.feature_quantities"),
+            _version(self.version, field=f"{field}.version"),
+        )
+
+
+class MultiAttachRequest(CustomerRequest, frozen=True):
+    """`billing.multi_attach`: put a customer on several plans in one step, or say where to pay for them together."""
+
+    plans: tuple[PlanRequest, ...]
+    success_url: str | None = None
+    redirect_mode: OnlyIfRequired | None = None
+    entity_id: NotYet | None = None
+    free_trial: NoTrial | UnsetType | None = UNSET
+    starts_at: float | None = None
+    currency: NotYet | None = None
+    invoice_mode: NotYet | None = None
+    discounts: NotYet | None = None
+    billing_behavior: NotYet | None = None
+    billing_cycle_anchor: Literal["now"] | None = None
+    checkout_session_params: NotYet | None = None
+    new_billing_subscription: NotYet | None = None
+    enable_plan_immediately: NotYet | None = None
+    customer_data: NotYet | None = None
+    entity_data: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= len(self.plans) <= PLANS_MAX:
+            raise InvalidInputs(f"plans: must have 1 to {PLANS_MAX} items")
+        if self.success_url is not None:
+            check_success_url(self.success_url)
+
+    def named(self) -> list[Named]:
+        return [plan.named(field=f"plans[{number}]") for number, plan in enumerate(self.plans)]
+
+    def attach_options(self) -> AttachOptions:
+        return AttachOptions(
+            starts_at=instant(self.starts_at, field="starts_at"),
+            no_trial=self.free_trial is None,
+            anchor_now=self.billing_cycle_anchor is not None,
+        )
 
 
 class PreviewAttachRequest(AttachRequest, frozen=True):
@@ -152,7 +210,7 @@ class UpdateBillingRequest(CustomerRequest, frozen=True):
 
 
 class AttachAnswer(msgspec.Struct, frozen=True):
-    """`billing.attach` and `billing.update`. Without a URL nothing is left to pay, and it has happened."""
+    """What was done about a customer's plans. Without a URL nothing is left to pay, and it has happened."""
 
     customer_id: str
     payment_url: str | None
@@ -180,6 +238,10 @@ def check_success_url(url: str) -> None:
         raise InvalidInputs("success_url: must be an http or https URL")
     if len(url) > SUCCESS_URL_CHARACTERS_MAX:
         raise InvalidInputs(f"success_url: must have at most {SUCCESS_URL_CHARACTERS_MAX} characters")
+
+
+def _version(version: float | None, *, field: str) -> int | None:
+    return None if version is None else whole(version, field=field, least=1, most=WHOLE_MAX)
 
 
 def _quantities(quantities: Sequence[FeatureQuantity], field: str) -> Iterable[tuple[str, int]]:
