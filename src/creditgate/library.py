@@ -30,6 +30,7 @@ from creditgate.client.replies import Reply
 from creditgate.errors import StartupError, Unavailable
 from creditgate.server import Stores, UseCases, background_work, open_stores, open_use_cases, upkeep
 from creditgate.settings import Settings
+from creditgate.telemetry import log_into_application
 
 DEADLINE_S = 2.0  # of one call, if it says nothing else; the engine's own are shorter
 
@@ -64,6 +65,7 @@ class Meter(AsyncFace):
 
     async def __aenter__(self) -> Self:
         """Open it. Raises StartupError if there is no data, or no server that can hold it; Unavailable."""
+        log_into_application()
         async with AsyncExitStack() as opened:
             stores, cases = await opened.enter_async_context(_opened(self._settings))
             work = background_work if self._background else upkeep

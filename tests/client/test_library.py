@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -134,6 +136,29 @@ async def test_without_redis_nothing_is_allowed(demo: SidecarProcess) -> None:
         usage = demo.ask("customers.get", {"customer_id": "ann"})["balances"]["usd_credits"]["usage"]
         assert usage == pytest.approx(0.2)
     assert demo.verify().returncode == 0
+
+
+@pytest.mark.parametrize("is_configured", [False, True], ids=["", "with structlog of its own"])
+def test_logs_go_where_the_application_wants_them(demo: SidecarProcess, is_configured: bool) -> None:
+    """Stdout is the application's, and so is the way in which it logs; secrets do not pass."""
+    code = f"""
+import logging, structlog
+from creditgate import Meter
+from creditgate.telemetry import logger
+logging.basicConfig(format="app: %(name)s %(levelname)s %(message)s")
+if {is_configured}:
+    structlog.configure(processors=[lambda *_: "its own"], logger_factory=structlog.stdlib.LoggerFactory())
+with Meter(data_dir={str(demo.directory)!r}).sync():
+    logger("creditgate.engine").warning("tick_failed", reason="redis://user:hidden@host")
+    logger("creditgate.engine").info("not asked for")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=40
+    )
+    said = "its own" if is_configured else "event='tick_failed' reason='redis://user:[redacted]@host'"
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    assert ended.stderr.splitlines()[0] == f"app: creditgate.engine WARNING {said}"
+    assert len(ended.stderr.splitlines()) == 1
 
 
 async def test_what_cannot_be_opened_is_one_sentence(settings: Settings, tmp_path: Path) -> None:

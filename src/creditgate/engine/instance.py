@@ -43,7 +43,7 @@ async def check_server(redis: "Redis") -> None:
     version = str(server.get("valkey_version", server["redis_version"]))
     if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN[kind]:
         raise StartupError(f"--redis: {kind} {version} is too old; creditgate needs Redis 7 or Valkey 8.")
-    if server.get("redis_mode") == "cluster":
+    if server.get("cluster_enabled"):
         raise StartupError(
             "--redis: the server is part of a cluster, which is not supported yet; name a single one."
         )

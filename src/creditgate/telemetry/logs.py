@@ -55,6 +55,23 @@ def configure_logging(level: int = logging.INFO) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def log_into_application() -> None:
+    """Hand our records to the standard library's logging, for an application that has not set up structlog itself.
+
+    Unasked, structlog writes to stdout, which is the application's.
+    """
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.processors.format_exc_info,
+                _redact,
+                structlog.processors.KeyValueRenderer(key_order=["event"]),
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+        )
+
+
 def logger(name: str) -> Any:
     """Return the logger of a module: `log.info("flushed", rows=12)`."""
     return structlog.stdlib.get_logger(name)

@@ -17,7 +17,7 @@ from creditgate.api.wire.fields import read_list
 from creditgate.errors import InvalidInputs, Undecided
 
 CALLS_MAX = 100
-CUSTOMERS_AT_ONCE = 32  # half of the connections: a batch leaves the others to other calls
+CUSTOMERS_AT_ONCE = 32  # a batch is one caller among others
 BATCH_SECONDS_MAX = 4.0  # no call begins after it; each that has begun has its own, shorter deadline
 
 
