@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -180,6 +182,18 @@ async def test_a_flush_in_flight_while_redis_loses_its_data(
     async with server.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
+
+
+async def test_a_new_database_is_not_taken_for_the_history_of_what_redis_has(
+    cases: server.UseCases, settings: Settings, tmp_path: Path
+) -> None:
+    """Who forgets --database would get a sidecar that works, and a history that begins in the middle."""
+    await cases.customers.get_or_create("ann", Profile())
+    await cases.flusher.flush_once()
+    forgetful = msgspec.structs.replace(settings, data_dir=tmp_path / "new")
+    with pytest.raises(StartupError, match="name that one with --database"):
+        async with _again(forgetful):
+            pass
 
 
 async def test_a_second_sidecar_disturbs_no_flush(

@@ -113,6 +113,11 @@ class JournalStream:
         length: int = await self._redis.xlen(self._keys.journal(partition))
         return length
 
+    async def is_whole(self, partition: str) -> bool:
+        """Say whether the stream, which is there, still has every message that ever came into it."""
+        info = await self._redis.xinfo_stream(self._keys.journal(partition))
+        return bool(info["length"] == info["entries-added"])
+
     async def waiting(self, partitions: Sequence[str]) -> tuple[int, StreamId | None]:
         """Return how many messages these partitions' streams hold, and the id of the oldest, in one round trip."""
         async with self._redis.pipeline(transaction=False) as together:

@@ -123,6 +123,11 @@ class Reconciler:
         journal = await self._stream.epoch(partition)
         position = (await asyncio.to_thread(self._ledger.positions)).get(partition)
         if position is None:
+            if journal is not None and not await self._stream.is_whole(partition):
+                raise StartupError(
+                    "The history of what is in Redis begins in another SQL database than this one, which is new: "
+                    "name that one with --database."
+                )
             journal = await self._stream.begin(partition, secrets.token_hex(8))
             position = await asyncio.to_thread(self._ledger.adopt, partition, journal)
         if journal is not None and journal != position.journal:
