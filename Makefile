@@ -2,6 +2,7 @@
 #
 #   make run     start the sidecar on 127.0.0.1:8787 with its own Valkey and SQLite and the tutorial's catalog
 #   make test    run the test suite; ARGS go to pytest: make test ARGS="-k reset -x", or ARGS="-m slow" for the long forms
+#   make mutants try small wrong versions of the code: some test has to fail with each; ARGS="LIFO" tries some
 #   make lint    check style, formatting, types, import directions and the Lua scripts
 #   make lock    bring requirements.lock up to pyproject.toml; ARGS=--upgrade also takes newer versions
 #   make clean   remove what these targets made; never the sidecar's data
@@ -11,7 +12,7 @@ BIN := .venv/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint lock clean
+.PHONY: run test mutants lint lock clean
 
 run: .venv/ready
 	$(BIN)/creditgate serve --demo
@@ -21,6 +22,9 @@ run: .venv/ready
 # do not mean as many workers.
 test: .venv/ready
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+mutants: .venv/ready
+	$(BIN)/python -m tests.mutants.run $(ARGS)
 
 # A Lua script is linted as Redis gets it, with its includes joined in: alone, it lacks the functions it calls.
 lint: .venv/ready

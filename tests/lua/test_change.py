@@ -7,7 +7,7 @@ from creditgate.core.changes import Change, Step, profile_change, rows_change
 from creditgate.core.customers import Customer, Terms
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.journal import Item, Kind
-from tests.lua.harness import DAY_MS, MONTH, T0, UID, World, nanos, row
+from tests.lua.harness import DAY_MS, MONTH, NEVER_TOO_LATE, T0, UID, World, nanos, row
 
 
 def told(items: tuple[Item, ...]) -> list[tuple[str, str | None, int | None, int | None]]:
@@ -282,6 +282,26 @@ async def test_amount_beyond_the_range_is_refused(world: World) -> None:
     assert await world.store.read(customer_id="bob") is None
     await world.track("ann", "messages", "999999999999999", mode=Mode.OVERFLOW)
     assert await world.balances("ann") == {"r": "0.999999999"}
+
+
+async def test_a_change_that_was_worked_out_from_balances(world: World) -> None:
+    """What depends on how much is left holds for nothing but what was read: after a track it is worked out again."""
+    await world.create("ann", row("r", "messages", "5"))
+    before = await world.record("ann")
+    await world.track("ann", "messages", "1")
+    for record, status in ((before, Status.MOVED_ON), (await world.record("ann"), Status.OK)):
+        written = await world.store.change(
+            not_after=NEVER_TOO_LATE,
+            customer_id="ann",
+            call=world.call("change"),
+            uid=record.uid,
+            expected_shape=record.shape,
+            expected_sequence=record.sequence,
+            clock=None,
+            change=rows_change(record, steps=[Step("correct", "r", nanos("2"))]),
+        )
+        assert written.status is status
+    assert await world.balances("ann") == {"r": "2"}
 
 
 async def test_too_late(world: World) -> None:

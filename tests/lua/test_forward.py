@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.journal import Kind
@@ -29,6 +30,17 @@ async def test_reset_restores_what_was_granted(world: World) -> None:
     record = await world.record("ann")
     assert (record.terms.rows[0].period, record.terms.rows[0].resets_at) == (1, MARCH)
     assert not record.is_due
+
+
+async def test_a_step_that_was_worked_out_before_another(world: World) -> None:
+    """Of two who step a customer over at once, the second has no effect, though more is due after the first."""
+    await world.create("ann", row("r", "messages", "5", resets=MONTH))
+    await world.set_clock("ann", FEBRUARY)
+    before = await world.record("ann")
+    change = replace(world.forward_change(before), due=FEBRUARY)
+    assert (await world.forward("ann", record=before, change=change)).status is Status.OK
+    assert (await world.forward("ann", record=before, change=change)).status is Status.MOVED_ON
+    assert (await world.forward("ann")).status is Status.OK
 
 
 async def test_overdraft_is_forgiven_at_the_reset(world: World) -> None:

@@ -66,6 +66,15 @@ class Flusher:
 
     async def flush_once(self) -> int:
         """Move one batch of every partition; returns the number of entries. Raises what SQL or Redis raises."""
+        is_remembered = self._positions is not None
+        try:
+            return await self._flush()
+        except PositionMoved:
+            if not is_remembered:
+                raise
+            return await self._flush()  # from where they are now: the reconciler has put a fence there
+
+    async def _flush(self) -> int:
         if self._positions is None:
             self._positions = await asyncio.to_thread(self._ledger.positions)
         positions = self._positions

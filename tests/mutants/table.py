@@ -1,0 +1,314 @@
+"""Small wrong versions of what decides about credits, and the tests that have to see each of them.
+
+Each is one piece of text in one file, replaced by another. `make mutants` tries them all; a mutant that survives is a
+test that is missing.
+"""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """What is wrong; the file, the text that stands there once, and what stands there instead; arguments of pytest."""
+
+    wrong: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_AMOUNTS = ("tests/core/test_amounts.py", "tests/property/test_amounts.py")
+_LUA = "tests/lua"
+_ENGINE = "tests/engine"
+
+MUTANTS = (
+    # amounts
+    Mutant(
+        "a cost that does not divide is rounded toward zero in Lua",
+        "lua/lib/amount.lua",
+        "if result and string.find(dropped, '[1-9]') then",
+        "if false then",
+        _AMOUNTS,
+    ),
+    Mutant(
+        "a cost that does not divide is rounded toward zero in Python",
+        "src/creditgate/core/amounts.py",
+        "rounded = -(-product // NANOS)",
+        "rounded = product // NANOS",
+        _AMOUNTS,
+    ),
+    Mutant(
+        "the units that credits pay for are rounded down",
+        "lua/lib/amount.lua",
+        "if rest ~= 0 then return amount.add(units, 1) end",
+        "",
+        _AMOUNTS,
+    ),
+    Mutant(
+        "a sum past 2^52 stays a double",
+        "lua/lib/amount.lua",
+        "if sum > 0 - SMALL and sum < SMALL then return sum end",
+        "if true then return sum end",
+        _AMOUNTS,
+    ),
+    Mutant(
+        "what follows a number is ignored",
+        "src/creditgate/core/amounts.py",
+        "_NUMBER.fullmatch(token)",
+        "_NUMBER.match(token)",
+        _AMOUNTS,
+    ),
+    Mutant(
+        "NaN and infinity are amounts",
+        "src/creditgate/core/amounts.py",
+        "if not number.is_finite() or (",
+        "if (",
+        ("tests/core/test_amounts.py", "tests/core/test_catalog_file.py"),
+    ),
+    # how rows give and get
+    Mutant(
+        "cap goes below zero as overflow does",
+        "lua/lib/burn.lua",
+        "if mode == 'overflow' or row.floor == '~'",
+        "if mode ~= 'reject' or row.floor == '~'",
+        (f"{_LUA}/test_track.py",),
+    ),
+    Mutant(
+        "a refund fills a row above what it was granted",
+        "lua/lib/burn.lua",
+        "mode == 'overflow' and without_ceiling or up_to_ceiling",
+        "without_ceiling",
+        (f"{_LUA}/test_track.py",),
+    ),
+    Mutant(
+        "reject keeps what there was",
+        "lua/lib/burn.lua",
+        "for i = 1, #list do list[i].balance = list[i].before end\n    return false",
+        "return true",
+        (f"{_LUA}/test_track.py",),
+    ),
+    Mutant(
+        "a usage limit counts each unit twice",
+        "lua/lib/burn.lua",
+        "amount.subtract(gates[i].before, pools[p].taken)",
+        "amount.subtract(gates[i].before, amount.add(pools[p].taken, pools[p].taken))",
+        (f"{_LUA}/test_limits.py",),
+    ),
+    Mutant(
+        "a spend limit is ignored",
+        "lua/lib/burn.lua",
+        "for p = 1, #pools do pools[p].spare = pools[p].spend end",
+        "for p = 1, #pools do pools[p].spare = nil end",
+        (f"{_LUA}/test_limits.py",),
+    ),
+    Mutant(
+        "rows give in the order of their features, not in burn order",
+        "lua/lib/rows.lua",
+        "if not is_sorted then table.sort(list, by_rank_then_position) end",
+        "",
+        (f"{_LUA}/test_track.py", f"{_LUA}/test_check.py"),
+    ),
+    # what a script decides before it writes
+    Mutant(
+        "an instant that is due is only due after it",
+        "lua/lib/record.lua",
+        "record.now >= record.due",
+        "record.now > record.due",
+        (f"{_LUA}/test_forward.py", f"{_LUA}/test_steps.py", f"{_LUA}/test_check.py"),
+    ),
+    Mutant(
+        "what fell due is not answered",
+        "lua/lib/record.lua",
+        "then return record, STATUS.DUE end",
+        "then return record, nil end",
+        (f"{_LUA}/test_forward.py",),
+    ),
+    Mutant(
+        "a call takes effect after its deadline",
+        "lua/lib/record.lua",
+        "if not_after and record.time > not_after then",
+        "if false then",
+        (f"{_LUA}/test_change.py", "-k", "too_late"),
+    ),
+    Mutant(
+        "a customer is stepped forward from what somebody read before",
+        "lua/forward.lua",
+        " or record.seq ~= expected_sequence then",
+        " then",
+        (f"{_LUA}/test_forward.py",),
+    ),
+    Mutant(
+        "a change of rows holds for whatever rows there are",
+        "lua/change.lua",
+        "(record.uid ~= uid or record.shape ~= expected_shape)",
+        "(record.uid ~= uid)",
+        (f"{_LUA}/test_change.py",),
+    ),
+    Mutant(
+        "an exact change holds though something was tracked since",
+        "lua/change.lua",
+        "if expected_sequence ~= '' and record.seq ~= tonumber(expected_sequence) then",
+        "if false then",
+        (f"{_LUA}/test_change.py",),
+    ),
+    Mutant(
+        "a reset drops what is left without a word in the journal",
+        "lua/lib/change.lua",
+        "journal.expire(entry, row_id, balance, false)",
+        "",
+        (f"{_LUA}/test_forward.py",),
+    ),
+    Mutant(
+        "the journal is written after the record",
+        "lua/track.lua",
+        "local stream_id = journal.append(JOURNAL, entry) -- first: the one write that could still meet a key of"
+        " another type\nredis.call('HSET', RECORD, unpack(changes))",
+        "redis.call('HSET', RECORD, unpack(changes))\nlocal stream_id = journal.append(JOURNAL, entry)",
+        (f"{_LUA}/test_faults.py", "-k", "wrong_type or journal_that_is_gone"),
+    ),
+    Mutant(
+        "a server that lost its data begins a journal of its own",
+        "lua/lib/journal.lua",
+        "'XADD', stream, 'NOMKSTREAM', '*'",
+        "'XADD', stream, '*'",
+        (f"{_LUA}/test_faults.py", "-k", "journal_that_is_gone"),
+    ),
+    # keys of callers
+    Mutant(
+        "a key that comes back with other parameters is a replay",
+        "lua/lib/keys.lua",
+        "if before ~= fingerprint then",
+        "if false then",
+        (f"{_LUA}/test_keys.py",),
+    ),
+    Mutant(
+        "a key of whoever had the id before is one of this customer",
+        "lua/lib/keys.lua",
+        "(owner == uid or uid == keys.ANYBODY) and",
+        "",
+        (f"{_LUA}/test_keys.py", f"{_LUA}/test_delete.py", f"{_ENGINE}/test_deletion.py"),
+    ),
+    Mutant(
+        "a key is remembered for as long as its bucket",
+        "lua/lib/keys.lua",
+        "time - tonumber(ms) < KEY_TTL_MS",
+        "true",
+        (f"{_LUA}/test_keys.py",),
+    ),
+    Mutant(
+        "a call is not looked for before it is sent again",
+        "src/creditgate/engine/attempts.py",
+        "if stream_id is not None:",
+        "if False:",
+        (f"{_ENGINE}/test_attempts.py",),
+    ),
+    # holds
+    Mutant(
+        "what was taken first comes back first",
+        "lua/lib/receipt.lua",
+        "for i = 1, #hold.legs do\n    local leg = hold.legs[i]\n    if left ~= 0",
+        "for i = #hold.legs, 1, -1 do\n    local leg = hold.legs[i]\n    if left ~= 0",
+        (f"{_LUA}/test_settle.py",),
+    ),
+    Mutant(
+        "what was held in another period comes back to this one",
+        "lua/lib/settling.lua",
+        "if row and row.period ~= leg.period and row.period ~= '-' then",
+        "if false then",
+        (f"{_LUA}/test_settle.py",),
+    ),
+    Mutant(
+        "a hold that expires first is not what is due next",
+        "lua/hold.lua",
+        "local is_next_due = not record.due or hold.expires_at < record.due",
+        "local is_next_due = not record.due",
+        (f"{_LUA}/test_hold.py",),
+    ),
+    Mutant(
+        "a hold expires after its instant, not at it",
+        "src/creditgate/core/holds.py",
+        "if hold.expires_at <= instant]",
+        "if hold.expires_at < instant]",
+        (f"{_ENGINE}/test_holds.py", "-k", "expire"),
+    ),
+    # time and plans
+    Mutant(
+        "a rollover has no cap",
+        "src/creditgate/core/rollovers.py",
+        "held = _capped(held, row.rollover.most(row.start_nanos))",
+        "held = list(held)",
+        ("tests/core/test_rollovers.py",),
+    ),
+    Mutant(
+        "a period that was missed is given beside the next",
+        "src/creditgate/core/changes.py",
+        "period = max(row.period + 1, period_at(row.anchor, row.reset, now, row.zone))",
+        "period = row.period + 1",
+        ("tests/core/test_forward.py", "tests/core/test_changes.py"),
+    ),
+    Mutant(
+        "the second of several plans is worked out from what was there before the first",
+        "src/creditgate/core/multi_attach.py",
+        "        record = after(record, change)\n",
+        "",
+        ("tests/core/test_multi_attach.py",),
+    ),
+    Mutant(
+        "a checkout is paid as often as it is posted",
+        "src/creditgate/core/checkouts.py",
+        "if checkout.paid_at is not None:",
+        "if False:",
+        (f"{_ENGINE}/test_billing.py", "-k", "paying or paid"),
+    ),
+    Mutant(
+        "a checkout is paid for something else than it offered",
+        "src/creditgate/core/checkouts.py",
+        "if totals_nanos != [plan.total_nanos for plan in checkout.plans]:",
+        "if False:",
+        (f"{_ENGINE}/test_billing.py", "-k", "page"),
+    ),
+    # from Redis to SQL and back
+    Mutant(
+        "the stream is trimmed before SQL has it",
+        "src/creditgate/engine/flusher.py",
+        "await asyncio.to_thread(self._append, batches)",
+        "await asyncio.gather(*(self._stream.trim(b.partition, b.upto) for b in batches))\n"
+        "            await asyncio.to_thread(self._append, batches)",
+        (f"{_ENGINE}/test_flusher.py",),
+    ),
+    Mutant(
+        "SQL takes a batch wherever it stands",
+        "src/creditgate/ledger/store.py",
+        "if moved.rowcount != 1:",
+        "if moved.rowcount > 1:",
+        ("tests/conformance/test_ledger_sqlite.py", "-k", "fence or moved or position"),
+    ),
+    Mutant(
+        "history asks SQL first and then the stream",
+        "src/creditgate/engine/history.py",
+        "        for event in events_in(tail):\n",
+        "        tail = await self.tail_of(customer_id)\n        for event in events_in(tail):\n",
+        (f"{_ENGINE}/test_history.py",),
+    ),
+    Mutant(
+        "a flush in flight is not fenced off",
+        "src/creditgate/engine/reconciler.py",
+        "if journal is None or last < position.stream_id or not is_same_run:",
+        "if False:",
+        (f"{_ENGINE}/test_reconciler.py",),
+    ),
+    Mutant(
+        "a stream that was put back goes on below SQL's position",
+        "src/creditgate/engine/reconciler.py",
+        "await self._stream.advance(partition, position.stream_id)",
+        "await asyncio.sleep(0)",
+        (f"{_ENGINE}/test_reconciler.py",),
+    ),
+    Mutant(
+        "a record that is newer than SQL is put back as SQL has it",
+        "lua/restore.lua",
+        "record.uid == uid and record.seq >= sequence",
+        "record.uid == uid and record.seq > 1e15",
+        (f"{_LUA}/test_restore.py",),
+    ),
+)
