@@ -95,6 +95,7 @@ price = { amount = 5, interval = "year", billing_method = "usage_based", max_pur
 feature = "calls"
 reset = "month"
 rollover = { max_percentage = "12.5" }
+entity_feature = "seats"
 
 [plans.free]
 auto_enable = true

@@ -102,7 +102,8 @@ class RowsTaken:
 
     def _row(self, lot: Lot, feature: Feature, before: Row | None, owner_id: str | None) -> Row:
         plan = self._catalog.plan(lot.plan_id or "") if owner_id else None
-        item = next((i for i in plan.items if i.feature_id == feature.id), None) if plan else None
+        items = [i for i in plan.items if i.key == (feature.id, None)] if plan else []
+        item = next(iter(items), None)
         is_paid_later = lot.price is not None and lot.price.billing_method == "usage_based"
         is_used_up = feature.consumable and not lot.unlimited
         row = Row(

@@ -44,11 +44,12 @@ def final_of(
         key=key.digest if key else "",
         fingerprint=key.fingerprint if key else "",
         feature_id=hold.feature_id,
+        entity_id=hold.entity_id or "",
         value_nanos=difference if difference else None,
         occurred_at=occurred_at,
         properties=hold.properties_text if properties is None else properties,
     )
-    needs = needs_of(_pools(catalog, hold.feature_id), more)
+    needs = needs_of(_pools(catalog, hold.feature_id), more, hold.entity_id)
     digests = property_digests(msgspec.json.decode(call.properties))
     return Final(held.hold_id, hold.op_id, final_nanos, call, digests, needs)
 

@@ -7,12 +7,14 @@ from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
 from creditgate.core.catalog import Pool
 
 
-def needs_of(pools: Iterable[Pool], units_nanos: int) -> list[Need]:
-    """Return what so many units need of each pool. Costs are rounded once per pool, away from zero.
+def needs_of(pools: Iterable[Pool], units_nanos: int, entity_id: str | None = None) -> list[Need]:
+    """Return what so many units need of each pool, for an entity or the customer.
+
+    Costs are rounded once per pool, away from zero.
 
     Raises AmountOutOfRange if they cost too much.
     """
-    needs = [Need(pool, multiply(units_nanos, pool.cost_nanos)) for pool in pools]
+    needs = [Need(pool, multiply(units_nanos, pool.cost_nanos), entity_id) for pool in pools]
     if any(abs(need.nanos) > INPUT_MAX for need in needs):
         raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
     return needs
