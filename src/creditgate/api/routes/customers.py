@@ -77,8 +77,8 @@ class CustomerRoutes:
             controls=request.billing_controls.controls() if request.billing_controls else None,
             time_zone=request.zone(),
         )
-        record = await self._customers.get_or_create(request.customer_id, profile)
         new = request.new_entity()
+        record = await self._customers.get_or_create(request.customer_id, profile)
         if new is None or any(entity.id == new.id for entity in record.customer.entities):
             return record
         await self._entities.get_or_create(new)

@@ -77,16 +77,9 @@ class MakingRequest(HolderRequest, frozen=True, kw_only=True):
 
     entity_data: EntityData | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.entity_data is not None and self.entity_id is None:
-            raise InvalidInputs("entity_data: needs an entity_id")
-
     def new_entity(self) -> NewEntity | None:
-        """Return the entity to make, if there is none."""
-        if self.entity_data is None or self.entity_id is None:
-            return None
-        return self.entity_data.wanted(self.customer_id, self.entity_id)
+        """Return the entity to make, if there is none; InvalidInputs where it has no id."""
+        return _new_entity(self.customer_id, self.entity_id, self.entity_data)
 
 
 class CheckRequest(MakingRequest, frozen=True):
@@ -183,7 +176,7 @@ class GetCustomerRequest(ExpandingRequest, frozen=True):
     """`customers.get`: a customer with balances and plans, as of now."""
 
 
-class GetOrCreateRequest(ExpandingRequest, MakingRequest, frozen=True):
+class GetOrCreateRequest(ExpandingRequest, frozen=True):
     """`customers.get_or_create`: the customer, made with the plans that enable themselves if it was not there; and an
     entity, where `entity_data` says what it is.
 
@@ -203,8 +196,19 @@ class GetOrCreateRequest(ExpandingRequest, MakingRequest, frozen=True):
     billing_details: NotYet | None = None
     config: NotYet | None = None
     processors: NotYet | None = None
+    entity_id: str | None = None
+    entity_data: EntityData | None = None
     with_autumn_id: NotYet | None = None
     internal_options: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.entity_id is not None:
+            check_caller_id(self.entity_id, field="entity_id")
+
+    def new_entity(self) -> NewEntity | None:
+        """Return the entity to make with the customer, if there is none."""
+        return _new_entity(self.customer_id, self.entity_id, self.entity_data)
 
     def own_metadata(self) -> dict[str, Any]:
         return metadata(self.metadata)
@@ -319,6 +323,14 @@ class GrantRequest(HolderRequest, frozen=True):
 
     def next_reset_ms(self) -> int | None:
         return instant(self.next_reset_at, field="next_reset_at")
+
+
+def _new_entity(customer_id: str, entity_id: str | None, data: EntityData | None) -> NewEntity | None:
+    if data is None:
+        return None
+    if entity_id is None:
+        raise InvalidInputs("entity_data: needs an entity_id")
+    return data.wanted(customer_id, entity_id)
 
 
 def position(cursor: str) -> int:
