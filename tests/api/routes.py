@@ -61,7 +61,7 @@ def app() -> Starlette:
 def prepare_examples(sidecar: SidecarProcess) -> None:
     """Give the tutorial's user_123 a plan that is paid for, and make the locks that examples name, of another.
 
-    And a webhook, for whoever asks in another order than that of the examples.
+    And seats, which entities can be of, and a webhook, for whoever asks in another order than that of the examples.
     """
     for customer_id in ("user_123", "user_124", "user_125"):
         sidecar.ask("customers.get_or_create", {"customer_id": customer_id})
@@ -70,4 +70,6 @@ def prepare_examples(sidecar: SidecarProcess) -> None:
     for lock_id in ("call_1", "call_2"):
         held = {"customer_id": "user_124", "feature_id": "basic_messages", "value": 4}
         sidecar.ask("balances.track", held | {"lock": {"lock_id": lock_id}})
+    seats = {"feature_id": "seats", "name": "Seats", "type": "metered", "consumable": False}
+    sidecar.ask("features.create", seats)
     sidecar.ask("webhooks.create", {"id": "kept", "url": "https://example.com/hooks"})

@@ -96,6 +96,7 @@ class RowsTaken:
             if owner_id is not None
             and (row.owner_id, row.feature_id) == (owner_id, lot.feature_id)
             and row.rolled_from is None
+            and row.entity_id is None
             and not row.imported
         )
         return next(by_name, None) or next(by_owner, None)

@@ -113,7 +113,7 @@ def rows_change(
                 rows.remove(row)
                 first_steps.append(Step("drop", row.id))
     if opened:
-        _check_count((*rows, *opened))
+        check_count((*rows, *opened))
     first_steps += [Step("open", row.id, row.granted_nanos) for row in opened]
     holder = customer or (record.customer if record else None)
     if holder is not None:
@@ -137,7 +137,7 @@ def _overfull(rows: Sequence[Row], *, of: Row) -> bool:
     return len(rows) > ALL_ROWS_MAX or sum(row.entity_id == of.entity_id for row in rows) > ROWS_MAX
 
 
-def _check_count(rows: Sequence[Row]) -> None:
+def check_count(rows: Sequence[Row]) -> None:
     """Conflict `too_many_balances` if a customer cannot have so many."""
     if max(Counter(row.entity_id for row in rows).values(), default=0) > ROWS_MAX:
         raise Conflict(
