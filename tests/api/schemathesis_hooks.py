@@ -16,6 +16,8 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
         case.headers["Idempotency-Key"] = f"key-{next(_numbers)}"
     if case.operation.label == "POST /v1/customers.delete" and case.body == {"customer_id": "user_123"}:
         case.body = {"customer_id": "user_125"}
+    if case.operation.label == "POST /v1/entities.delete" and case.body.get("entity_id") == "kept":
+        case.body = {"customer_id": "user_123", "entity_id": "seat_1"}
     if case.operation.label == "POST /v1/webhooks.delete" and case.body == {"id": "kept"}:
         case.body = {"id": "billing"}
 

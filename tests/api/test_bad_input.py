@@ -378,7 +378,7 @@ CALLS = (
     Bad("balances.check", {"entity_id": ""}),
     Bad("balances.check", {"entity_id": 5}),
     Bad("balances.check", {"entity_data": {"feature_id": "sso"}}),
-    Bad("balances.check", {"entity_id": "seat_1", "entity_data": {}}),
+    Bad("balances.check", {"entity_id": "seat_1", "entity_data": {"name": "Ann"}}),
     Bad("balances.check", {"entity_id": "seat_1", "entity_data": {"feature_id": "sso"}}),
     Bad(
         "balances.track",
@@ -391,7 +391,6 @@ CALLS = (
     Bad("plans.create", _item(entity_feature_id="no"), "feature_not_found", 404),
     Bad("plans.create", _item(entity_feature_id="sso")),
     Bad("plans.create", _item(entity_feature_id="basic_messages")),
-    Bad("plans.create", _item(pooled=True), NOT_YET),
     Bad("entities.create", {}),
     Bad("entities.create", {"entity_id": None}),
     Bad("entities.create", {"entity_id": "a\nb"}),

@@ -63,7 +63,7 @@ class HolderRequest(CustomerRequest, frozen=True, kw_only=True):
 class EntityData(Request, frozen=True):
     """What is said of an entity beside a call, in case that there is none yet."""
 
-    feature_id: str
+    feature_id: str = ""
     name: str | None = None
     billing_controls: ControlsRequest | None = None
 
@@ -326,10 +326,12 @@ class GrantRequest(HolderRequest, frozen=True):
 
 
 def _new_entity(customer_id: str, entity_id: str | None, data: EntityData | None) -> NewEntity | None:
-    if data is None:
+    if data is None or data == EntityData():
         return None
     if entity_id is None:
         raise InvalidInputs("entity_data: needs an entity_id")
+    if not data.feature_id:
+        raise InvalidInputs("entity_data.feature_id: must be a string (received undefined)")
     return data.wanted(customer_id, entity_id)
 
 
