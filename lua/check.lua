@@ -7,7 +7,7 @@
 --   pools...    triples of feature id, cost (nanos of this pool a unit), need (nanos of this pool, signed)
 -- Returns
 --   {OK | REFUSED, now ms, sequence, uid, terms, number of the pool that answers or 0, n, n times (row id, balance)}
---   {INVALID | ABSENT | UPGRADE | DUE, Redis TIME in ms}
+--   {INVALID | ABSENT | UPGRADE | DUE | NO_ENTITY, Redis TIME in ms}
 -- Writes
 --   nothing
 

@@ -25,8 +25,8 @@
 -- Returns
 --   {OK | REFUSED | REPLAYED, now ms, sequence, uid, terms, stream id or '', receipt or '', n, n times (row id,
 --    balance), then (row id, delta) of the rows that moved}
---   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | KEY_REUSED | EXISTS | MISTIMED | TOO_MANY | OUT_OF_RANGE, Redis TIME
---    in ms}
+--   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | NO_ENTITY | KEY_REUSED | EXISTS | MISTIMED | TOO_MANY | OUT_OF_RANGE,
+--    Redis TIME in ms}
 -- Writes
 --   record: b:<row id>, h:<hold id>, holds, due, seq; journal: one entry; due; the first bucket: the key. Nothing
 --   unless OK.
@@ -60,8 +60,9 @@ end
 -- Read.
 local pools, fields = rows.pools(15)
 if not pools or not are_valid() then return { STATUS.INVALID, records.time_ms() } end
-fields[#fields + 1] = 'holds'
-fields[#fields + 1] = 'h:' .. hold_id
+local about_holds = #fields + 1
+fields[about_holds] = 'holds'
+fields[about_holds + 1] = 'h:' .. hold_id
 local record, status = records.read(RECORD, not_after, fields)
 if status then return { status, record.time } end
 local list = rows.read(RECORD, pools, record, properties)
@@ -70,8 +71,8 @@ if replayed == STATUS.KEY_REUSED then return { replayed, record.time } end
 if replayed then
   return rows.reply({ replayed, record.now, record.seq, record.uid, record.terms, first_id, '' }, list)
 end
-local holds_count = tonumber(record.read[HEAD_FIELDS + #pools + 1] or 0)
-if record.read[HEAD_FIELDS + #pools + 2] then return { STATUS.EXISTS, record.time } end
+local holds_count = tonumber(record.read[HEAD_FIELDS + about_holds] or 0)
+if record.read[HEAD_FIELDS + about_holds + 1] then return { STATUS.EXISTS, record.time } end
 redis.call('ZSCORE', DUE, '') -- a key of another type fails here, before anything is written
 
 -- Decide. Where the customer has no row at all, there is nothing to hold, whatever the mode.

@@ -16,7 +16,7 @@
 -- Returns
 --   {OK | REFUSED | REPLAYED, now ms, sequence, uid, terms, stream id or '', n, n times (row id, balance), then
 --    (row id, delta) of the rows that moved}
---   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | KEY_REUSED | OUT_OF_RANGE, Redis TIME in ms}
+--   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | NO_ENTITY | KEY_REUSED | OUT_OF_RANGE, Redis TIME in ms}
 -- Writes
 --   record: b:<row id>, seq; journal: one entry; the first bucket: the key. Nothing unless OK.
 

@@ -18,7 +18,7 @@
 -- Returns
 --   {OK | REPLAYED, now ms, sequence, uid, terms, stream id, n, n times (row id, balance), then (row id, delta) of the
 --    rows that moved}; of a row that is there for several features, the last balance is true and the deltas add up
---   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | KEY_REUSED | OUT_OF_RANGE, Redis TIME in ms}
+--   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | NO_ENTITY | KEY_REUSED | OUT_OF_RANGE, Redis TIME in ms}
 -- Writes
 --   record: b:<row id>, seq; journal: one entry; the first bucket: the key. Nothing unless OK.
 
@@ -59,7 +59,7 @@ local uses = read_uses()
 if not not_after or not MODES[mode] or not uses or not keys.are_valid(key, fingerprint) then
   return { STATUS.INVALID, records.time_ms() }
 end
-local record, status = records.read(RECORD, not_after, {})
+local record, status = records.read(RECORD, not_after, uses[1].orders)
 if status then return { status, record.time } end
 local replayed, first_id = keys.find(BUCKETS, key, fingerprint, record.uid, record.time)
 if replayed == STATUS.KEY_REUSED then return { replayed, record.time } end

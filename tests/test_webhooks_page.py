@@ -21,7 +21,7 @@ def test_the_verification_that_is_shown_works() -> None:
     assert found
     names: dict[str, Any] = {}
     exec(found[1], names)
-    secret, body = secret_of(b"\x00\xff" * 16), limit_reached("é", "usd_credits", "included").encode()
+    secret, body = secret_of(b"\x00\xff" * 16), limit_reached("é", "usd_credits", None, "included").encode()
     headers = _headers(secret, "msg_p00-1-0-1", body)
     told = names["receive"](secret, headers, body)
     assert told["data"] == {"customer_id": "é", "feature_id": "usd_credits", "limit_type": "included"}

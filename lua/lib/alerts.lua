@@ -6,15 +6,16 @@ local alerts = {}
 local function total(list, p, which, positive_only)
   local sum = 0
   for i = 1, #list do
-    local balance = list[i][which]
-    if list[i].pool == p and not (positive_only and amount.less(balance, 0)) then sum = amount.add(sum, balance) end
+    local balance, is_meant = list[i][which], not p or list[i].pool == p
+    if is_meant and not (positive_only and amount.less(balance, 0)) then sum = amount.add(sum, balance) end
   end
   return sum
 end
 
--- Whether a total of the pool's rows fell from above the threshold to it, or below.
-local function falls_to(list, p, threshold, positive_only)
+-- Whether a total of the pool's rows, and of what lies in others, fell from above the threshold to it, or below.
+local function falls_to(list, p, threshold, positive_only, in_others)
   local before, after = total(list, p, 'before', positive_only), total(list, p, 'balance', positive_only)
+  before, after = amount.add(before, in_others or 0), amount.add(after, in_others or 0)
   return amount.less(threshold, before) and not amount.less(threshold, after)
 end
 
@@ -36,6 +37,18 @@ local function is_at_the_bottom(list, p)
   return is_bounded
 end
 
+-- Tells of the alerts of an order field that were crossed. The customer's count rows that others may draw on, too.
+local function tell_alerts(entry, list, p, order, feature, others)
+  for id, kind, threshold in string.gmatch(order or '', '!([^:%s]+):(%a):(%-?%d+)') do
+    local positive_only = kind == 'r'
+    local in_others = others and total(others, nil, 'balance', positive_only)
+    if falls_to(list, p, amount.read(threshold), positive_only, in_others) then
+      local text = table.concat({ '{"feature_id":"', feature, '","usage_alert":"', id, '"}' })
+      journal.add(entry, table.concat({ 'put alert', id, text }, ' '))
+    end
+  end
+end
+
 -- Adds what was crossed to the entry.
 function alerts.add(entry, list, pools)
   if list[1] and list[1].floor == '*' then return end
@@ -43,7 +56,7 @@ function alerts.add(entry, list, pools)
     local pool = pools[p]
     if pool.is_emptied and falls_to(list, p, 0, true) then tell_limit(entry, pool, 'included') end
     if pool.below then
-      if pool.spend and pool.spare == 0 then
+      if pool.spare == 0 then
         tell_limit(entry, pool, 'spend_limit')
       elseif is_at_the_bottom(list, p) then
         tell_limit(entry, pool, 'max_purchase')
@@ -55,11 +68,7 @@ function alerts.add(entry, list, pools)
         tell_limit(entry, pool, 'usage_limit')
       end
     end
-    for id, kind, threshold in string.gmatch(pool.alerts or '', '!([^:%s]+):(%a):(%-?%d+)') do
-      if falls_to(list, p, amount.read(threshold), kind == 'r') then
-        local text = table.concat({ '{"feature_id":"', pool.feature, '","usage_alert":"', id, '"}' })
-        journal.add(entry, table.concat({ 'put alert', id, text }, ' '))
-      end
-    end
+    tell_alerts(entry, list, p, pool.alerts, pool.owner or pool.feature, pool.others)
+    tell_alerts(entry, list, p, pool.own_alerts, pool.feature)
   end
 end

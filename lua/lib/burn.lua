@@ -75,14 +75,23 @@ function burn.depth(row, mode)
   return not_negative(amount.subtract(amount.least(row.balance, 0), amount.read(row.floor)))
 end
 
--- What a spend limit still allows below zero, over all rows of its feature; nil without one.
-function burn.measure_spending(list, pools)
-  for p = 1, #pools do pools[p].spare = pools[p].spend end
-  for i = 1, #list do
-    local pool = pools[list[i].pool]
-    if pool.spare and amount.less(list[i].balance, 0) then
-      pool.spare = not_negative(amount.add(pool.spare, list[i].balance))
+-- What is left of a limit once what is below zero in these rows (of a pool, if it is named) is counted.
+local function spared(limit, list, p)
+  for i = 1, limit and #list or 0 do
+    if (not p or list[i].pool == p) and amount.less(list[i].balance, 0) then
+      limit = not_negative(amount.add(limit, list[i].balance))
     end
+  end
+  return limit
+end
+
+-- What the spend limits still allow below zero, nil without one: an entity's over the rows that its calls draw on, the
+-- customer's over all rows of the feature.
+function burn.measure_spending(list, pools)
+  for p = 1, #pools do
+    local pool = pools[p]
+    pool.spare = spared(spared(pool.spend, list, p), pool.others or {})
+    if pool.own_spend then pool.spare = burn.tighter(pool.spare, spared(pool.own_spend, list, p)) end
   end
 end
 

@@ -13,10 +13,13 @@ end
 
 -- The rows of the pools; `properties` as in rows.read.
 function draws.rows(record_key, pools, orders, properties)
-  for p = 1, #pools do pools[p].gates = {} end
+  for p = 1, #pools do
+    pools[p].gates, pools[p].others = {}, nil
+  end
   local list = rows.read(record_key, pools, records.read(record_key, nil, orders), properties)
   take_over(list)
   take_over(rows.gates(pools))
+  for p = 1, #pools do take_over(pools[p].others or {}) end
   return list
 end
 

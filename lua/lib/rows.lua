@@ -1,7 +1,11 @@
 -- The rows that one call may draw on, in the order in which they give, and the limits that hold for it. A pool is a
--- feature, its cost, and what the call needs of it, counted in the pool's own unit.
+-- feature (for an entity '<feature>/<entity>', see lib/record), its cost, and what the call needs of it, counted in the
+-- pool's own unit.
 local ROW = '(%d+):([^:%s]+):([^:%s]+):([^:%s]+):(%S+)' -- see lib/record
 local GATE = '@([^:%s]+):([^:%s]+):(%S+)'
+
+local SECOND = 10000 -- positions from here on give only after those below
+local OUT_OF_REACH = 'x'
 
 local rows = {}
 
@@ -9,29 +13,50 @@ function rows.pool(feature, cost, cost_text, need)
   return { feature = feature, cost = cost, cost_text = cost_text, need = need, gates = {} }
 end
 
--- Reads pools from ARGV[first] to ARGV[last] (or the last one), and the names of their order fields. Nil if one is
--- malformed.
+-- The names of the fields that tell what the pools may draw on: of each its own, and after all of these, for an entity,
+-- what it reads where that is not there, and the customer's own. `entity` is the number of the field that says whether
+-- there is such an entity.
+function rows.fields(pools)
+  local fields = {}
+  for p = 1, #pools do fields[p] = 'o:' .. pools[p].feature end
+  for p = 1, #pools do
+    local feature, entity = string.match(pools[p].feature, '^([^/]+)/(.+)$')
+    if feature then
+      pools[p].shared = #fields + 1
+      pools[p].owner = feature
+      fields[#fields + 1] = table.concat({ 'o:', feature, '/' })
+      fields[#fields + 1] = 'o:' .. feature
+      if not fields.entity then
+        fields[#fields + 1] = 'o:/' .. entity
+        fields.entity = #fields
+      end
+    end
+  end
+  return fields
+end
+
+-- Reads pools from ARGV[first] to ARGV[last] (or the last one), and the names of their fields. Nil if one is malformed.
 function rows.pools(first, last)
-  local pools, fields = {}, {}
+  local pools = {}
   for i = first, last or #ARGV, 3 do
     local cost, need = amount.read(ARGV[i + 1] or ''), amount.read(ARGV[i + 2] or '')
     if not cost or not need or amount.less(cost, 0) then return nil end
     local first_need = pools[1] and pools[1].need or need
     if need ~= 0 and amount.less(need, 0) ~= amount.less(first_need, 0) then return nil end
     pools[#pools + 1] = rows.pool(ARGV[i], cost, ARGV[i + 1], need)
-    fields[#fields + 1] = 'o:' .. ARGV[i]
   end
   if #pools == 0 then return nil end
-  return pools, fields
+  return pools, rows.fields(pools)
 end
 
 -- An unlimited row gives before all others, the feature's own first; then rollovers, then the feature's own rows, then
--- those of credit systems.
+-- those of credit systems; and in the same order those that give only after the others.
 local function rank(row)
   local is_own = row.pool == 1
   if row.floor == '*' then return is_own and 0 or 1 end
   if row.floor == '^' then return 2 end
-  return is_own and 3 or 4
+  local later = row.position < SECOND and 0 or 2
+  return later + (is_own and 3 or 4)
 end
 
 local function by_rank_then_position(a, b)
@@ -59,30 +84,80 @@ local function read_gates(pool, order, properties, fields, found)
   end
 end
 
+-- The order fields of one pool: that of its rows, and, where an entity's rows are in another than the customer's, the
+-- customer's.
+local function orders_of(pool, p, record)
+  local order = record.read[HEAD_FIELDS + p]
+  if not pool.shared then return order end
+  local of_customer = record.read[HEAD_FIELDS + pool.shared + 1]
+  order = order or record.read[HEAD_FIELDS + pool.shared]
+  if not order then return of_customer end
+  return order, of_customer
+end
+
+-- Limits and alerts stand before rows: whether there are any.
+local function has_limits(order)
+  local marked = order and string.byte(order)
+  return marked == 33 or marked == 36 or marked == 64 -- '!', '$' or '@'
+end
+
+local function spend_limit(order) return amount.read(string.match(order, '%$(%d+)') or '') end
+
+-- Reads the customer's alerts and limits. They hold for an entity's calls too, and count every row of the feature: for
+-- that the rows of the customer that such a call cannot reach are read beside its own.
+local function read_limits_of_customer(pool, order, own, properties, fields, found)
+  pool.alerts, pool.spend = order, spend_limit(order)
+  read_gates(pool, order, properties, fields, found)
+  if not own or not string.find(order, '^[!$]') then return end
+  for _, id, _, _, period in string.gmatch(order, ROW) do
+    if not own[id] then
+      local other = { id = id, period = period }
+      pool.others = pool.others or {}
+      pool.others[#pool.others + 1] = other
+      fields[#fields + 1] = 'b:' .. id
+      found[#found + 1] = other
+    end
+  end
+end
+
 -- Turns the order fields that were read with the record into rows with their balances. `properties` are the digests of
 -- the call's properties, with blanks between; nil: every usage limit is read.
 function rows.read(key, pools, record, properties)
   local list, fields, found, is_sorted = {}, {}, {}, true
   for p = 1, #pools do
-    local order = record.read[HEAD_FIELDS + p]
+    local pool = pools[p]
+    local order, of_customer = orders_of(pool, p, record)
+    local limits_of_customer = has_limits(of_customer)
+    local own = limits_of_customer and {} or nil
     if order then
       for position, id, floor, ceiling, period in string.gmatch(order, ROW) do
         local row = { id = id, pool = p, floor = floor, ceiling = ceiling, period = period }
-        row.position = tonumber(position)
-        row.rank = rank(row)
-        local last = list[#list]
-        if last and by_rank_then_position(row, last) then is_sorted = false end
-        list[#list + 1] = row
         fields[#fields + 1] = 'b:' .. id
         found[#found + 1] = row
-        pools[p].owned = true
+        if floor == OUT_OF_REACH then
+          pool.others = pool.others or {}
+          pool.others[#pool.others + 1] = row
+        else
+          row.position = tonumber(position)
+          row.rank = rank(row)
+          local last = list[#list]
+          if last and by_rank_then_position(row, last) then is_sorted = false end
+          list[#list + 1] = row
+          pool.owned = true
+          if own then own[id] = true end
+        end
       end
-      local marked = string.byte(order)
-      if marked == 33 or marked == 36 or marked == 64 then -- '!', '$' or '@': limits stand before rows
-        pools[p].alerts = order
-        pools[p].spend = amount.read(string.match(order, '%$(%d+)') or '')
-        read_gates(pools[p], order, properties, fields, found)
+      if has_limits(order) then
+        if of_customer == nil then
+          read_limits_of_customer(pool, order, nil, properties, fields, found)
+        else
+          pool.own_alerts, pool.own_spend = order, spend_limit(order)
+          read_gates(pool, order, properties, fields, found)
+        end
       end
+    end
+    if limits_of_customer then
+      read_limits_of_customer(pool, of_customer, own, properties, fields, found)
     end
   end
   if #fields == 0 then return list end

@@ -48,22 +48,22 @@ local function compare(held, final)
   return held, amount.subtract(final, held)
 end
 
--- A pool for every feature that a leg or gate of the hold names, and the names of their order fields.
+-- A pool for every feature that a leg or gate of the hold names, and the names of their fields. Where a hold was an
+-- entity's that is gone, the customer's rows are found all the same.
 local function pools_of(hold)
-  local pools, orders, known = {}, {}, {}
+  local pools, known = {}, {}
   local function add(legs)
     for i = 1, #legs do
       local leg = legs[i]
       if not known[leg.feature] then
         known[leg.feature] = true
         pools[#pools + 1] = rows.pool(leg.feature, 0, '0', 0)
-        orders[#orders + 1] = 'o:' .. leg.feature
       end
     end
   end
   add(hold.legs)
   add(hold.gates)
-  return pools, orders
+  return pools, rows.fields(pools)
 end
 
 -- Moves the rest of each leg back to its row or gate. What remains in `rest` found none, or not enough in it: what was
@@ -95,7 +95,7 @@ local function pools_for(leg, pools)
     local need = leg.rest
     if pool.cost_text ~= leg.cost_text then need = amount.multiply(units, pool.cost) or LARGEST end
     needs[p] = rows.pool(pool.feature, pool.cost, pool.cost_text, is_taken and amount.negate(need) or need)
-    needs[p].spend = pool.spend
+    needs[p].spend, needs[p].own_spend, needs[p].others = pool.spend, pool.own_spend, pool.others
   end
   return needs
 end

@@ -198,8 +198,10 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Stores, UseCases]]:
 def _verbs(cases: UseCases, settings: ApiSettings) -> dict[str, Verb]:
     """Return the sidecar's own table of the verbs that a Gate has."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    meter_routes = MeterRoutes(cases.meter, cases.holds, keys, settings)
-    customer_routes = CustomerRoutes(cases.customers, cases.customer_list, cases.catalogs, keys, settings)
+    meter_routes = MeterRoutes(cases.meter, cases.holds, cases.entities, keys, settings)
+    customer_routes = CustomerRoutes(
+        cases.customers, cases.entities, cases.customer_list, cases.catalogs, keys, settings
+    )
     return {
         **meter_routes.by_verb,
         **HoldRoutes(cases.holds, keys).by_verb,

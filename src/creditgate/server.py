@@ -40,6 +40,7 @@ from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers
 from creditgate.engine.destinations import Destinations
 from creditgate.engine.endpoints import Endpoints
+from creditgate.engine.entities import Entities
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.forward import SWEEP_LEASE_MS, SWEEP_TICK_S, Sweep
 from creditgate.engine.history import History
@@ -92,6 +93,7 @@ class UseCases(NamedTuple):
     holds: Holds
     batches: Batches
     customers: Customers
+    entities: Entities
     customer_list: CustomerList
     catalogs: Catalogs
     billing: Billing
@@ -230,6 +232,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             holds=Holds(store, keys, attempts, writer, catalogs, meter, op_ids, metrics),
             batches=batches,
             customers=customers,
+            entities=Entities(writer, customers, catalogs),
             customer_list=CustomerList(keys, stream, ledger, writer),
             catalogs=catalogs,
             billing=billing,
@@ -428,6 +431,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases) -> Api:
         holds=cases.holds,
         batches=cases.batches,
         customers=cases.customers,
+        entities=cases.entities,
         customer_list=cases.customer_list,
         catalogs=cases.catalogs,
         billing=cases.billing,

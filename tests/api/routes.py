@@ -25,6 +25,7 @@ def verbs() -> Mapping[str, Verb]:
         history=_NOTHING,
         spans=_NOTHING,
         aggregates=_NOTHING,
+        entities=_NOTHING,
         customer_list=_NOTHING,
         holds=_NOTHING,
         statements=_NOTHING,
@@ -46,6 +47,7 @@ def app() -> Starlette:
         history=_NOTHING,
         spans=_NOTHING,
         aggregates=_NOTHING,
+        entities=_NOTHING,
         customer_list=_NOTHING,
         holds=_NOTHING,
         statements=_NOTHING,
@@ -59,7 +61,8 @@ def app() -> Starlette:
 def prepare_examples(sidecar: SidecarProcess) -> None:
     """Give the tutorial's user_123 a plan that is paid for, and make the locks that examples name, of another.
 
-    And a webhook, for whoever asks in another order than that of the examples.
+    And seats, which entities can be of, an entity and a webhook, for whoever asks in another order than that of the
+    examples.
     """
     for customer_id in ("user_123", "user_124", "user_125"):
         sidecar.ask("customers.get_or_create", {"customer_id": customer_id})
@@ -68,4 +71,7 @@ def prepare_examples(sidecar: SidecarProcess) -> None:
     for lock_id in ("call_1", "call_2"):
         held = {"customer_id": "user_124", "feature_id": "basic_messages", "value": 4}
         sidecar.ask("balances.track", held | {"lock": {"lock_id": lock_id}})
+    seats = {"feature_id": "seats", "name": "Seats", "type": "metered", "consumable": False}
+    sidecar.ask("features.create", seats)
+    sidecar.ask("entities.create", {"customer_id": "user_123", "entity_id": "kept", "feature_id": "seats"})
     sidecar.ask("webhooks.create", {"id": "kept", "url": "https://example.com/hooks"})

@@ -16,6 +16,9 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
         case.headers["Idempotency-Key"] = f"key-{next(_numbers)}"
     if case.operation.label == "POST /v1/customers.delete" and case.body == {"customer_id": "user_123"}:
         case.body = {"customer_id": "user_125"}
+    entity_id = case.body.get("entity_id") if isinstance(case.body, dict) else None
+    if case.operation.label == "POST /v1/entities.delete" and entity_id == "kept":
+        case.body = {"customer_id": "user_123", "entity_id": "seat_1"}
     if case.operation.label == "POST /v1/webhooks.delete" and case.body == {"id": "kept"}:
         case.body = {"id": "billing"}
 

@@ -597,7 +597,7 @@ CALLS = (
     Bad("check", {"feature_id": None}),
     Bad("check", {"feature_id": "", "product_id": "pro"}, NOT_YET),
     Bad("check", {"with_preview": True}, NOT_YET),
-    Bad("check", {"entity_id": "seat_1"}, NOT_YET),
+    Bad("check", {"entity_id": "seat_1"}, "entity_not_found", 404),
     Bad("check", {"customer_data": []}),
     Bad("check", {"customer_data": {"name": 5}}),
     Bad("check", {"customer_data": {"metadata": []}}),

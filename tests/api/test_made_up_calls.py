@@ -44,6 +44,7 @@ features.values = ["basic_messages", "usd_credits"]
 plans.values = ["pro", "top_up"]
 locks.values = ["call_2"]
 webhooks.values = ["kept"]
+entities.values = ["kept"]
 
 [parameters]
 "header.x-api-version" = "2.4.0"
@@ -51,6 +52,7 @@ webhooks.values = ["kept"]
 "body.customer_id" = {{ dictionary = "customers", probability = 0.5 }}
 "body.feature_id" = {{ dictionary = "features", probability = 0.5 }}
 "body.lock_id" = {{ dictionary = "locks", probability = 0.5 }}
+"body.entity_id" = {{ dictionary = "entities", probability = 0.5 }}
 "body.id" = {{ dictionary = "webhooks", probability = 0.5 }}
 "body.plan_id" = {{ dictionary = "plans", probability = 0.5 }}
 """

@@ -70,6 +70,7 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
         holds=part,
         batches=part,
         customers=part,
+        entities=part,
         customer_list=part,
         catalogs=part,
         billing=part,

@@ -14,6 +14,7 @@ from whenever import Instant
 from tests.conformance.cases import (
     checks,
     credit_systems,
+    entities,
     grants,
     idempotency,
     limits,
@@ -55,6 +56,7 @@ SECTIONS: Mapping[str, tuple[Case, ...]] = {
     "grants": grants.CASES,
     "plans": plans.CASES,
     "updates": updates.CASES,
+    "entities": entities.CASES,
 }
 CASES = [each for section in SECTIONS.values() for each in section]
 

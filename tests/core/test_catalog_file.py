@@ -95,6 +95,7 @@ price = { amount = 5, interval = "year", billing_method = "usage_based", max_pur
 feature = "calls"
 reset = "month"
 rollover = { max_percentage = "12.5" }
+entity_feature = "seats"
 
 [plans.free]
 auto_enable = true
@@ -155,7 +156,12 @@ def test_everything_that_can_be_said() -> None:
                         max_purchase_nanos=10 * NANOS,
                     ),
                 ),
-                PlanItem("calls", reset=MONTH, rollover=Rollover(max_percentage_nanos=nanos("12.5"))),
+                PlanItem(
+                    "calls",
+                    reset=MONTH,
+                    rollover=Rollover(max_percentage_nanos=nanos("12.5")),
+                    entity_feature_id="seats",
+                ),
             ),
             free_trial=FreeTrial(Recurrence(Interval.DAY, 7), card_required=True, reverts=True),
             controls=BillingControls(

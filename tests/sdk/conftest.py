@@ -39,6 +39,12 @@ def customers(request: pytest.FixtureRequest) -> Answers:
 
 
 @pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def entities(request: pytest.FixtureRequest) -> Answers:
+    """Seats of a customer, with each client."""
+    return answers_of(request.param, "entities")
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
 def usage(request: pytest.FixtureRequest) -> Answers:
     """Usage in a batch, listed and added up, with each client."""
     return answers_of(request.param, "usage")

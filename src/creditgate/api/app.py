@@ -24,6 +24,7 @@ from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.call_batches import CallBatchRoutes
 from creditgate.api.routes.catalog import CatalogRoutes
 from creditgate.api.routes.customers import CustomerRoutes
+from creditgate.api.routes.entities import EntityRoutes
 from creditgate.api.routes.events import EventRoutes
 from creditgate.api.routes.holds import HoldRoutes
 from creditgate.api.routes.keys import RepeatedKeys
@@ -41,6 +42,7 @@ from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers
 from creditgate.engine.endpoints import Endpoints
+from creditgate.engine.entities import Entities
 from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.meter import Meter
@@ -71,6 +73,7 @@ def create_app(
     holds: Holds,
     batches: Batches,
     customers: Customers,
+    entities: Entities,
     customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
@@ -93,6 +96,7 @@ def create_app(
         holds=holds,
         batches=batches,
         customers=customers,
+        entities=entities,
         customer_list=customer_list,
         catalogs=catalogs,
         billing=billing,
@@ -145,6 +149,7 @@ def tables(
     holds: Holds,
     batches: Batches,
     customers: Customers,
+    entities: Entities,
     customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
@@ -157,8 +162,8 @@ def tables(
 ) -> tuple[dict[str, Verb], tuple[LegacyRoute, ...]]:
     """Return the table of every verb, and that of the routes from before them."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    meter_routes = MeterRoutes(meter, holds, keys, settings)
-    customer_routes = CustomerRoutes(customers, customer_list, catalogs, keys, settings)
+    meter_routes = MeterRoutes(meter, holds, entities, keys, settings)
+    customer_routes = CustomerRoutes(customers, entities, customer_list, catalogs, keys, settings)
     balance_routes = BalanceRoutes(customers, keys)
     billing_routes = BillingRoutes(billing, keys, settings)
     verbs = {
@@ -168,6 +173,7 @@ def tables(
         **CallBatchRoutes(meter_routes, settings).by_verb,
         **EventRoutes(history, spans, aggregates).by_verb,
         **customer_routes.by_verb,
+        **EntityRoutes(entities, customers, catalogs, keys, settings).by_verb,
         **balance_routes.by_verb,
         **billing_routes.by_verb,
         **StatementRoutes(statements).by_verb,

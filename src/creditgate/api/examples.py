@@ -1,6 +1,7 @@
 """One request for each verb, in an order in which they work one after the other on the tutorial's catalog.
 
-They stand in the OpenAPI document, and a test sends them. Three need a thing before: a lock, a plan that is paid for.
+They stand in the OpenAPI document, and a test sends them. Some need a thing before: a lock, a plan that is paid for, a
+feature that entities can be of.
 """
 
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 _ANN = {"customer_id": "user_123"}
 _TOP_UP = {"plan_id": "top_up", "feature_quantities": [{"feature_id": "usd_credits", "quantity": 20}]}
+_SEAT = {"entity_id": "seat_1"}
 _GIFT = {"feature_id": "usd_credits", "balance_id": "gift"}
 
 EXAMPLES: Mapping[str, dict[str, Any] | list[dict[str, Any]]] = {
@@ -32,6 +34,13 @@ EXAMPLES: Mapping[str, dict[str, Any] | list[dict[str, Any]]] = {
         _ANN | {"feature_id": "premium_messages", "properties": {"model": "large"}},
     ],
     "balances.batch_list": {"limit": 10},
+    "entities.create": _ANN | _SEAT | {"feature_id": "seats", "name": "Ann's seat"},
+    "entities.update": _ANN
+    | _SEAT
+    | {"billing_controls": {"spend_limits": [{"feature_id": "usd_credits", "overage_limit": 5}]}},
+    "entities.get": _ANN | _SEAT,
+    "entities.list": _ANN | {"search": "seat", "limit": 10},
+    "entities.delete": _ANN | _SEAT,
     "events.list": _ANN | {"limit": 10},
     "events.aggregate": _ANN
     | {"feature_id": "basic_messages", "range": "7d", "bin_size": "day", "group_by": "properties.model"},

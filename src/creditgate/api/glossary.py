@@ -40,12 +40,20 @@ OWN_OBJECTS = frozenset({"properties", "metadata"})
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "CheckRequest": ("feature_id",),
     "ProgressRequest": ("used",),
+    "EntityData": ("feature_id",),
 }
 """Parameters that a struct lets be absent, to refuse that in Autumn's words."""
 
 WORDS: Mapping[str, Word] = {
     # who and what
     "customer_id": Word("Your own id of the customer.", _ID),
+    "entity_id": Word("Your own id of the entity, among those of the customer.", _ID),
+    "entity_data": Word("What the entity is, in case that there is none yet of this id: then it is made."),
+    "customer_data": Word("What is said of the customer, in case that there is none yet: then it is made."),
+    "entity_feature_id": Word("Give it to each entity of this feature, not to the customer."),
+    "entities": Word("What the customer's balances are shared out among, such as seats."),
+    "scope": Word("Whose it is: the `customer`'s, or an `entity`'s."),
+    "source": Word("Where it comes from: the `customer`, an `entity`, or a `plan`."),
     "feature_id": Word("The feature, as the catalog names it."),
     "plan_id": Word("The plan, as the catalog names it."),
     "balance_id": Word("The balance; an id of your own, if you gave it one.", _ID),
@@ -54,7 +62,8 @@ WORDS: Mapping[str, Word] = {
     "metadata": Word("Anything of yours, up to 16 KiB; kept and given back."),
     "fingerprint": Word("What you recognise the same person by."),
     "expand": Word(
-        "`balances.feature` or `flags.feature`: put the whole feature beside each balance or flag."
+        "`balances.feature` or `flags.feature`: put the whole feature beside each balance or flag. `entities`: list "
+        "the customer's entities."
     ),
     # check and track
     "required_balance": Word(

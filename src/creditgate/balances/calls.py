@@ -22,6 +22,7 @@ from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
 from creditgate.core.customers import Terms
 from creditgate.core.decisions import Moved, Status
+from creditgate.core.entities import pool_name
 from creditgate.core.holds import Held
 from creditgate.core.journal import Call, StreamId
 from creditgate.errors import CreditgateError, Unavailable
@@ -49,10 +50,16 @@ NO_JOURNAL = "NOJOURNAL"
 
 
 class Need(NamedTuple):
-    """What a call needs of one pool, in nanos of the pool's unit; negative gives back."""
+    """What a call for an entity, or the customer, needs of a pool, in nanos of its unit; negative gives back."""
 
     pool: Pool
     nanos: int
+    entity_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The pool's name, as scripts know it."""
+        return pool_name(self.pool.feature_id, self.entity_id)
 
 
 class Reply(NamedTuple):
@@ -154,7 +161,7 @@ def needs_sent(pools: Iterable[Need]) -> list[Argument]:
     """Return the needs as arguments."""
     arguments: list[Argument] = []
     for need in pools:
-        arguments += [need.pool.feature_id, need.pool.cost_nanos, need.nanos]
+        arguments += [need.name, need.pool.cost_nanos, need.nanos]
     return arguments
 
 

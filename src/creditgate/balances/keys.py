@@ -7,9 +7,10 @@ cluster; what belongs to no customer has the tag `{sys}`. Ids are encoded inject
 
 from functools import lru_cache
 from hashlib import blake2b
-from urllib.parse import quote, unquote
 from zlib import crc32
 
+from creditgate.core.ids import decoded as decoded
+from creditgate.core.ids import encoded as encoded
 from creditgate.core.journal import SYSTEM_PARTITION
 
 PARTITIONS_MAX = 100
@@ -78,16 +79,6 @@ class Keys:
 
     def lease(self, name: str) -> str:
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:lease:{name}"
-
-
-def encoded(text: str) -> str:
-    """Return the id as it stands in a key: every other byte percent-encoded. Injective."""
-    return quote(text, safe="~")
-
-
-def decoded(name: str) -> str:
-    """Return the id that `encoded` made this of."""
-    return unquote(name)
 
 
 def _buckets(now_ms: int) -> tuple[int, int, int, int]:

@@ -201,7 +201,7 @@ class BalanceStore(UsageCalls, HoldCalls, BatchCalls):
         """
         partition = self._keys.partition_of(customer_id)
         keys = [self._keys.record(customer_id), self._keys.journal(partition), self._keys.due(partition)]
-        orders = order_fields(terms)
+        orders = order_fields(terms, [entity.id for entity in customer.entities] if customer else ())
         due = due_with(holds, next_due(customer, terms)) if customer is not None else None
         arguments: list[Argument] = [str(stood_at), customer_id, uid, sequence]
         arguments += [

@@ -96,13 +96,15 @@ class RowsTaken:
             if owner_id is not None
             and (row.owner_id, row.feature_id) == (owner_id, lot.feature_id)
             and row.rolled_from is None
+            and row.entity_id is None
             and not row.imported
         )
         return next(by_name, None) or next(by_owner, None)
 
     def _row(self, lot: Lot, feature: Feature, before: Row | None, owner_id: str | None) -> Row:
         plan = self._catalog.plan(lot.plan_id or "") if owner_id else None
-        item = next((i for i in plan.items if i.feature_id == feature.id), None) if plan else None
+        items = [i for i in plan.items if i.key == (feature.id, None)] if plan else []
+        item = next(iter(items), None)
         is_paid_later = lot.price is not None and lot.price.billing_method == "usage_based"
         is_used_up = feature.consumable and not lot.unlimited
         row = Row(

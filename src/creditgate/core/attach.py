@@ -40,9 +40,11 @@ def switch_to(
 ) -> Switch:
     """Return what attaching the plan replaces, and when.
 
-    Raises Conflict `plan_already_attached` if the plan is active and can be held only once, InvalidRequest for one that
-    is archived, InvalidInputs for times that make no sense.
+    Raises NotFound `entity_not_found`, Conflict `plan_already_attached` if the plan is active and can be held only
+    once, InvalidRequest for one that is archived, InvalidInputs for times that make no sense.
     """
+    if options.entity_id is not None:
+        customer.entity(options.entity_id)
     if plan.archived:
         raise InvalidRequest(f"Product {plan.id} is archived")
     starts_at = max(now, options.starts_at or now)
@@ -52,13 +54,14 @@ def switch_to(
         if starts_at > now or options.ends_at is not None:
             raise InvalidRequest(f"{plan.id} is bought once; it cannot be scheduled")
         return Switch(None, now)
-    if any(held.plan_id == plan.id and held.expires_at is None for held in customer.subscriptions):
+    held_by_it = customer.plans_of(options.entity_id)
+    if any(held.plan_id == plan.id and held.expires_at is None for held in held_by_it):
         message = (
             f"Cannot attach because the customer's current product '{plan.name}' is the same as the product "
             "being attached"
         )
         raise Conflict(message, code="plan_already_attached")
-    replaced = _main_plan(customer, plan)
+    replaced = _main_plan(held_by_it, plan)
     if replaced is None or options.starts_at is not None or replaced.plan_id == plan.id:
         return Switch(replaced, starts_at)
     current = catalog.plan(replaced.plan_id, replaced.plan_version)
@@ -84,16 +87,16 @@ def attach(
     """
     replaced, starts_at = switch_to(customer, catalog, plan, record.now, options)
     if plan.is_one_off:
-        return _bought(record, customer, catalog, plan, quantities, mint)
-    coming = tuple(
-        s for s in customer.scheduled if not _is_in_place(s, plan)
-    )  # of these, the last that is asked for
+        return _bought(record, customer, catalog, plan, quantities, options.entity_id, mint)
+    # Of what was to come in this place, the last that is asked for does.
+    coming = tuple(s for s in customer.scheduled if not _is_in_place(s, plan, options.entity_id))
     customer = replace(customer, scheduled=coming)
     if replaced is not None and replaced.plan_id == plan.id:
         return profile_change(record, _with_subscription(customer, _going_on(replaced, options)))
     if starts_at > record.now:
         return profile_change(
-            record, _scheduled(record, customer, plan, quantities, replaced, starts_at, mint)
+            record,
+            _scheduled(record, customer, plan, quantities, replaced, starts_at, options.entity_id, mint),
         )
     return _switched(record, customer, catalog, plan, quantities, replaced, options, mint)
 
@@ -135,15 +138,17 @@ def together(first: Change, second: Change) -> Change:
     )
 
 
-def _main_plan(customer: Customer, plan: Plan) -> Subscription | None:
+def _main_plan(held: Iterable[Subscription], plan: Plan) -> Subscription | None:
     """Return the subscription that holds the plan's place: add-ons have none."""
     if plan.add_on:
-        return next((s for s in customer.subscriptions if s.plan_id == plan.id), None)
-    return next((s for s in customer.subscriptions if s.group == plan.group and not s.add_on), None)
+        return next((s for s in held if s.plan_id == plan.id), None)
+    return next((s for s in held if s.group == plan.group and not s.add_on), None)
 
 
-def _is_in_place(coming: Scheduled, plan: Plan) -> bool:
-    """Say whether what is to come would hold the plan's place."""
+def _is_in_place(coming: Scheduled, plan: Plan, entity_id: str | None) -> bool:
+    """Say whether what is to come would hold the plan's place, at the customer or at an entity."""
+    if coming.entity_id != entity_id:
+        return False
     if plan.add_on or coming.add_on:
         return coming.plan_id == plan.id
     return coming.group == plan.group
@@ -165,10 +170,11 @@ def _bought(
     catalog: Catalog,
     plan: Plan,
     quantities: Mapping[str, int],
+    entity_id: str | None,
     mint: Mint,
 ) -> Change:
-    purchase = Purchase(mint("sub"), plan.id, plan.version, record.now)
-    given = _given(customer, catalog, plan, quantities, purchase.id, record.now, record.now, mint)
+    purchase = Purchase(mint("sub"), plan.id, plan.version, record.now, entity_id=entity_id)
+    given = _given(customer, catalog, plan, quantities, purchase.id, record.now, record.now, entity_id, mint)
     customer = replace(customer, purchases=(*customer.purchases, purchase))
     return rows_change(record, customer=customer, opened=given.rows, flags=given.flags)
 
@@ -180,6 +186,7 @@ def _scheduled(
     quantities: Mapping[str, int],
     replaced: Subscription | None,
     starts_at: int,
+    entity_id: str | None,
     mint: Mint,
 ) -> Customer:
     scheduled = Scheduled(
@@ -191,6 +198,7 @@ def _scheduled(
         group=plan.group,
         add_on=plan.add_on,
         quantities=dict(quantities),
+        entity_id=entity_id,
     )
     if replaced is not None:
         canceled_at = replaced.canceled_at or record.now
@@ -213,12 +221,15 @@ def _switched(
     now = record.now
     anchor = now if options.anchor_now else cycle_anchor(plan, replaced, now)
     trial_ends_at = None if options.no_trial else trial_end(customer, plan, now)
-    subscription = subscribed(plan, anchor=anchor, now=now, mint=mint, trial_ends_at=trial_ends_at)
+    entity_id = options.entity_id
+    subscription = subscribed(
+        plan, anchor=anchor, now=now, mint=mint, trial_ends_at=trial_ends_at, entity_id=entity_id
+    )
     if options.ends_at is not None:
         subscription = replace(subscription, expires_at=options.ends_at)
     if trial_ends_at is not None:
         customer = replace(customer, trials=(*customer.trials, plan.id))
-    given = _given(customer, catalog, plan, quantities, subscription.id, anchor, now, mint)
+    given = _given(customer, catalog, plan, quantities, subscription.id, anchor, now, entity_id, mint)
     others = tuple(s for s in customer.subscriptions if replaced is None or s.id != replaced.id)
     customer = replace(customer, subscriptions=(*others, subscription))
     over = _carried(record, replaced, given.rows, options, mint)
@@ -242,11 +253,20 @@ def _given(
     owner_id: str,
     anchor: int,
     now: int,
+    entity_id: str | None,
     mint: Mint,
 ) -> Given:
-    zone = customer.time_zone
     return given_by(
-        plan, catalog, quantities, owner_id=owner_id, anchor=anchor, now=now, mint=mint, zone=zone
+        plan,
+        catalog,
+        quantities,
+        owner_id=owner_id,
+        anchor=anchor,
+        now=now,
+        mint=mint,
+        zone=customer.time_zone,
+        entity_id=entity_id,
+        entities=customer.entities,
     )
 
 
@@ -267,13 +287,13 @@ def _carried(
     record: Record, replaced: Subscription | None, rows: Iterable[Row], options: AttachOptions, mint: Mint
 ) -> _Carried:
     old = {
-        row.feature_id: row
+        (row.feature_id, row.entity_id): row
         for row in record.terms.rows
         if replaced is not None and row.owner_id == replaced.id and row.rolled_from is None
     }
     carried = _Carried([], [], [], is_exact=False)
     for new in rows:
-        before = old.pop(new.feature_id, None)
+        before = old.pop((new.feature_id, new.entity_id), None)
         if before is None or before.unlimited or new.unlimited or before.is_bought_for_good:
             carried.opened.append(new)
         elif (before.is_held and new.is_held) or _names(options.carry_usages, new.feature_id):
@@ -316,6 +336,8 @@ def _with_balance(carried: _Carried, record: Record, before: Row, new: Row | Non
             reset=Recurrence(Interval.ONE_OFF),
             expires_at=before.resets_at,
             zone=before.zone,
+            entity_id=before.entity_id,
+            is_slot=before.is_slot,
         )
         carried.opened.append(grant)
     elif left < 0 and new is not None:

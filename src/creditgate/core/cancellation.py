@@ -22,9 +22,11 @@ class CancelAction(StrEnum):
 
 
 def find_subscription(
-    customer: Customer, *, plan_id: str | None, subscription_id: str | None
+    customer: Customer, *, plan_id: str | None, subscription_id: str | None, entity_id: str | None = None
 ) -> Subscription | Scheduled:
     """Return what is named by its own id, by that of its plan, by both, or by neither: what is, else what is to come.
+
+    Without its own id, it is looked for among the plans of the entity, or those of the customer.
 
     Where several fit: the paid plan before free ones, plans before add-ons, the newest first.
     Raises NotFound `cus_product_not_found`.
@@ -35,6 +37,10 @@ def find_subscription(
         ),
         *customer.scheduled,
     ]
+    if entity_id is not None:
+        customer.entity(entity_id)
+    if subscription_id is None or entity_id is not None:
+        ranked = [held for held in ranked if held.entity_id == entity_id]
     found = [
         held for held in ranked if subscription_id in (None, held.id) and plan_id in (None, held.plan_id)
     ]
@@ -57,7 +63,12 @@ def cancellation(record: Record, named: Subscription | Scheduled, action: Cancel
         changed = record.customer if action is CancelAction.UNCANCEL else _unscheduled(record.customer, named)
     else:
         held = _with_action(named, action, record.now, record.customer.time_zone)
-        coming = (s for s in record.customer.scheduled if named.add_on or s.add_on or s.group != named.group)
+        place = (named.group, named.entity_id)
+        coming = (
+            s
+            for s in record.customer.scheduled
+            if named.add_on or s.add_on or (s.group, s.entity_id) != place
+        )
         changed = replace(_with(record.customer, held), scheduled=tuple(coming))
     return profile_change(record, changed) if changed != record.customer else None
 
@@ -85,6 +96,8 @@ def _unscheduled(customer: Customer, coming: Scheduled) -> Customer:
 
 
 def _is_in_place(held: Subscription, coming: Scheduled) -> bool:
+    if held.entity_id != coming.entity_id:
+        return False
     if held.add_on or coming.add_on:
         return held.plan_id == coming.plan_id
     return held.group == coming.group

@@ -96,7 +96,10 @@ class Rollover(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a plan gives of one feature. `reset` is None where nothing is ever used up (seats, on/off features)."""
+    """What a plan gives of one feature. `reset` is None where nothing is ever used up (seats, on/off features).
+
+    With an `entity_feature_id` each entity of that feature is given it.
+    """
 
     feature_id: str
     included_nanos: int = 0
@@ -104,6 +107,12 @@ class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
     price: ItemPrice | None = None
     unlimited: bool = False
     rollover: Rollover | None = None
+    entity_feature_id: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What tells the items of a plan apart: one feature may be given to the customer and to each entity."""
+        return self.feature_id, self.entity_feature_id
 
     @property
     def is_prepaid(self) -> bool:
@@ -311,8 +320,8 @@ class Catalog:
         self._check_plan(changed)
         past = self.document.past
         if self._terms(changed) == self._terms(plan):
-            written = {item.feature_id: item for item in plan.items}
-            changed = replace(changed, items=tuple(written[item.feature_id] for item in changed.items))
+            written = {item.key: item for item in plan.items}
+            changed = replace(changed, items=tuple(written[item.key] for item in changed.items))
         else:
             changed = replace(changed, version=plan.version + 1)
             past = (*past, PlanVersion(plan.id, plan.version, plan.price, plan.items))
@@ -358,13 +367,13 @@ class Catalog:
             if newest.controls and feature_id in newest.controls.feature_ids:
                 return f"the billing controls of plan {plan_id}"
             for plan in self.versions(plan_id):
-                if any(item.feature_id == feature_id for item in plan.items):
+                if any(feature_id in (item.feature_id, item.entity_feature_id) for item in plan.items):
                     return f"version {plan.version} of plan {plan_id}"
         return None
 
     def _terms(self, plan: Plan) -> object:
         """What a customer pays and gets: the same in any order, and whether a reset is left out or written out."""
-        return plan.price, {item.feature_id: replace(item, reset=self.reset_of(item)) for item in plan.items}
+        return plan.price, {item.key: replace(item, reset=self.reset_of(item)) for item in plan.items}
 
     def _check_feature(self, feature: Feature) -> None:
         is_credit_system = feature.type is FeatureType.CREDIT_SYSTEM
@@ -384,11 +393,11 @@ class Catalog:
                 )
 
     def _check_plan(self, plan: Plan) -> None:
-        named: set[str] = set()
+        named: set[tuple[str, str | None]] = set()
         for number, item in enumerate(plan.items):
-            if item.feature_id in named:
+            if item.key in named:
                 raise InvalidInputs(f"items[{number}]: feature {item.feature_id} is listed twice")
-            named.add(item.feature_id)
+            named.add(item.key)
             self._check_item(item, f"items[{number}]")
         self.check_controls(plan.controls)
         if plan.auto_enable and not plan.is_free:
@@ -426,6 +435,8 @@ class Catalog:
             raise InvalidInputs(
                 f"{place}: {feature.id} is on or off; it has no included amount, reset or price"
             )
+        if item.entity_feature_id is not None:
+            self._check_per_entity(item, item.entity_feature_id, place)
         if item.unlimited and (item.included_nanos or item.price or item.rollover):
             raise InvalidInputs(f"{place}: what is unlimited has no included amount, price or rollover")
         if item.rollover is not None:
@@ -443,6 +454,28 @@ class Catalog:
         ):
             raise InvalidRequest(
                 f"{place}.reset: a reset of {feature.id} that differs from its price is not supported yet"
+            )
+
+    def check_entity_feature(self, feature_id: str, *, field: str) -> Feature:
+        """Return a feature that entities can be of: NotFound, InvalidInputs for one that is used up."""
+        feature = self.features.get(feature_id)
+        if feature is None:
+            raise NotFound(f"Feature {feature_id} not found", code="feature_not_found")
+        if feature.type is not FeatureType.METERED or feature.consumable:
+            raise InvalidInputs(
+                f"{field}: {feature_id} must be metered and not consumable; an entity takes one unit of it"
+            )
+        return feature
+
+    def _check_per_entity(self, item: PlanItem, entity_feature_id: str, place: str) -> None:
+        self.check_entity_feature(entity_feature_id, field=f"{place}.entity_feature_id")
+        if self.feature(item.feature_id).type is FeatureType.BOOLEAN or item.feature_id == entity_feature_id:
+            raise InvalidInputs(
+                f"{place}.entity_feature_id: {item.feature_id} cannot be given to each entity"
+            )
+        if item.is_prepaid:
+            raise InvalidRequest(
+                f"{place}.price: what is given to each entity cannot be prepaid; this is not supported yet"
             )
 
 

@@ -94,6 +94,8 @@ def _references(file: CatalogFile) -> Iterator[tuple[str, Place]]:
     for plan in file.plans:
         for number, item in enumerate(plan.items):
             yield item.feature_id, ("plans", plan.id, "items", number, "feature")
+            if item.entity_feature_id is not None:
+                yield item.entity_feature_id, ("plans", plan.id, "items", number, "entity_feature")
         controls, place = plan.controls or NO_CONTROLS, ("plans", plan.id, "billing_controls")
         for limit in controls.spend_limits:
             yield limit.feature_id, (*place, "spend_limits", limit.feature_id)

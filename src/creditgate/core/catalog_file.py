@@ -90,7 +90,11 @@ _PREFIX = re.compile(r"(?P<path>[\w-]+(?:\[\d+\]|\.[\w-]+)*): (?P<text>.*)", re.
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _STEP = re.compile(r"\[(\d+)\]|([\w-]+)")
 
-_KEY_OF_FIELD = {"feature_id": "feature", "credit_schema": "costs"}
+_KEY_OF_FIELD = {
+    "feature_id": "feature",
+    "entity_feature_id": "entity_feature",
+    "credit_schema": "costs",
+}
 """What the wire and the code call it, and what it is called here."""
 
 

@@ -116,6 +116,7 @@ class ItemTable(Table, frozen=True):
     reset: Interval | CountedInterval | None = None
     rollover: RolloverTable | None = None
     price: ItemPriceTable | None = None
+    entity_feature: str | None = None
 
     def item(self, place: str) -> PlanItem:
         return PlanItem(
@@ -125,6 +126,7 @@ class ItemTable(Table, frozen=True):
             price=self.price.item_price(f"{place}.price") if self.price else None,
             unlimited=self.unlimited,
             rollover=self.rollover.rollover(f"{place}.rollover") if self.rollover else None,
+            entity_feature_id=self.entity_feature,
         )
 
 

@@ -47,7 +47,7 @@ def plan_words(plan: Plan, catalog: Catalog) -> Words:
         words["price"] = f"{format_amount(plan.price.amount_nanos)} {every(plan.price.recurrence)}"
     if plan.free_trial:
         words["free_trial"] = _trial_words(plan.free_trial)
-    words |= {f"items.{item.feature_id}": item_words(item, catalog) for item in plan.items}
+    words |= {_item_key(item): item_words(item, catalog) for item in plan.items}
     words |= {f"billing_controls.{key}": said for key, said in _control_words(plan.controls or NO_CONTROLS)}
     return words | {f"metadata.{key}": _text(value) for key, value in plan.metadata.items()}
 
@@ -66,6 +66,11 @@ def item_words(item: PlanItem, catalog: Catalog) -> str:
     if item.price:
         parts.append(_price_words(item.price))
     return ", ".join(parts)
+
+
+def _item_key(item: PlanItem) -> str:
+    per = f" per {item.entity_feature_id}" if item.entity_feature_id is not None else ""
+    return f"items.{item.feature_id}{per}"
 
 
 def _trial_words(trial: FreeTrial) -> str:

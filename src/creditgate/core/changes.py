@@ -4,17 +4,21 @@ A *step* moves one row. The amounts in steps are what a row starts or restarts w
 a row at that moment is known only to the script, which journals it as the difference it computed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from creditgate.core.burn import ROWS_MAX, in_burn_order, order_fields
+from creditgate.core.amounts import NANOS
+from creditgate.core.burn import ALL_ROWS_MAX, ROWS_MAX, in_burn_order, order_fields
 from creditgate.core.controls import Gate, gates, overages, spend_limits, usage_alerts
-from creditgate.core.customers import Customer, Flag, Record, Row, Terms
+from creditgate.core.customers import Customer, Flag, Limits, Record, Row, Terms
 from creditgate.core.holds import rows_held
 from creditgate.core.periods import boundary, period_at
 from creditgate.errors import Conflict
+
+ENTITY_GATES_MAX = 256  # each is a balance of its own
 
 
 class Step(NamedTuple):
@@ -64,7 +68,8 @@ def next_due(customer: Customer, terms: Terms) -> int | None:
 
 def profile_change(record: Record, customer: Customer) -> Change:
     """Return the change that keeps a new document and leaves every row alone; gates follow the customer's controls."""
-    if customer.controls != record.customer.controls:
+    before = record.customer
+    if (customer.controls, customer.entities) != (before.controls, before.entities):
         return terms_change(record, record.terms.rows, record.terms.flags, (), customer)
     return Change(due=next_due(customer, record.terms), customer=customer)
 
@@ -82,9 +87,9 @@ def rows_change(
     """Return the change that opens rows and adds flags, and closes those that belong to the `closed` owners.
 
     `kept` are rows of these that live on, as they then are; `steps` come after all others.
-    Credits that were bought for good stay with the customer when their owner closes. Where one is opened and more than
-    64 rows would live, drained rows that never reset (and to which no hold may give back) give up their place; Conflict
-    `too_many_balances` if that is not enough.
+    Credits that were bought for good stay with the customer when their owner closes. Where one is opened and there
+    would be too many (see `burn.py`), drained rows that never reset (and to which no hold may give back) give up their
+    place; Conflict `too_many_balances` if that is not enough.
     """
     old = record.terms if record else Terms()
     closed, opened = set(closed), tuple(opened)
@@ -100,17 +105,50 @@ def rows_change(
         else:
             first_steps.append(Step("close", row.id))
     rows += changed.values()
-    if record and opened and len(rows) + len(opened) > ROWS_MAX:
+    if record and opened:
         held = rows_held(record.holds)
         drained = [row for row in rows if row.id not in held and is_drained(row, record.balances[row.id])]
-        for row in drained[: len(rows) + len(opened) - ROWS_MAX]:
-            rows.remove(row)
-            first_steps.append(Step("drop", row.id))
-    if opened and len(rows) + len(opened) > ROWS_MAX:
-        raise Conflict(f"A customer can hold at most {ROWS_MAX} balances", code="too_many_balances")
+        for row in drained:
+            if _overfull((*rows, *opened), of=row):
+                rows.remove(row)
+                first_steps.append(Step("drop", row.id))
+    if opened:
+        check_count((*rows, *opened))
     first_steps += [Step("open", row.id, row.granted_nanos) for row in opened]
+    holder = customer or (record.customer if record else None)
+    if holder is not None:
+        first_steps += _taken_by_entities(holder, rows, opened)
     kept_flags = (flag for flag in old.flags if flag.owner_id not in closed)
     return terms_change(record, (*rows, *opened), (*kept_flags, *flags), (*first_steps, *steps), customer)
+
+
+def _taken_by_entities(holder: Customer, rows: Iterable[Row], opened: Iterable[Row]) -> Iterator[Step]:
+    """Entities that are there already take their units of the first row that their feature has."""
+    owned = {row.feature_id for row in rows if row.entity_id is None}
+    counts = Counter(entity.feature_id for entity in holder.entities)
+    for row in opened:
+        if row.entity_id is None and row.is_held and row.feature_id not in owned and counts[row.feature_id]:
+            owned.add(row.feature_id)
+            yield Step("shift", row.id, -counts[row.feature_id] * NANOS)
+
+
+def _overfull(rows: Sequence[Row], *, of: Row) -> bool:
+    """Say whether there are too many rows where this one is."""
+    return len(rows) > ALL_ROWS_MAX or sum(row.entity_id == of.entity_id for row in rows) > ROWS_MAX
+
+
+def check_count(rows: Sequence[Row]) -> None:
+    """Conflict `too_many_balances` if a customer cannot have so many."""
+    if max(Counter(row.entity_id for row in rows).values(), default=0) > ROWS_MAX:
+        raise Conflict(
+            f"A customer, and each of its entities, can hold at most {ROWS_MAX} balances",
+            code="too_many_balances",
+        )
+    if len(rows) > ALL_ROWS_MAX:
+        raise Conflict(
+            f"A customer and its entities can hold at most {ALL_ROWS_MAX} balances together",
+            code="too_many_balances",
+        )
 
 
 def terms_change(
@@ -130,24 +168,58 @@ def terms_change(
     assert holder is not None, "a customer who is new has a document"
     old, now = (record.terms, record.now) if record else (Terms(), holder.created_at)
     controls = holder.controls_by_source
-    held = gates(controls, old.gates, anchor=holder.cycle_anchor, zone=holder.time_zone, now=now)
     places = {row.id: place for place, row in enumerate(old.rows)}
     terms = Terms(
         rows=in_burn_order(sorted(rows, key=lambda row: places.get(row.id, len(places)))),
         flags=tuple(flags),
-        gates=held,
+        gates=_gates(holder, old.gates, now),
         alerts=usage_alerts(controls.values()),
         spend_limits=spend_limits(controls.values()),
         overages=overages(controls.values()),
+        entities=_limits_of_entities(holder),
     )
-    orders = dict.fromkeys(order_fields(old), "") | order_fields(terms)
+    before = order_fields(old, [entity.id for entity in record.customer.entities]) if record else {}
+    orders = dict.fromkeys(before, "") | order_fields(terms, [entity.id for entity in holder.entities])
     return Change(
         due=next_due(holder, terms),
         customer=customer,
         terms=terms,
         orders=orders,
-        steps=(*steps, *_gate_steps(old.gates, held)),
+        steps=(*steps, *_gate_steps(old.gates, terms.gates)),
     )
+
+
+def _gates(holder: Customer, old: tuple[Gate, ...], now: int) -> tuple[Gate, ...]:
+    """Return the gates of the customer's controls, and of those of each entity; Conflict if there are too many."""
+    anchor, zone = holder.cycle_anchor, holder.time_zone
+    held = list(gates(holder.controls_by_source, old, anchor=anchor, zone=zone, now=now))
+    for entity in holder.entities:
+        controls = holder.controls_of(entity)
+        held += gates(controls, old, anchor=anchor, zone=zone, now=now, entity_id=entity.id)
+    if len(held) > ENTITY_GATES_MAX and any(gate.entity_id is not None for gate in held):
+        raise Conflict(
+            f"A customer and its entities can have at most {ENTITY_GATES_MAX} usage limits together",
+            code="too_many_limits",
+        )
+    return tuple(held)
+
+
+def _limits_of_entities(holder: Customer) -> dict[str, Limits]:
+    found = {}
+    for entity in holder.entities:
+        own = list(holder.controls_of(entity).values())
+        limits = Limits(
+            usage_alerts(own),
+            spend_limits(own),
+            {
+                feature_id: allowed
+                for feature_id, allowed in overages([*holder.controls_by_source.values(), *own]).items()
+                if any(feature_id in each.feature_ids for each in own)
+            },
+        )
+        if limits != Limits():
+            found[entity.id] = limits
+    return found
 
 
 def _gate_steps(old: Iterable[Gate], new: Iterable[Gate]) -> Iterator[Step]:

@@ -104,7 +104,7 @@ class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
     """The terms of a usage limit in its window; the balance beside it is what may still be used.
 
     Window number `period` of the anchor ends at `resets_at`; `since` is when the count last began. `source` is the
-    customer or a subscription.
+    customer, an entity or a subscription. One of an `entity_id` counts only calls for that entity.
     """
 
     id: str
@@ -119,6 +119,7 @@ class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: str = "UTC"
     in_utc: bool = False
     properties: dict[str, str] = {}
+    entity_id: str | None = None
 
     @property
     def filter(self) -> str:
@@ -131,6 +132,11 @@ GATE_PREFIX = "lim_"
 
 CUSTOMER = "customer"
 """The source of what the customer's own controls say."""
+
+
+def entity_source(entity_id: str) -> str:
+    """Return the source of what an entity's own controls say."""
+    return f"entity {entity_id}"
 
 
 def spend_limits(controls: Iterable[BillingControls]) -> dict[str, int]:
@@ -156,19 +162,25 @@ def usage_alerts(controls: Iterable[BillingControls]) -> tuple[UsageAlert, ...]:
 
 
 def gates(
-    controls: Mapping[str, BillingControls], old: Iterable[Gate], *, anchor: int, zone: str, now: int
+    controls: Mapping[str, BillingControls],
+    old: Iterable[Gate],
+    *,
+    anchor: int,
+    zone: str,
+    now: int,
+    entity_id: str | None = None,
 ) -> tuple[Gate, ...]:
     """Return the gates of these controls by their source, each in the window that holds `now`; of twins the smaller.
 
     `anchor` and `zone` are those of the customer's billing cycle, for the windows that hang on it. Where the cycle
     has become another one, the window ends with that; but what was used counts until a window has ended, so that no
-    change of plans gives a fresh limit.
+    change of plans gives a fresh limit. `entity_id` is the entity that the controls are for, None: the customer.
     """
     known = {gate.id: gate for gate in old}
     found: dict[str, Gate] = {}
     for source, each in controls.items():
         for limit in each.usage_limits:
-            gate = _gate(limit, source, anchor, zone)
+            gate = msgspec.structs.replace(_gate(limit, source, anchor, zone), entity_id=entity_id)
             twin = found.get(gate.id)
             if limit.enabled and (twin is None or gate.limit_nanos < twin.limit_nanos):
                 found[gate.id] = _in_window(gate, known.get(gate.id), now)

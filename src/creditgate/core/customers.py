@@ -4,15 +4,24 @@ A *row* is one balance. Its terms never change while it lives, but for the perio
 in the record and changes with every track.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 
 from creditgate.core.catalog import ItemPrice, Recurrence, Rollover
-from creditgate.core.controls import CUSTOMER, NO_CONTROLS, BillingControls, Gate, UsageAlert
+from creditgate.core.controls import (
+    CUSTOMER,
+    NO_CONTROLS,
+    BillingControls,
+    Gate,
+    UsageAlert,
+    entity_source,
+)
+from creditgate.core.entities import Entity
 from creditgate.core.holds import Hold
 from creditgate.core.own import METADATA_BYTES_MAX
-from creditgate.errors import InvalidInputs
+from creditgate.errors import InvalidInputs, NotFound
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -24,6 +33,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     `adjustment_nanos` is what the grant was raised by in this period. `period_offset` keeps the number of the period
     that scripts see from ever coming again, where the row was given another anchor.
     `imported`: another system decides about it, see `take_over.py`.
+    `entity_id` is the entity that the row belongs to; a *slot* is its part of a plan of the customer.
     """
 
     id: str
@@ -49,6 +59,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: str = "UTC"
     period_offset: int = 0
     imported: bool = False
+    entity_id: str | None = None
+    is_slot: bool = False
 
     @property
     def public_id(self) -> str:
@@ -64,6 +76,12 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     def start_nanos(self) -> int:
         """What the row starts with, and what a reset restores."""
         return self.included_nanos + self.prepaid_nanos
+
+    def gives_to(self, entity_id: str | None) -> bool:
+        """Say whether calls for this entity draw on the row; None: calls for the customer."""
+        if self.entity_id is None:
+            return True
+        return self.is_slot if entity_id is None else self.entity_id == entity_id
 
     def has_expired_by(self, now: int) -> bool:
         """Say whether its time is over at this instant."""
@@ -94,10 +112,22 @@ class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
     owner_id: str | None = None
     expires_at: int | None = None
     imported: bool = False
+    entity_id: str | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an entity's own controls say; `overages` say it with those of the customer."""
+
+    alerts: tuple[UsageAlert, ...] = ()
+    spend_limits: dict[str, int] = {}
+    overages: dict[str, bool] = {}
 
 
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All rows in burn order, all flags, and the limits that hold, by feature (see `controls.py`)."""
+    """All rows in burn order, all flags, and the limits that hold, by feature (see `controls.py`).
+
+    `entities` are the limits of those that have any of their own; the customer's hold for them, too.
+    """
 
     rows: tuple[Row, ...] = ()
     flags: tuple[Flag, ...] = ()
@@ -105,17 +135,44 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     alerts: tuple[UsageAlert, ...] = ()
     spend_limits: dict[str, int] = {}
     overages: dict[str, bool] = {}
+    entities: dict[str, Limits] = {}
 
     @property
     def held_ids(self) -> set[str]:
         """The ids of everything that has a balance: rows and gates."""
         return {row.id for row in self.rows} | {gate.id for gate in self.gates}
 
-    def may_go_below(self, row: Row) -> bool:
+    def rows_of(self, feature_id: str, entity_id: str | None = None) -> tuple[Row, ...]:
+        """Return the rows of a feature that calls for an entity, or for the customer, draw on: the first to give first.
+
+        That unlimited rows and rollovers go before all others is how the scripts rank what they find here.
+        """
+        found = [
+            row
+            for row in self.rows
+            if row.feature_id == feature_id and (row.entity_id is None or row.gives_to(entity_id))
+        ]
+        if any(row.entity_id is not None for row in found):
+            found.sort(key=lambda row: (row.entity_id is None) != (entity_id is None))
+        return tuple(found)
+
+    def flag(self, feature_id: str, entity_id: str | None = None) -> Flag | None:
+        """Return the on/off feature as an entity has it, or the customer; None without it."""
+        found = (flag for flag in self.flags if flag.feature_id == feature_id)
+        return next((flag for flag in found if flag.entity_id in (None, entity_id)), None)
+
+    def overage(self, feature_id: str, entity_id: str | None = None) -> bool | None:
+        """Say whether controls let rows of the feature go below zero in such calls; None: they do not name it."""
+        limits = self.entities.get(entity_id) if entity_id is not None else None
+        allowed = self.overages.get(feature_id)
+        return limits.overages.get(feature_id, allowed) if limits else allowed
+
+    def may_go_below(self, row: Row, entity_id: str | None = None) -> bool:
         """Say whether a row may go below zero, by its price, by its kind, or because the controls say so."""
         if row.unlimited or row.rolled_from is not None:
             return False
-        return self.overages.get(row.feature_id, row.may_go_negative)
+        allowed = self.overage(row.feature_id, entity_id)
+        return row.may_go_negative if allowed is None else allowed
 
 
 class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -139,6 +196,7 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
     trial_ends_at: int | None = None
     controls: BillingControls | None = None
     imported: bool = False
+    entity_id: str | None = None
 
     def has_ended_by(self, now: int) -> bool:
         """Say whether it is over at this instant."""
@@ -156,6 +214,7 @@ class Scheduled(msgspec.Struct, frozen=True, omit_defaults=True):
     group: str = ""
     add_on: bool = False
     quantities: dict[str, int] = {}
+    entity_id: str | None = None
 
 
 class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -167,11 +226,13 @@ class Purchase(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: int
     quantity: int = 1
     imported: bool = False
+    entity_id: str | None = None
 
 
 class AttachOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a plan is attached. Of what is carried over: None is nothing, () every feature, else those that are named.
 
+    With an `entity_id` it is attached to that entity, and replaces only plans of it.
     Without a `schedule` a cheaper plan starts at the end of the cycle, any other at once. `anchor_now`: the plan's
     periods begin with it, though it replaces one whose periods are as long.
     """
@@ -183,6 +244,7 @@ class AttachOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     carry_balances: tuple[str, ...] | None = None
     no_trial: bool = False
     anchor_now: bool = False
+    entity_id: str | None = None
 
 
 AS_USUAL = AttachOptions()
@@ -234,18 +296,39 @@ class Customer(msgspec.Struct, frozen=True, omit_defaults=True):
     checkouts: tuple[Checkout, ...] = ()
     controls: BillingControls = NO_CONTROLS
     time_zone: str = "UTC"
+    entities: tuple[Entity, ...] = ()
+
+    def entity(self, entity_id: str) -> Entity:
+        """Return the entity; NotFound `entity_not_found`."""
+        found = next((entity for entity in self.entities if entity.id == entity_id), None)
+        if found is None:
+            raise NotFound(f"Entity {entity_id} not found", code="entity_not_found")
+        return found
+
+    def plans_of(self, entity_id: str | None) -> tuple[Subscription, ...]:
+        """Return the plans that are attached to an entity; None: to the customer."""
+        return tuple(held for held in self.subscriptions if held.entity_id == entity_id)
 
     @property
     def controls_by_source(self) -> dict[str, BillingControls]:
         """All controls that hold for this customer: its own, and those of its plans."""
-        of_plans = {s.id: s.controls for s in self.subscriptions if s.controls is not None}
-        return {CUSTOMER: self.controls, **of_plans}
+        return {CUSTOMER: self.controls, **_of_plans(self.plans_of(None))}
+
+    def controls_of(self, entity: Entity) -> dict[str, BillingControls]:
+        """What an entity's calls are held to beside the customer's controls: its own, and those of its plans."""
+        return {entity_source(entity.id): entity.controls, **_of_plans(self.plans_of(entity.id))}
 
     @property
     def cycle_anchor(self) -> int:
         """What the billing cycle hangs on: the paid plan before free ones, plans before add-ons, the oldest first."""
-        ranked = sorted(self.subscriptions, key=lambda s: (s.add_on, s.recurrence is None, s.started_at))
+        ranked = sorted(
+            self.plans_of(None), key=lambda held: (held.add_on, held.recurrence is None, held.started_at)
+        )
         return ranked[0].anchor if ranked else self.created_at
+
+
+def _of_plans(plans: Iterable[Subscription]) -> dict[str, BillingControls]:
+    return {held.id: held.controls for held in plans if held.controls is not None}
 
 
 class CustomerChanges(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ A refusal is a value. The integers of `Status` are those of lua/lib/status.lua; 
 answered.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -16,11 +16,12 @@ from creditgate.core.holds import Held
 
 
 class Status(IntEnum):
-    INVALID = -12
-    TOO_LATE = -11
-    ABSENT = -10
-    UPGRADE = -9
-    DUE = -8
+    INVALID = -13
+    TOO_LATE = -12
+    ABSENT = -11
+    UPGRADE = -10
+    DUE = -9
+    NO_ENTITY = -8
     KEY_REUSED = -7
     REPLAYED = -6
     MOVED_ON = -5
@@ -69,7 +70,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     `pool` is the one that answers (that gave, for a track), None where the customer has none; `required_nanos` is what
     the call needs of it, in the pool's unit. `pools` are all that were looked at. `held` is the hold that was made.
-    Of an event that counts for several features, `also` are the others; no pool answers for them all.
+    Of an event that counts for several features, `also` are the others; no pool answers for them all. `entity_id`:
+    whom it was for.
     """
 
     allowed: bool
@@ -83,15 +85,31 @@ class Decision(msgspec.Struct, frozen=True):
     is_replay: bool = False
     held: Held | None = None
     also: tuple[str, ...] = ()
+    entity_id: str | None = None
 
     def balance(self, feature_id: str) -> Balance | None:
-        """Return the customer's balance of the feature, None where there is no row of it."""
-        return balance_of(feature_id, self.terms, self.balances)
+        """Return the balance of the feature that the call could draw on, None where there is no row of it."""
+        return balance_of(feature_id, self.terms, self.balances, self.entity_id)
 
 
-def balance_of(feature_id: str, terms: Terms, balances: Mapping[str, int]) -> Balance | None:
-    """Return the balance of one feature from the rows' terms and raw amounts, None where there is no row of it."""
-    held = tuple((row, balances[row.id]) for row in terms.rows if row.feature_id == feature_id)
+def balance_of(
+    feature_id: str, terms: Terms, balances: Mapping[str, int], entity_id: str | None = None
+) -> Balance | None:
+    """Return what calls for an entity, or for the customer, can draw on of a feature, from the rows' raw amounts.
+
+    None where there is no row of it.
+    """
+    return _together(feature_id, terms.rows_of(feature_id, entity_id), terms, balances, entity_id)
+
+
+def _together(
+    feature_id: str,
+    rows: Iterable[Row],
+    terms: Terms,
+    balances: Mapping[str, int],
+    entity_id: str | None,
+) -> Balance | None:
+    held = tuple((row, balances[row.id]) for row in rows)
     if not held:
         return None
     unlimited = tuple((row, raw) for row, raw in held if row.unlimited)
@@ -105,15 +123,21 @@ def balance_of(feature_id: str, terms: Terms, balances: Mapping[str, int]) -> Ba
         remaining_nanos=sum(max(0, raw) for _, raw in held),
         usage_nanos=granted - sum(raw for _, raw in held),
         next_reset_at=min((row.resets_at for row, _ in held if row.resets_at is not None), default=None),
-        overage_allowed=any(terms.may_go_below(row) for row, _ in held),
+        overage_allowed=any(terms.may_go_below(row, entity_id) for row, _ in held),
         rows=tuple((row, raw) for row, raw in held if row.rolled_from is None),
         rollovers=tuple((row, raw) for row, raw in held if row.rolled_from is not None),
     )
 
 
-def balances_of(terms: Terms, balances: Mapping[str, int]) -> Iterator[Balance]:
-    """Yield the balance of every feature that has a row."""
+def balances_of(terms: Terms, balances: Mapping[str, int], entity_id: str | None = None) -> Iterator[Balance]:
+    """Yield the balance of every feature: what an entity can draw on, or all that there is of the customer."""
     for feature_id in dict.fromkeys(row.feature_id for row in terms.rows):
-        balance = balance_of(feature_id, terms, balances)
-        assert balance is not None
-        yield balance
+        rows = sorted(
+            (row for row in terms.rows if row.feature_id == feature_id),
+            key=lambda row: row.entity_id is not None,
+        )
+        if entity_id is not None:
+            rows = list(terms.rows_of(feature_id, entity_id))
+        balance = _together(feature_id, rows, terms, balances, entity_id)
+        if balance is not None:
+            yield balance

@@ -3,6 +3,7 @@
 At one instant in this order. However long nobody asked, the outcome is that of having stepped at every boundary.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from creditgate.core.changes import (
     renewed,
     terms_change,
 )
-from creditgate.core.customers import Customer, Flag, Record, Row, Subscription
+from creditgate.core.customers import Customer, Flag, Record, Row, Scheduled, Subscription
 from creditgate.core.holds import rows_held
 from creditgate.core.plans import Mint, given_by, subscribed
 from creditgate.core.rollovers import Kept, handed_on, kept, renewal
@@ -82,7 +83,8 @@ def up_to_next_plan(record: Record) -> Record:
 
 def plan_in_place_of(ended: Subscription, customer: Customer, catalog: Catalog) -> Plan | None:
     """Return the free plan that enables itself where this one has ended, None if there is none or another is active."""
-    if ended.add_on or any(s.group == ended.group and not s.add_on for s in customer.subscriptions):
+    held = (s for s in customer.plans_of(None) if s.group == ended.group and not s.add_on)
+    if ended.add_on or ended.entity_id is not None or any(held):
         return None
     plans = (plan for plan in catalog.auto_enabled() if plan.group == ended.group and not plan.add_on)
     plan = next(plans, None)
@@ -129,11 +131,16 @@ def _ending(record: Record) -> dict[str, int]:
     """Return when each subscription ends that is over by now: by itself, or because another one starts in its place."""
     now, customer = record.now, record.customer
     ends = {s.id: s.expires_at or now for s in customer.subscriptions if s.has_ended_by(now)}
-    starting = {s.group: s.starts_at for s in customer.scheduled if s.starts_at <= now and not s.add_on}
+    starting = {_place(s): s.starts_at for s in customer.scheduled if s.starts_at <= now and not s.add_on}
     replaced = {
-        s.id: starting[s.group] for s in customer.subscriptions if s.group in starting and not s.add_on
+        s.id: starting[_place(s)] for s in customer.subscriptions if _place(s) in starting and not s.add_on
     }
     return replaced | ends
+
+
+def _place(held: Subscription | Scheduled) -> tuple[str, str | None]:
+    """What only one plan can have: a group, of the customer or of an entity."""
+    return held.group, held.entity_id
 
 
 def _started(record: Record, ends: Mapping[str, int], catalog: Catalog, mint: Mint) -> _Started:
@@ -149,13 +156,17 @@ def _started(record: Record, ends: Mapping[str, int], catalog: Catalog, mint: Mi
     started = _Started(customer)
     for scheduled in coming:
         plan = catalog.plan(scheduled.plan_id, scheduled.plan_version)
-        replaced = [s for s in over if s.group == plan.group and not s.add_on and not plan.add_on]
-        at = scheduled.starts_at
-        started = _with_plan(started, record, plan, scheduled.quantities, replaced, catalog, mint, at)
+        place = (plan.group, scheduled.entity_id)
+        replaced = [s for s in over if _place(s) == place and not s.add_on and not plan.add_on]
+        at, entity_id = scheduled.starts_at, scheduled.entity_id
+        started = _with_plan(
+            started, record, plan, scheduled.quantities, replaced, catalog, mint, at, entity_id
+        )
     for ended in sorted(over, key=lambda subscription: ends[subscription.id]):
         free = plan_in_place_of(ended, started.customer, catalog)
         if free is not None:
-            started = _with_plan(started, record, free, {}, [ended], catalog, mint, ends[ended.id])
+            at = ends[ended.id]
+            started = _with_plan(started, record, free, {}, [ended], catalog, mint, at, None)
     return started
 
 
@@ -168,11 +179,20 @@ def _with_plan(
     catalog: Catalog,
     mint: Mint,
     at: int,
+    entity_id: str | None,
 ) -> _Started:
-    subscription = subscribed(plan, anchor=at, now=at, mint=mint)
-    zone = started.customer.time_zone
+    subscription = subscribed(plan, anchor=at, now=at, mint=mint, entity_id=entity_id)
     given = given_by(
-        plan, catalog, quantities, owner_id=subscription.id, anchor=at, now=at, mint=mint, zone=zone
+        plan,
+        catalog,
+        quantities,
+        owner_id=subscription.id,
+        anchor=at,
+        now=at,
+        mint=mint,
+        zone=started.customer.time_zone,
+        entity_id=entity_id,
+        entities=started.customer.entities,
     )
     subscriptions = (*started.customer.subscriptions, subscription)
     in_use = [step for each in replaced for step in _still_in_use(record, each, given.rows)]
@@ -194,7 +214,9 @@ def _rollovers_of(heir: Row, record: Record, replaced: list[Subscription]) -> Ke
     rows = [
         row
         for row in record.terms.rows
-        if row.rolled_from is not None and row.owner_id in owners and row.feature_id == heir.feature_id
+        if row.rolled_from is not None
+        and row.owner_id in owners
+        and (row.feature_id, row.entity_id) == (heir.feature_id, heir.entity_id)
     ]
     return handed_on(
         heir, [(row, record.balances[row.id]) for row in rows if not row.has_expired_by(record.now)]
@@ -203,15 +225,14 @@ def _rollovers_of(heir: Row, record: Record, replaced: list[Subscription]) -> Ke
 
 def _still_in_use(record: Record, ended: Subscription, opened: tuple[Row, ...]) -> list[Step]:
     """Seats that are taken stay taken: how many goes over to the row that is given in place of the old one."""
-    in_use: dict[str, int] = {}
+    in_use = Counter[tuple[str, str | None]]()
     for row in record.terms.rows:
         if row.owner_id == ended.id and row.is_held:
-            used = row.granted_nanos - record.balances[row.id]
-            in_use[row.feature_id] = in_use.get(row.feature_id, 0) + used
+            in_use[row.feature_id, row.entity_id] += row.granted_nanos - record.balances[row.id]
     return [
-        Step("correct", row.id, row.granted_nanos - in_use[row.feature_id])
+        Step("correct", row.id, row.granted_nanos - in_use[row.feature_id, row.entity_id])
         for row in opened
-        if row.is_held and in_use.get(row.feature_id)
+        if row.is_held and in_use[row.feature_id, row.entity_id]
     ]
 
 

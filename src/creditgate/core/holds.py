@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from creditgate.core.entities import split_pool
+
 HOLD = "hold"  # the type of the journal's documents about holds
 
 HOURS_MS = 3_600_000
@@ -47,11 +49,13 @@ class GateLeg(msgspec.Struct, frozen=True, array_like=True):
 class Hold(msgspec.Struct, frozen=True):
     """An open hold, as lua/lib/receipt.lua writes it. `value_nanos` and `used_nanos` are units of the feature.
 
+    `pool` says of which feature, and for whom (see `entities.py`).
+
     `op_id` tells it from any other hold that had or will have its id; `mode` is how use beyond it is taken. If it
     expires, it is settled at `used_nanos`, the progress that was reported.
     """
 
-    feature_id: str
+    pool: str = msgspec.field(name="feature_id")
     op_id: str
     mode: Literal["cap", "overflow"]
     expires_at: int
@@ -60,6 +64,14 @@ class Hold(msgspec.Struct, frozen=True):
     legs: tuple[Leg, ...]
     gates: tuple[GateLeg, ...]
     properties: msgspec.Raw
+
+    @property
+    def feature_id(self) -> str:
+        return split_pool(self.pool)[0]
+
+    @property
+    def entity_id(self) -> str | None:
+        return split_pool(self.pool)[1]
 
     @property
     def properties_text(self) -> str:

@@ -1,6 +1,6 @@
 """What a plan gives and costs, and what attaching it does to a customer. Pure: time and new ids are passed in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -9,6 +9,7 @@ from creditgate.core.amounts import AMOUNT_MAX, AmountOutOfRange
 from creditgate.core.catalog import Catalog, FeatureType, Plan, PlanItem, Recurrence
 from creditgate.core.changes import Change, in_period_at, rows_change
 from creditgate.core.customers import Customer, Flag, Row, Subscription
+from creditgate.core.entities import Entity
 from creditgate.core.periods import MEAN_MS, boundary
 from creditgate.errors import InvalidInputs
 
@@ -67,16 +68,22 @@ def given_by(
     now: int,
     mint: Mint,
     zone: str = "UTC",
+    entity_id: str | None = None,
+    entities: Iterable[Entity] = (),
 ) -> Given:
-    """Return the rows and flags of the plan for a customer who gets it now; periods hang on `anchor`, in `zone`."""
+    """Return the rows and flags of the plan for who gets it now; periods hang on `anchor`, in `zone`.
+
+    That is a customer with these entities, each of which gets a slot of what is given per entity; or the one entity.
+    """
     rows, flags = [], []
     for item in plan.items:
         feature = catalog.feature(item.feature_id)
         if feature.type is FeatureType.BOOLEAN:
-            flags.append(Flag(mint("flag"), feature.id, plan_id=plan.id, owner_id=owner_id))
+            flag = Flag(mint("flag"), feature.id, plan_id=plan.id, owner_id=owner_id, entity_id=entity_id)
+            flags.append(flag)
             continue
         row = Row(
-            id=mint("bal"),
+            id="",
             feature_id=feature.id,
             created_at=now,
             included_nanos=item.included_nanos,
@@ -91,8 +98,17 @@ def given_by(
             unlimited=item.unlimited,
             rollover=item.rollover,
             zone=zone,
+            entity_id=entity_id,
         )
-        rows.append(in_period_at(row, now))
+        row = in_period_at(row, now)
+        if item.entity_feature_id is None or entity_id is not None:
+            rows.append(msgspec.structs.replace(row, id=mint("bal")))
+        else:
+            rows += [
+                msgspec.structs.replace(row, id=mint("bal"), entity_id=entity.id, is_slot=True)
+                for entity in entities
+                if entity.feature_id == item.entity_feature_id
+            ]
     return Given(tuple(rows), tuple(flags))
 
 
@@ -133,9 +149,15 @@ def cycle_anchor(plan: Plan, replaced: Subscription | None, now: int) -> int:
 
 
 def subscribed(
-    plan: Plan, *, anchor: int, now: int, mint: Mint, trial_ends_at: int | None = None
+    plan: Plan,
+    *,
+    anchor: int,
+    now: int,
+    mint: Mint,
+    trial_ends_at: int | None = None,
+    entity_id: str | None = None,
 ) -> Subscription:
-    """Return the subscription of a customer who gets the plan now; periods hang on `anchor`."""
+    """Return the subscription of a customer, or of an entity, who gets the plan now; periods hang on `anchor`."""
     reverts = trial_ends_at is not None and plan.free_trial is not None and plan.free_trial.reverts
     return Subscription(
         id=mint("sub"),
@@ -150,6 +172,7 @@ def subscribed(
         expires_at=trial_ends_at if reverts else None,
         trial_ends_at=trial_ends_at,
         controls=plan.controls,
+        entity_id=entity_id,
     )
 
 

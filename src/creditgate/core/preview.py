@@ -90,7 +90,7 @@ def preview(
     lines = [line for line in quote(plan, quantities) if line.feature_id is None or line.quantity_nanos]
     now, then = _dues(record, catalog, plan, lines, replaced, options)
     expires_at = _expiry(record.customer, change.customer, options)
-    included = {item.feature_id: item.included_nanos for item in plan.items}
+    included = {item.feature_id: item.included_nanos for item in plan.items if item.is_prepaid}
     goes = replaced if replaced is not None and replaced.plan_id != plan.id else None
     return Preview(
         plan=plan,
@@ -160,7 +160,7 @@ def _next_due(plan: Plan, lines: Iterable[Line], anchor: int, now: int) -> Due |
 
 
 def _recurrence(plan: Plan, line: Line) -> Recurrence:
-    prices = [item.price for item in plan.items if item.feature_id == line.feature_id]
+    prices = [item.price for item in plan.items if item.is_prepaid and item.feature_id == line.feature_id]
     price = prices[0] if line.feature_id is not None else plan.price
     assert price is not None, "a line is of something that has a price"
     return price.recurrence

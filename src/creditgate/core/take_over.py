@@ -1,6 +1,7 @@
 """Taking over a customer from another system: the change that makes it so here as the source says.
 
-The source decides. What was taken from it before and is gone there goes here too; what was given here by itself stays.
+The source decides about the customer; the entities, and what they have, are those that are here. What was taken from
+it before and is gone there goes here too; what was given here by itself stays.
 So a second run changes nothing, and a run after a change at the source corrects.
 """
 
@@ -12,13 +13,11 @@ from msgspec.structs import replace
 
 from creditgate.core.arrival_rows import RowsTaken
 from creditgate.core.arrivals import Arrival, Holding, Taken, not_here
-from creditgate.core.burn import ROWS_MAX
 from creditgate.core.catalog import Catalog, FeatureType, Plan
-from creditgate.core.changes import Change, terms_change
+from creditgate.core.changes import Change, check_count, terms_change
 from creditgate.core.controls import NO_CONTROLS, BillingControls
 from creditgate.core.customers import Customer, Flag, Purchase, Record, Subscription
 from creditgate.core.plans import Mint, subscribed
-from creditgate.errors import Conflict
 
 
 class TakenOver(NamedTuple):
@@ -39,8 +38,7 @@ def take_over(
     taken = _plans(arrival, _profile(arrival.customer, record, catalog, lacks), catalog, mint, lacks)
     rows = RowsTaken(record, catalog, taken, now, mint, lacks)
     rows.take(arrival.lots)
-    if len(rows.rows) > ROWS_MAX:
-        raise Conflict(f"A customer can hold at most {ROWS_MAX} balances", code="too_many_balances")
+    check_count(rows.rows)
     flags = _flags(arrival.flags, record, catalog, taken, lacks)
     change = terms_change(record, rows.rows, flags, rows.steps, taken.customer)
     if record and not change.steps and (change.customer, change.terms) == (record.customer, record.terms):
@@ -77,7 +75,10 @@ def _known(controls: BillingControls, catalog: Catalog, lacks: list[str]) -> Bil
 
 def _plans(arrival: Arrival, customer: Customer, catalog: Catalog, mint: Mint, lacks: list[str]) -> Taken:
     owners: dict[str, list[str]] = {}
-    here, bought_here = list(customer.subscriptions), list(customer.purchases)
+    here = list(customer.plans_of(None))
+    bought_here = [bought for bought in customer.purchases if bought.entity_id is None]
+    of_entities = [held for held in customer.subscriptions if held.entity_id is not None]
+    bought_by_entities = [bought for bought in customer.purchases if bought.entity_id is not None]
     named = {holding.id for holding in arrival.holdings}
     subscriptions, purchases = [], []
     for holding in arrival.holdings:
@@ -94,8 +95,8 @@ def _plans(arrival: Arrival, customer: Customer, catalog: Catalog, mint: Mint, l
     closed = {s.id for s in here if s.imported or (s.group in groups and not s.add_on)}
     customer = replace(
         customer,
-        subscriptions=(*(s for s in here if s.id not in closed), *subscriptions),
-        purchases=(*(p for p in bought_here if not p.imported), *purchases),
+        subscriptions=(*of_entities, *(s for s in here if s.id not in closed), *subscriptions),
+        purchases=(*bought_by_entities, *(p for p in bought_here if not p.imported), *purchases),
     )
     return Taken(customer, owners, closed)
 
@@ -146,6 +147,8 @@ def _flags(
     kept = (
         flag
         for flag in (record.terms.flags if record else ())
-        if not flag.imported and flag.owner_id not in taken.closed and flag.feature_id not in flags
+        if not flag.imported
+        and flag.owner_id not in taken.closed
+        and (flag.entity_id is not None or flag.feature_id not in flags)
     )
     return (*kept, *flags.values())

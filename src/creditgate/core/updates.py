@@ -16,12 +16,16 @@ from creditgate.errors import InvalidInputs, InvalidRequest, NotFound
 
 
 class BalanceFilter(msgspec.Struct, frozen=True):
-    """Which rows of a customer are meant: of a feature, by the balance's id, by how often they reset."""
+    """Which rows of a customer are meant: of a feature, by the balance's id, by how often they reset, of an entity.
+
+    Without an entity, those that calls for the customer draw on, or whichever is named by its id.
+    """
 
     customer_id: str
     feature_id: str | None = None
     balance_id: str | None = None
     interval: Interval | None = None
+    entity_id: str | None = None
 
     def means(self, row: Row) -> bool:
         """Say whether the row is one of them; a rollover goes with the row that it came from."""
@@ -31,7 +35,13 @@ class BalanceFilter(msgspec.Struct, frozen=True):
             and self.feature_id in (None, row.feature_id)
             and self.balance_id in (None, row.public_id, row.id)
             and self.interval in (None, interval)
+            and self._is_theirs(row)
         )
+
+    def _is_theirs(self, row: Row) -> bool:
+        if self.entity_id is not None:
+            return row.entity_id == self.entity_id
+        return self.balance_id is not None or row.gives_to(None)
 
 
 class BalanceUpdate(msgspec.Struct, frozen=True):
@@ -89,7 +99,11 @@ def removal(record: Record, wanted: BalanceFilter) -> Change:
 
 def named_rows(record: Record, wanted: BalanceFilter) -> list[Row]:
     """Return the rows that are meant, in burn order; NotFound `balance_not_found` if there is none."""
-    rows = [row for row in record.terms.rows if wanted.means(row)]
+    rows = sorted(
+        (row for row in record.terms.rows if wanted.means(row)), key=lambda row: row.entity_id is not None
+    )
+    if wanted.entity_id is not None:
+        record.customer.entity(wanted.entity_id)
     if not rows:
         raise NotFound(f"Customer {wanted.customer_id} has no such balance", code="balance_not_found")
     return rows

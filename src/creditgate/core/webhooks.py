@@ -63,21 +63,37 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def limit_reached(customer_id: str, feature_id: str, limit_type: str) -> str:
-    """Return the body that says that a balance is used up, or that a limit is reached."""
-    data = {"customer_id": customer_id, "feature_id": feature_id, "limit_type": limit_type}
+def limit_reached(customer_id: str, feature_id: str, entity_id: str | None, limit_type: str) -> str:
+    """Return the body that says that a balance is used up, or that a limit is reached: for calls of an entity, or of
+    the customer.
+    """
+    data = {
+        "customer_id": customer_id,
+        "feature_id": feature_id,
+        **_named(entity_id),
+        "limit_type": limit_type,
+    }
     return _body(EventType.LIMIT_REACHED, data)
 
 
-def usage_alert_triggered(customer_id: str, alert: UsageAlert) -> str:
-    """Return the body that says that an alert's threshold was crossed."""
+def usage_alert_triggered(customer_id: str, entity_id: str | None, alert: UsageAlert) -> str:
+    """Return the body that says that the threshold of a customer's alert, or an entity's, was crossed."""
     told = {
         "name": alert.name,
         "threshold": msgspec.Raw(format_amount(alert.threshold_nanos).encode()),
         "threshold_type": alert.threshold_type,
     }
-    data = {"customer_id": customer_id, "feature_id": alert.feature_id, "usage_alert": told}
+    data = {
+        "customer_id": customer_id,
+        "feature_id": alert.feature_id,
+        **_named(entity_id),
+        "usage_alert": told,
+    }
     return _body(EventType.USAGE_ALERT_TRIGGERED, data)
+
+
+def _named(entity_id: str | None) -> dict[str, str]:
+    return {} if entity_id is None else {"entity_id": entity_id}
 
 
 def _body(event_type: EventType, data: dict[str, Any]) -> str:

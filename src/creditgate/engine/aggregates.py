@@ -46,6 +46,7 @@ class Asked(NamedTuple):
 
     feature_ids: tuple[str, ...]
     customer_id: str | None = None
+    entity_id: str | None = None
     properties: tuple[tuple[str, str], ...] = ()
     range: Range = Range.CYCLE
     span: Span | None = None
@@ -118,6 +119,7 @@ class Aggregates:
     def _questions(self, asked: Asked, moment: Moment, bins: Bins, span: Span) -> list[Question]:
         wanted = EventFilter(
             customer=self._history.place_of(asked.customer_id),
+            entity_id=asked.entity_id,
             uid=moment.record.uid if moment.record else None,
             feature_ids=asked.feature_ids,
             properties=asked.properties,

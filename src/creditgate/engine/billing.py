@@ -151,6 +151,7 @@ class Billing:
         customer_id: str,
         plan_id: str | None,
         subscription_id: str | None,
+        entity_id: str | None = None,
         action: CancelAction,
         key: CallerKey | None,
     ) -> bool:
@@ -162,7 +163,9 @@ class Billing:
             return True
 
         def work_out(record: Record) -> Change | None:
-            named = find_subscription(record.customer, plan_id=plan_id, subscription_id=subscription_id)
+            named = find_subscription(
+                record.customer, plan_id=plan_id, subscription_id=subscription_id, entity_id=entity_id
+            )
             return cancellation(record, named, action)
 
         outcome = await self._writer.change(customer_id, work_out, verb=_UPDATE, key=key)

@@ -36,7 +36,7 @@ class Profile(msgspec.Struct, frozen=True):
     time_zone: str | None = None
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     """A balance given by itself, not by a plan. Amounts in nanos, instants in Unix ms."""
 
     customer_id: str
@@ -48,6 +48,7 @@ class Grant(msgspec.Struct, frozen=True):
     expires_at: int | None = None
     next_reset_at: int | None = None
     balance_id: str | None = None
+    entity_id: str | None = None
 
 
 class Customers:
@@ -217,6 +218,8 @@ def _granted_row(grant: Grant, catalog: Catalog, record: Record) -> Row:
         raise InvalidInputs(f"feature_id: {feature.id} is on or off; it has no balance")
     if grant.balance_id is not None and any(row.public_id == grant.balance_id for row in record.terms.rows):
         raise Conflict(f"Balance {grant.balance_id} already exists", code="balance_already_exists")
+    if grant.entity_id is not None:
+        record.customer.entity(grant.entity_id)
     _check_times(grant, feature.consumable, record.now)
     row = _row(grant, feature, record)
     if grant.rollover is not None and row.expires_at is not None and row.expires_at <= (row.resets_at or 0):
@@ -240,6 +243,7 @@ def _row(grant: Grant, feature: Feature, record: Record) -> Row:
         unlimited=grant.unlimited,
         rollover=grant.rollover,
         zone=record.customer.time_zone,
+        entity_id=grant.entity_id,
     )
     if grant.next_reset_at is not None:  # the first period is the one that ends there
         return msgspec.structs.replace(

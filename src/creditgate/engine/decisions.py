@@ -16,7 +16,7 @@ def checked(feature: Feature, needs: Sequence[Need], reply: Reply) -> Decision:
     """Return the decision of a check."""
     allowed = reply.status is Status.OK
     if feature.type is FeatureType.BOOLEAN:
-        allowed = any(flag.feature_id == feature.id for flag in reply.terms.flags)
+        allowed = reply.terms.flag(feature.id, needs[0].entity_id) is not None
     chosen = needs[reply.pool - 1] if reply.pool else None
     return _answer([feature.id], needs, chosen, reply, allowed=allowed, is_replay=False)
 
@@ -35,7 +35,8 @@ def _answering(verb: str, needs: Sequence[Need], reply: Reply) -> Need | None:
     It is the first that gave; but where a check took from the own feature and from credits, the credits, since the own
     feature could not pay for it. Where none gave, it is the one that would have had to.
     """
-    owners = {row.id: row.feature_id for row in reply.terms.rows}
+    entity_id = needs[0].entity_id
+    owners = {row.id: row.feature_id for row in reply.terms.rows if row.gives_to(entity_id)}
     gave = {owners[part.row_id] for part in reply.moved if part.row_id in owners}
     givers = [need for need in needs if need.pool.feature_id in gave]
     if verb != "track" and len(givers) > 1 and givers[0] is needs[0]:
@@ -89,6 +90,7 @@ def _answer(
         is_replay=is_replay,
         held=reply.held,
         also=tuple(feature_ids[1:]),
+        entity_id=needs[0].entity_id,
     )
 
 

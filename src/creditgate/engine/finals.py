@@ -16,6 +16,7 @@ from creditgate.engine.keys import CallerKey
 from creditgate.engine.needs import needs_of
 from creditgate.errors import NotFound
 
+MOVES_MAX = FINALS_MAX * 64  # of rows in one script: well below what `unpack` takes in Lua
 EXPIRE = "expire"  # the verb of a hold that ended by itself
 
 
@@ -44,19 +45,25 @@ def final_of(
         key=key.digest if key else "",
         fingerprint=key.fingerprint if key else "",
         feature_id=hold.feature_id,
+        entity_id=hold.entity_id or "",
         value_nanos=difference if difference else None,
         occurred_at=occurred_at,
         properties=hold.properties_text if properties is None else properties,
     )
-    needs = needs_of(_pools(catalog, hold.feature_id), more)
+    needs = needs_of(_pools(catalog, hold.feature_id), more, hold.entity_id)
     digests = property_digests(msgspec.json.decode(call.properties))
     return Final(held.hold_id, hold.op_id, final_nanos, call, digests, needs)
 
 
-def finals_of_expired(expired: Iterable[Held], catalog: Catalog, op_ids: OpIds) -> list[Final]:
-    """Return how holds are settled that have expired: at the progress that was reported of them."""
-    finals = []
-    for held in list(expired)[:FINALS_MAX]:
+def finals_of_expired(
+    expired: Iterable[Held], catalog: Catalog, op_ids: OpIds, *, rows_count: int
+) -> list[Final]:
+    """Return how holds are settled that have expired: at the progress that was reported of them.
+
+    Of a customer with many rows fewer at a time, since each hold may move all of them.
+    """
+    finals, most = [], min(FINALS_MAX, MOVES_MAX // max(1, rows_count))
+    for held in list(expired)[: max(1, most)]:
         at = held.hold.expires_at
         try:
             used = held.hold.used_nanos

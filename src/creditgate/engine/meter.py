@@ -33,8 +33,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One use of a feature by its id, or of all that count an event by its name.
 
     `verb` is `track`, `check` for a check that sends an event, or `hold`; `properties` is a JSON object as text;
-    `occurred_at` is the caller's time in Unix ms, for queries only. The journal keeps those of a batch, so a new field
-    needs a default.
+    `occurred_at` is the caller's time in Unix ms, for queries only; without an `entity_id` it is for the customer. The
+    journal keeps those of a batch, so a new field needs a default.
     """
 
     verb: str
@@ -46,6 +46,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     properties: str = "{}"
     occurred_at: int | None = None
     key: CallerKey | None = None
+    entity_id: str | None = None
 
 
 Send = Callable[[int, Sequence[Use], Sequence[str]], Awaitable[Reply]]
@@ -80,28 +81,39 @@ class Meter:
         self._metrics = metrics or Metrics()
 
     async def check(
-        self, *, customer_id: str, feature_id: str, required_nanos: int, properties: str = "{}"
+        self,
+        *,
+        customer_id: str,
+        feature_id: str,
+        required_nanos: int,
+        properties: str = "{}",
+        entity_id: str | None = None,
     ) -> Decision:
-        """Say whether the customer can afford so many units now; takes nothing. `properties` is JSON, as in Usage.
+        """Say whether a customer or one of its entities can afford so many units now; takes nothing. `properties` is
+        JSON, as in Usage.
 
-        Raises NotFound `feature_not_found` or `customer_not_found`, AmountOutOfRange, Undecided.
+        Raises NotFound `feature_not_found`, `customer_not_found` or `entity_not_found`, AmountOutOfRange, Undecided.
         """
-        return await self._metrics.decided(
-            "check", feature_id, self._check(customer_id, feature_id, required_nanos, _digests(properties))
-        )
+        work = self._check(customer_id, entity_id, feature_id, required_nanos, _digests(properties))
+        return await self._metrics.decided("check", feature_id, work)
 
     async def _check(
-        self, customer_id: str, feature_id: str, required_nanos: int, properties: list[str]
+        self,
+        customer_id: str,
+        entity_id: str | None,
+        feature_id: str,
+        required_nanos: int,
+        properties: list[str],
     ) -> Decision:
         catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
         feature = catalog.feature(feature_id)
-        needs = needs_of(catalog.pools(feature_id), required_nanos)
+        needs = needs_of(catalog.pools(feature_id), required_nanos, entity_id)
         for _ in range(FORWARD_ROUNDS_MAX):
             reply = await self._attempts.ask(
                 lambda: self._store.check(customer_id=customer_id, properties=properties, pools=needs)
             )
             if reply.status is not Status.DUE:
-                _raise_if_absent(reply, customer_id)
+                _raise_if_absent(reply, customer_id, entity_id)
                 return checked(feature, needs, reply)
             await self._writer.forward(customer_id)
         raise Undecided("What fell due for this customer could not be brought up to date")
@@ -114,8 +126,8 @@ class Meter:
         With an `op_id` the caller vouches that the call was not sent before under it; `within` bounds until when the
         call may take effect.
 
-        Raises NotFound `feature_not_found` or `customer_not_found`, InvalidRequest, AmountOutOfRange, KeyReused,
-        Undecided.
+        Raises NotFound `feature_not_found`, `customer_not_found` or `entity_not_found`, InvalidRequest,
+        AmountOutOfRange, KeyReused, Undecided.
         """
 
         def send(not_after: int, uses: Sequence[Use], properties: Sequence[str]) -> Awaitable[Reply]:
@@ -169,13 +181,13 @@ class Meter:
         return [
             Use(
                 _call(usage, op_id, feature, catalog.version, usage.key if feature is features[0] else None),
-                needs_of(catalog.pools(feature.id), usage.value_nanos),
+                needs_of(catalog.pools(feature.id), usage.value_nanos, usage.entity_id),
             )
             for feature in features
         ]
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
-        _raise_if_absent(reply, usage.customer_id)
+        _raise_if_absent(reply, usage.customer_id, usage.entity_id)
         if reply.status is Status.KEY_REUSED:
             raise key_reused(usage.key)
         if reply.status is Status.OUT_OF_RANGE:
@@ -230,6 +242,7 @@ def _call(usage: Usage, op_id: str, feature: Feature, catalog_version: int, key:
         value_nanos=usage.value_nanos,
         occurred_at=usage.occurred_at,
         event_name=usage.event_name or "",
+        entity_id=usage.entity_id or "",
         properties=usage.properties,
     )
 
@@ -245,8 +258,10 @@ def _features_of_event(catalog: Catalog, event_name: str) -> tuple[Feature, ...]
     return features
 
 
-def _raise_if_absent(reply: Reply, customer_id: str) -> None:
+def _raise_if_absent(reply: Reply, customer_id: str, entity_id: str | None) -> None:
     if reply.status is Status.ABSENT:
         raise NotFound(f"Customer {customer_id} not found", code="customer_not_found")
+    if reply.status is Status.NO_ENTITY:
+        raise NotFound(f"Entity {entity_id} not found", code="entity_not_found")
     if reply.status is Status.UPGRADE:
         raise Undecided("The record of this customer has a layout that this version does not know")

@@ -7,8 +7,10 @@ from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
 from creditgate.core.catalog import Pool
 
 
-def needs_of(pools: Iterable[Pool], units_nanos: int) -> list[Need]:
-    """Return what so many units need of each pool. Costs are rounded once per pool, away from zero.
+def needs_of(pools: Iterable[Pool], units_nanos: int, entity_id: str | None = None) -> list[Need]:
+    """Return what so many units need of each pool, for an entity or the customer.
+
+    Costs are rounded once per pool, away from zero.
 
     Raises AmountOutOfRange if they cost too much.
     """
@@ -17,5 +19,5 @@ def needs_of(pools: Iterable[Pool], units_nanos: int) -> list[Need]:
         nanos = multiply(units_nanos, pool.cost_nanos)
         if abs(nanos) > INPUT_MAX:
             raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
-        needs.append(Need(pool, nanos))
+        needs.append(Need(pool, nanos, entity_id))
     return needs

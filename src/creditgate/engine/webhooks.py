@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.keys import Keys, encoded
 from creditgate.core.customers import Terms
+from creditgate.core.entities import split_pool
 from creditgate.core.webhooks import EventType, Webhook, limit_reached, usage_alert_triggered
 from creditgate.engine.courier import Courier, Refused
 from creditgate.engine.endpoints import Endpoints
@@ -110,20 +111,22 @@ class WebhookDelivery:
         told = json.loads(alert.text)
         if "limit_type" in told:
             event_type = EventType.LIMIT_REACHED
-            body = limit_reached(alert.customer_id, told["feature_id"], told["limit_type"])
+            body = limit_reached(alert.customer_id, *split_pool(told["feature_id"]), told["limit_type"])
         else:
-            event_type, body = EventType.USAGE_ALERT_TRIGGERED, self._alert_body(alert)
+            _, entity_id = split_pool(told["feature_id"])
+            event_type, body = EventType.USAGE_ALERT_TRIGGERED, self._alert_body(alert, entity_id)
         wanted_by = [w.uid for w in self._webhooks.values() if w.wants(event_type)] if body else []
         return Letter(event_type, body, wanted_by)
 
-    def _alert_body(self, alert: Alert) -> str:
+    def _alert_body(self, alert: Alert, entity_id: str | None) -> str:
         """Look the alert up in the terms that the call was made under; '' if they do not name it."""
         partition = self._keys.partition_of(alert.customer_id)
         text = self._ledger.document_at(partition, alert.customer_id, "terms", alert.id.stream_id)
         terms = msgspec.json.decode(text, type=Terms) if text is not None else Terms()
-        for defined in terms.alerts:
+        limits = terms.entities.get(entity_id) if entity_id is not None else terms
+        for defined in limits.alerts if limits else ():
             if defined.id == alert.alert_id:
-                return usage_alert_triggered(alert.customer_id, defined)
+                return usage_alert_triggered(alert.customer_id, entity_id, defined)
         log.error("usage_alert_without_terms", alert=alert.alert_id, entry=message_id(alert.id))
         return ""
 

@@ -225,7 +225,8 @@ class CustomerWriter:
     async def _expire(self, record: Record, expired: Sequence[Held]) -> None:
         """Settle holds that have expired. One that would leave the range of amounts stays charged as it was held."""
         catalog = self._catalogs.current
-        finals = finals_of_expired(expired, catalog, self._op_ids)
+        rows_count = len(record.terms.held_ids)
+        finals = finals_of_expired(expired, catalog, self._op_ids, rows_count=rows_count)
         for some in (finals, finals[:1], [as_held(expired[0], catalog, self._op_ids)]):
             if await self._settle(record, some) is not Status.OUT_OF_RANGE:
                 return

@@ -28,13 +28,7 @@ PUBLIC: Mapping[str, tuple[int | str, ...]] = {
     "RC": (1, 3, 4, 5, 6, 7),
 }
 
-ENTITIES = "entities"
 NOT_BUILT: Mapping[str, str] = {
-    **{f"EN-{number}": ENTITIES for number in PUBLIC["EN"]},
-    "CC-4": ENTITIES,
-    "LK-18": ENTITIES,
-    "LK-19": ENTITIES,
-    "LK-20": ENTITIES,
     "ID-9": "balances.batch_track",
     **{f"AT-{number}": "auto top-ups" for number in PUBLIC["AT"]},
 }

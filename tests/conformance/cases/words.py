@@ -189,7 +189,7 @@ def lock(
 ) -> Ask:
     """A check that holds what it allows until it is finalized; `more` are fields of the lock."""
     status = more.pop("status", 200)
-    properties = {name: more.pop(name) for name in ("properties",) if name in more}
+    properties = {name: more.pop(name) for name in ("properties", "entity_id") if name in more}
     held = {"enabled": True, "lock_id": lock_id, **more}
     return check(
         feature, required, allowed() if expected is None else expected, status=status, lock=held, **properties

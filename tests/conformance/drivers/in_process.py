@@ -13,9 +13,26 @@ from creditgate.api.calls import caller_key
 from creditgate.api.problems import status_of
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.wire.answers import Success, check_answer, encode, track_answer
-from creditgate.api.wire.balances import UpdateBalanceRequest
-from creditgate.api.wire.billing import AttachAnswer, AttachRequest
+from creditgate.api.wire.balances import (
+    BalanceList,
+    DeleteBalanceRequest,
+    ListBalancesRequest,
+    UpdateBalanceRequest,
+    balance_list,
+)
+from creditgate.api.wire.billing import AttachAnswer, AttachRequest, UpdateBillingRequest
 from creditgate.api.wire.customers import ClockAnswer, customer_answer
+from creditgate.api.wire.entities import (
+    CreateEntityRequest,
+    DeleteEntityRequest,
+    EntityAnswer,
+    EntityList,
+    EntityRequest,
+    GetEntityRequest,
+    ListEntitiesRequest,
+    UpdateEntityRequest,
+    entity_answer,
+)
 from creditgate.api.wire.events import ListEventsRequest, events_answer
 from creditgate.api.wire.features import CreateFeatureRequest
 from creditgate.api.wire.fields import read
@@ -27,6 +44,7 @@ from creditgate.api.wire.requests import (
     CustomerRequest,
     GetOrCreateRequest,
     GrantRequest,
+    MakingRequest,
     TrackRequest,
     UpdateCustomerRequest,
 )
@@ -34,7 +52,7 @@ from creditgate.core.customers import Record
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.meter import Usage, refusal
-from creditgate.errors import CreditgateError
+from creditgate.errors import CreditgateError, NotFound
 from creditgate.server import UseCases
 from tests.conformance.drivers.protocol import Answer, Call
 
@@ -55,10 +73,18 @@ class InProcess:
             "customers.advance_test_clock": self._advance,
             "balances.create": self._grant,
             "balances.update": self._update_balance,
+            "balances.delete": self._delete_balance,
+            "balances.list": self._balances,
             "balances.check": self._check,
             "balances.track": self._track,
             "balances.finalize": self._finalize,
             "billing.attach": self._attach,
+            "billing.update": self._cancel,
+            "entities.create": self._create_entity,
+            "entities.get": self._entity,
+            "entities.list": self._entities,
+            "entities.update": self._update_entity,
+            "entities.delete": self._delete_entity,
             "events.list": self._events,
         }
 
@@ -126,6 +152,7 @@ class InProcess:
             expires_at=request.expires_ms(),
             next_reset_at=request.next_reset_ms(),
             balance_id=request.balance_id,
+            entity_id=request.entity_id,
         )
         await self._cases.customers.grant(grant)
         return Success()
@@ -134,6 +161,14 @@ class InProcess:
         request = read(UpdateBalanceRequest, body)
         await self._cases.customers.update_balance(request.wanted(), request.update())
         return Success()
+
+    async def _delete_balance(self, body: bytes, _: Headers) -> Success:
+        await self._cases.customers.delete_balance(read(DeleteBalanceRequest, body).wanted())
+        return Success()
+
+    async def _balances(self, body: bytes, _: Headers) -> BalanceList:
+        request = read(ListBalancesRequest, body)
+        return balance_list(await self._cases.customers.get(request.customer_id), request)
 
     async def _attach(self, body: bytes, _: Headers) -> AttachAnswer:
         request = read(AttachRequest, body)
@@ -149,6 +184,62 @@ class InProcess:
         )
         return AttachAnswer(request.customer_id, attached.payment_url)
 
+    async def _cancel(self, body: bytes, _: Headers) -> AttachAnswer:
+        request = read(UpdateBillingRequest, body)
+        await self._cases.billing.update(
+            customer_id=request.customer_id,
+            plan_id=request.plan_id,
+            subscription_id=request.subscription_id,
+            entity_id=request.entity_id,
+            action=request.action(),
+            key=None,
+        )
+        return AttachAnswer(request.customer_id, None)
+
+    # Entities
+
+    async def _create_entity(self, body: bytes, _: Headers) -> EntityAnswer:
+        request = read(CreateEntityRequest, body)
+        await self._cases.entities.create(request.wanted())
+        return await self._answered(request)
+
+    async def _entity(self, body: bytes, _: Headers) -> EntityAnswer:
+        return await self._answered(read(GetEntityRequest, body))
+
+    async def _entities(self, body: bytes, _: Headers) -> EntityList:
+        request = read(ListEntitiesRequest, body)
+        record = await self._cases.customers.get(request.customer_id)
+        page, next_cursor = request.page_of(record.customer.entities)
+        catalog = self._cases.catalogs.current
+        answers = (entity_answer(record, entity, catalog, env="sandbox") for entity in page)
+        return EntityList(tuple(answers), next_cursor)
+
+    async def _update_entity(self, body: bytes, _: Headers) -> EntityAnswer:
+        request = read(UpdateEntityRequest, body)
+        said = request.billing_controls.said()
+        await self._cases.entities.update(request.customer_id, request.entity_id, said)
+        return await self._answered(request)
+
+    async def _delete_entity(self, body: bytes, _: Headers) -> Success:
+        request = read(DeleteEntityRequest, body)
+        await self._cases.entities.delete(request.customer_id, request.entity_id)
+        return Success()
+
+    async def _answered(self, request: EntityRequest) -> EntityAnswer:
+        record = await self._cases.entities.get(request.customer_id, request.entity_id)
+        entity = record.customer.entity(request.entity_id)
+        return entity_answer(record, entity, self._cases.catalogs.current, env="sandbox")
+
+    async def _with_entity(self, request: MakingRequest, ask: Callable[[], Awaitable[Decision]]) -> Decision:
+        new = request.new_entity()
+        try:
+            return await ask()
+        except NotFound as error:
+            if new is None or error.code != "entity_not_found":
+                raise
+        await self._cases.entities.get_or_create(new)
+        return await ask()
+
     def _customer(self, record: Record) -> Any:
         return customer_answer(
             record,
@@ -163,11 +254,15 @@ class InProcess:
     async def _check(self, body: bytes, headers: Headers) -> Any:
         request = read(CheckRequest, body)
         if not request.takes:
-            decision = await self._cases.meter.check(
-                customer_id=request.customer_id,
-                feature_id=request.feature_id,
-                required_nanos=request.required_nanos(),
-                properties=request.properties_text(),
+            decision = await self._with_entity(
+                request,
+                lambda: self._cases.meter.check(
+                    customer_id=request.customer_id,
+                    feature_id=request.feature_id,
+                    required_nanos=request.required_nanos(),
+                    properties=request.properties_text(),
+                    entity_id=request.entity_id,
+                ),
             )
             return check_answer(decision, customer_id=request.customer_id, takes=False)
         usage = Usage(
@@ -178,8 +273,11 @@ class InProcess:
             value_nanos=request.required_nanos(),
             mode=Mode.REJECT,
             properties=request.properties_text(),
+            entity_id=request.entity_id,
         )
-        decision = await self._take(usage, wanted(request.lock), headers, None)
+        decision = await self._with_entity(
+            request, lambda: self._take(usage, wanted(request.lock), headers, None)
+        )
         return check_answer(decision, customer_id=request.customer_id, takes=True)
 
     async def _track(self, body: bytes, headers: Headers) -> Any:
@@ -193,8 +291,11 @@ class InProcess:
             mode=request.overage_behavior,
             properties=request.properties_text(),
             occurred_at=request.occurred_at(),
+            entity_id=request.entity_id,
         )
-        decision = await self._take(usage, wanted(request.lock), headers, request.idempotency_key)
+        decision = await self._with_entity(
+            request, lambda: self._take(usage, wanted(request.lock), headers, request.idempotency_key)
+        )
         if not decision.allowed:
             raise refusal(decision, usage)
         return track_answer(
@@ -230,6 +331,7 @@ class InProcess:
         start, end = request.bounds()
         page = await self._cases.history.events(
             customer_id=request.customer_id,
+            entity_id=request.entity_id,
             feature_ids=request.feature_ids(),
             properties=request.properties(),
             start=start,

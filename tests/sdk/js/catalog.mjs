@@ -1,6 +1,6 @@
 // The tutorial's features and plans, created through autumn-js.
 
-const monthly = { interval: "month" };
+export const monthly = { interval: "month" };
 
 export async function createFeatures(client) {
   for (const name of ["Basic Messages", "Premium Messages"]) {
@@ -17,6 +17,10 @@ export async function createFeatures(client) {
       { meteredFeatureId: "premium_messages", creditCost: 0.1 },
     ],
   });
+}
+
+export async function createSeats(client) {
+  await client.features.create({ featureId: "seats", name: "Seats", type: "metered", consumable: false });
 }
 
 export async function createPlans(client) {

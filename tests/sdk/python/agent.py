@@ -39,6 +39,11 @@ class Agent:
             "customers.get": client.customers.get,
             "customers.get_or_create": client.customers.get_or_create,
             "customers.update": client.customers.update,
+            "entities.create": client.entities.create,
+            "entities.delete": client.entities.delete,
+            "entities.get": client.entities.get,
+            "entities.list": client.entities.list,
+            "entities.update": client.entities.update,
             "events.list": client.events.list,
             "plans.create": client.plans.create,
             "plans.update": client.plans.update,
@@ -65,7 +70,12 @@ class Agent:
 
 def _can_say(method: Callable[..., Any], params: dict[str, Any]) -> bool:
     known = inspect.signature(method).parameters
-    return params.keys() <= known.keys() and params.get("overage_behavior") != "reject"
+    items = params.get("items", ())  # it knows no items per entity, and would leave that out
+    return (
+        params.keys() <= known.keys()
+        and params.get("overage_behavior") != "reject"
+        and not any("entity_feature_id" in item for item in items)
+    )
 
 
 if __name__ == "__main__":

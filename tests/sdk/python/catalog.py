@@ -5,7 +5,9 @@ Run as a program, it creates the features: with 1.1.0, since `client.features` o
 
 from typing import Any
 
-from tests.sdk.python.script import Answers, autumn
+import httpx
+
+from tests.sdk.python.script import SECRET_KEY, URL, Answers, autumn
 
 MONTHLY = {"interval": "month"}
 
@@ -28,6 +30,13 @@ def create_features(client: Any) -> None:
             {"metered_feature_id": "premium_messages", "credit_cost": 0.1},
         ],
     )
+
+
+def create_seats() -> None:
+    """Seats, that entities can be of: by hand, for the client that cannot."""
+    body = {"feature_id": "seats", "name": "Seats", "type": "metered", "consumable": False}
+    headers = {"Authorization": f"Bearer {SECRET_KEY}"}
+    httpx.post(f"{URL}/v1/features.create", json=body, headers=headers).raise_for_status()
 
 
 def create_plans(client: Any) -> None:

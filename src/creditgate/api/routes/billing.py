@@ -102,12 +102,19 @@ class BillingRoutes:
         request = read(UpdateBillingRequest, call.body)
         customer_id, action = request.customer_id, request.action()
         key = caller_key(
-            "update_billing", call, customer_id, request.plan_id, request.subscription_id, action
+            "update_billing",
+            call,
+            customer_id,
+            request.plan_id,
+            request.subscription_id,
+            action,
+            *([request.entity_id] if request.entity_id else []),
         )
         work = self._billing.update(
             customer_id=customer_id,
             plan_id=request.plan_id,
             subscription_id=request.subscription_id,
+            entity_id=request.entity_id,
             action=action,
             key=key,
         )

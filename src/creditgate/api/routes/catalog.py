@@ -126,7 +126,9 @@ class CatalogRoutes:
                 version,
                 catalog,
                 env,
-                eligibility(record.customer, catalog, version, record.now) if record else UNSET,
+                eligibility(record.customer, catalog, version, record.now, request.entity_id)
+                if record
+                else UNSET,
             )
             for plan in catalog.document.plans
             if request.include_archived or not plan.archived

@@ -22,6 +22,7 @@ from creditgate.core.customers import Record
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
 from creditgate.engine.customers import Customers, Grant, Profile
+from creditgate.engine.entities import Entities
 
 ANSWERS_AT_ONCE = 20  # worked out before other calls get their turn: a few milliseconds
 
@@ -32,12 +33,14 @@ class CustomerRoutes:
     def __init__(
         self,
         customers: Customers,
+        entities: Entities,
         customer_list: CustomerList,
         catalogs: Catalogs,
         keys: RepeatedKeys,
         settings: ApiSettings,
     ) -> None:
         self._customers = customers
+        self._entities = entities
         self._customer_list = customer_list
         self._catalogs = catalogs
         self._keys = keys
@@ -74,7 +77,12 @@ class CustomerRoutes:
             controls=request.billing_controls.controls() if request.billing_controls else None,
             time_zone=request.zone(),
         )
-        return await self._customers.get_or_create(request.customer_id, profile)
+        new = request.new_entity()
+        record = await self._customers.get_or_create(request.customer_id, profile)
+        if new is None or any(entity.id == new.id for entity in record.customer.entities):
+            return record
+        await self._entities.get_or_create(new)
+        return await self._customers.get(request.customer_id)
 
     async def get_customer(self, call: Call) -> Answer:
         request = read(GetCustomerRequest, call.body)
@@ -125,6 +133,7 @@ class CustomerRoutes:
             expires_at=request.expires_ms(),
             next_reset_at=request.next_reset_ms(),
             balance_id=request.balance_id,
+            entity_id=request.entity_id,
         )
         key = caller_key("grant", call, grant)
         is_replay = await self._keys.once(key, self._customers.grant(grant, key))

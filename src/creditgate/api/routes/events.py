@@ -41,6 +41,7 @@ class EventRoutes:
             start, end = self._spans.of(request.range, moment, request.feature_ids())
         page = await self._history.events(
             customer_id=request.customer_id,
+            entity_id=request.entity_id,
             feature_ids=request.feature_ids(),
             properties=request.properties(),
             start=start,

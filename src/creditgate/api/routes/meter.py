@@ -1,7 +1,8 @@
 """check and track."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -17,12 +18,15 @@ from creditgate.api.wire.answers import (
 )
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.holds import LockRequest, wanted
-from creditgate.api.wire.requests import CheckRequest, TrackRequest, UsageRequest
+from creditgate.api.wire.requests import CheckRequest, MakingRequest, TrackRequest, UsageRequest
 from creditgate.core.decisions import Decision, Mode
+from creditgate.engine.entities import Entities
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, Usage, refusal
-from creditgate.errors import InvalidInputs
+from creditgate.errors import InvalidInputs, NotFound
+
+T = TypeVar("T")
 
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 
@@ -30,9 +34,12 @@ CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 class MeterRoutes:
     """The two verbs that everything else is here for."""
 
-    def __init__(self, meter: Meter, holds: Holds, keys: RepeatedKeys, settings: ApiSettings) -> None:
+    def __init__(
+        self, meter: Meter, holds: Holds, entities: Entities, keys: RepeatedKeys, settings: ApiSettings
+    ) -> None:
         self._meter = meter
         self._holds = holds
+        self._entities = entities
         self._keys = keys
         self._settings = settings
 
@@ -62,18 +69,38 @@ class MeterRoutes:
             value_nanos=request.required_nanos(),
             mode=Mode.REJECT,
             properties=request.properties_text(),
+            entity_id=request.entity_id,
         )
         if request.takes:
             lock = wanted(request.lock)
             key = caller_key("check", call, *_asked(usage, lock))
-            return await self._take(usage, lock, key)
-        decision = await self._meter.check(
+            return await self._with_entity(request, lambda: self._take(usage, lock, key))
+        return await self._with_entity(request, lambda: self._ask(usage)), NO_HEADERS
+
+    def _ask(self, usage: Usage) -> Awaitable[Decision]:
+        return self._meter.check(
             customer_id=usage.customer_id,
-            feature_id=request.feature_id,
+            feature_id=usage.feature_id or "",
             required_nanos=usage.value_nanos,
             properties=usage.properties,
+            entity_id=usage.entity_id,
         )
-        return decision, NO_HEADERS
+
+    async def _with_entity(self, request: MakingRequest, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what is answered; an entity that is not there is made, if it is said what it is, and asked once more.
+
+        First asked and then made: a call that is refused for what it says makes nothing.
+        """
+        new = request.new_entity()
+        if new is None:
+            return await ask()
+        try:
+            return await ask()
+        except NotFound as error:
+            if error.code != "entity_not_found":
+                raise
+        await self._entities.get_or_create(new)
+        return await ask()
 
     async def _take(
         self, usage: Usage, lock: LockRequest | None, key: CallerKey | None
@@ -107,7 +134,7 @@ class MeterRoutes:
         usage = usage_of(request, self._settings)
         lock = wanted(request.lock)
         key = caller_key("track", call, *_asked(usage, lock), in_body=request.idempotency_key)
-        decision, headers = await self._take(usage, lock, key)
+        decision, headers = await self._with_entity(request, lambda: self._take(usage, lock, key))
         if not decision.allowed:
             raise refusal(decision, usage)
         return decision, headers
@@ -128,6 +155,7 @@ def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
         mode=request.overage_behavior,
         properties=request.properties_text(),
         occurred_at=occurred_at,
+        entity_id=request.entity_id,
     )
 
 

@@ -48,6 +48,7 @@ class RowAnswer(msgspec.Struct, frozen=True, kw_only=True):
     reset: ResetAnswer | None
     price: RowPriceAnswer | None
     expires_at: int | None
+    source: str | UnsetType = UNSET
 
 
 NEVER = 253_402_300_799_999
@@ -103,6 +104,7 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     allowed: bool
     customer_id: str
+    entity_id: str | UnsetType = UNSET
     required_balance: Raw
     balance: BalanceAnswer | None
     balances: dict[str, BalanceAnswer | None] | UnsetType = UNSET
@@ -115,6 +117,7 @@ class TrackAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`balances.track`. `value` is what was asked for."""
 
     customer_id: str
+    entity_id: str | UnsetType = UNSET
     event_name: str | UnsetType = UNSET
     value: Raw
     balance: BalanceAnswer | None
@@ -142,6 +145,7 @@ def check_answer(decision: Decision, *, customer_id: str, takes: bool) -> CheckA
     return CheckAnswer(
         allowed=decision.allowed,
         customer_id=customer_id,
+        entity_id=decision.entity_id or UNSET,
         required_balance=number(decision.required_nanos),
         balance=_answering_balance(decision),
         balances=_balances(decision) if takes and decision.allowed else UNSET,
@@ -157,6 +161,7 @@ def track_answer(
     moved = (part for part in decision.moved if part.row_id in rows)
     return TrackAnswer(
         customer_id=customer_id,
+        entity_id=decision.entity_id or UNSET,
         event_name=event_name or UNSET,
         value=number(value_nanos),
         balance=_answering_balance(decision),
@@ -263,7 +268,7 @@ def _balance_in(decision: Decision, feature_id: str) -> BalanceAnswer | None:
 
 
 def _flag(decision: Decision) -> FlagAnswer | None:
-    flag = next((flag for flag in decision.terms.flags if flag.feature_id == decision.feature_id), None)
+    flag = decision.terms.flag(decision.feature_id, decision.entity_id)
     return flag_answer(flag) if flag else None
 
 
@@ -279,6 +284,7 @@ def row_answer(row: Row, raw_nanos: int) -> RowAnswer:
         reset=reset_answer(row),
         price=_row_price_answer(row.price) if row.price else None,
         expires_at=row.expires_at,
+        source="entity" if row.entity_id is not None else UNSET,
     )
 
 

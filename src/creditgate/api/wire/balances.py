@@ -11,15 +11,15 @@ from creditgate.api.wire.answers import (
     row_answer,
 )
 from creditgate.api.wire.fields import ABSENT, NotYet
-from creditgate.api.wire.numbers import WHOLE_MAX, amount, instant, kept, whole
-from creditgate.api.wire.requests import LIMIT_MAX, CustomerRequest
+from creditgate.api.wire.numbers import amount, instant, kept, whole
+from creditgate.api.wire.requests import LIMIT_MAX, HolderRequest, position
 from creditgate.core.catalog import Interval
 from creditgate.core.customers import Record, Row
 from creditgate.core.updates import BalanceFilter, BalanceUpdate
 from creditgate.errors import InvalidInputs
 
 
-class UpdateBalanceRequest(CustomerRequest, frozen=True, kw_only=True):
+class UpdateBalanceRequest(HolderRequest, frozen=True, kw_only=True):
     """`balances.update`. Several rows of the feature are set as one; `balance_id` and `interval` choose among them."""
 
     feature_id: str
@@ -32,10 +32,11 @@ class UpdateBalanceRequest(CustomerRequest, frozen=True, kw_only=True):
     interval: Interval | None = None
     next_reset_at: float | None = None
     expires_at: float | None = None
-    entity_id: NotYet | None = None
 
     def wanted(self) -> BalanceFilter:
-        return BalanceFilter(self.customer_id, self.feature_id, self.balance_id, self.interval)
+        return BalanceFilter(
+            self.customer_id, self.feature_id, self.balance_id, self.interval, self.entity_id
+        )
 
     def update(self) -> BalanceUpdate:
         """Return what is to be different; InvalidInputs if nothing is, or if two parts contradict each other."""
@@ -61,22 +62,23 @@ class UpdateBalanceRequest(CustomerRequest, frozen=True, kw_only=True):
         return update
 
 
-class DeleteBalanceRequest(CustomerRequest, frozen=True):
+class DeleteBalanceRequest(HolderRequest, frozen=True):
     """`balances.delete`: balances that stand alone, not those of a plan."""
 
     feature_id: str | None = None
     balance_id: str | None = None
     interval: Interval | None = None
-    entity_id: NotYet | None = None
     recalculate_balances: NotYet | None = None
 
     def wanted(self) -> BalanceFilter:
         if self.feature_id is None and self.balance_id is None:
             raise InvalidInputs("input: Must provide feature_id or balance_id")
-        return BalanceFilter(self.customer_id, self.feature_id, self.balance_id, self.interval)
+        return BalanceFilter(
+            self.customer_id, self.feature_id, self.balance_id, self.interval, self.entity_id
+        )
 
 
-class ListBalancesRequest(CustomerRequest, frozen=True):
+class ListBalancesRequest(HolderRequest, frozen=True):
     """`balances.list`: the balances of one customer, in the order in which they give."""
 
     feature_id: str | None = None
@@ -84,7 +86,6 @@ class ListBalancesRequest(CustomerRequest, frozen=True):
     limit: float = 50
     start_cursor: str = ""
     statuses: tuple[str, ...] = ("active",)
-    entity_id: NotYet | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,11 +97,7 @@ class ListBalancesRequest(CustomerRequest, frozen=True):
 
     def first(self) -> int:
         """The position that the cursor stands for."""
-        if not self.start_cursor:
-            return 0
-        if not self.start_cursor.isascii() or not self.start_cursor.isdecimal():
-            raise InvalidInputs("start_cursor: is not a cursor that was given")
-        return min(int(self.start_cursor[:16]), WHOLE_MAX)
+        return position(self.start_cursor)
 
 
 class ListedBalance(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +139,7 @@ def balance_list(record: Record, request: ListBalancesRequest) -> BalanceList:
         and row.rolled_from is None
         and request.feature_id in (None, row.feature_id)
         and request.plan_id in (None, row.plan_id)
+        and request.entity_id in (None, row.entity_id)
     ]
     end = request.first() + request.rows()
     page = found[request.first() : end]
@@ -159,6 +157,8 @@ def _listed(row: Row, record: Record) -> ListedBalance:
     return ListedBalance(
         id=shown.id,
         customer_id=record.customer.id,
+        entity_id=row.entity_id,
+        source="customer" if row.entity_id is None else "entity",
         feature_id=row.feature_id,
         plan_id=row.plan_id,
         created_at=row.created_at,

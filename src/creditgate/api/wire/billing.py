@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.fields import ABSENT, NotYet, Request
 from creditgate.api.wire.numbers import WHOLE_MAX, instant, kept, whole
-from creditgate.api.wire.requests import CustomerRequest
+from creditgate.api.wire.requests import HolderRequest
 from creditgate.core.cancellation import CancelAction
 from creditgate.core.customers import AttachOptions
 from creditgate.core.multi_attach import PLANS_MAX
@@ -46,14 +46,13 @@ class CarryOver(Request, frozen=True):
         return self.feature_ids if self.enabled else None
 
 
-class AttachRequest(CustomerRequest, frozen=True):
-    """`billing.attach`: put a customer on a plan, or say where to pay for it."""
+class AttachRequest(HolderRequest, frozen=True):
+    """`billing.attach`: put a customer, or an entity, on a plan, or say where to pay for it."""
 
     plan_id: str
     feature_quantities: tuple[FeatureQuantity, ...] = ()
     success_url: str | None = None
     redirect_mode: OnlyIfRequired | None = None
-    entity_id: NotYet | None = None
     version: float | None = None
     free_trial: NoTrial | UnsetType | None = UNSET
     customize: NotYet | None = None
@@ -103,6 +102,7 @@ class AttachRequest(CustomerRequest, frozen=True):
             carry_usages=self.carry_over_usages.features() if self.carry_over_usages else None,
             carry_balances=self.carry_over_balances.features() if self.carry_over_balances else None,
             no_trial=self.free_trial is None,
+            entity_id=self.entity_id,
         )
 
     def quantities_nanos(self) -> dict[str, int]:
@@ -128,13 +128,12 @@ class PlanRequest(Request, frozen=True):
         )
 
 
-class MultiAttachRequest(CustomerRequest, frozen=True):
+class MultiAttachRequest(HolderRequest, frozen=True):
     """`billing.multi_attach`: put a customer on several plans in one step, or say where to pay for them together."""
 
     plans: tuple[PlanRequest, ...]
     success_url: str | None = None
     redirect_mode: OnlyIfRequired | None = None
-    entity_id: NotYet | None = None
     free_trial: NoTrial | UnsetType | None = UNSET
     starts_at: float | None = None
     currency: NotYet | None = None
@@ -162,6 +161,7 @@ class MultiAttachRequest(CustomerRequest, frozen=True):
         return AttachOptions(
             starts_at=instant(self.starts_at, field="starts_at"),
             no_trial=self.free_trial is None,
+            entity_id=self.entity_id,
             anchor_now=self.billing_cycle_anchor is not None,
         )
 
@@ -170,7 +170,7 @@ class PreviewAttachRequest(AttachRequest, frozen=True):
     """`billing.preview_attach`: what `billing.attach` is asked with."""
 
 
-class UpdateBillingRequest(CustomerRequest, frozen=True):
+class UpdateBillingRequest(HolderRequest, frozen=True):
     """`billing.update`: a plan is cancelled, now or when its period is over, or goes on after all.
 
     Without a plan and a subscription, the paid plan that the customer is on is meant.
@@ -180,7 +180,6 @@ class UpdateBillingRequest(CustomerRequest, frozen=True):
     subscription_id: str | None = None
     cancel_action: CancelAction | None = None
     redirect_mode: OnlyIfRequired | None = None
-    entity_id: NotYet | None = None
     feature_quantities: NotYet | None = None
     version: NotYet | None = None
     free_trial: NotYet | None = None

@@ -1,6 +1,6 @@
 """Billing controls on the wire: spend limits, usage limits, and whether a balance may go below zero."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -21,9 +21,11 @@ from creditgate.core.controls import (
     SpendLimit,
     UsageAlert,
     UsageLimit,
+    entity_source,
     property_text,
 )
 from creditgate.core.customers import Record
+from creditgate.core.entities import Entity
 from creditgate.errors import InvalidInputs
 
 
@@ -204,9 +206,18 @@ class ControlsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 def controls_answer(record: Record) -> ControlsAnswer:
     """Return all controls that hold for a customer."""
+    return _from(record, record.customer.controls_by_source, CUSTOMER, "customer")
+
+
+def entity_controls_answer(record: Record, entity: Entity) -> ControlsAnswer:
+    """Return what an entity is held to beside the customer's controls."""
+    return _from(record, record.customer.controls_of(entity), entity_source(entity.id), "entity")
+
+
+def _from(record: Record, controls: Mapping[str, BillingControls], own: str, owner: str) -> ControlsAnswer:
     answers = [
-        controls_of(each, "customer" if source == CUSTOMER else "plan", _usage(record, source))
-        for source, each in record.customer.controls_by_source.items()
+        controls_of(each, owner if source == own else "plan", _usage(record, source))
+        for source, each in controls.items()
     ]
     return ControlsAnswer(
         spend_limits=_together(answer.spend_limits for answer in answers),

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.answers import DeductionAnswer, deduction_answer
-from creditgate.api.wire.fields import NotYet, Request
+from creditgate.api.wire.fields import Request
 from creditgate.api.wire.numbers import INSTANT_MAX, WHOLE_MAX, number, whole
 from creditgate.api.wire.requests import LIMIT_MAX, time_zone
 from creditgate.core.bins import BinSize, Range, Span
@@ -48,11 +48,13 @@ class EventsRequest(Request, frozen=True):
 
     customer_id: str | None = None
     filter_by: dict[str, str] | None = None
-    entity_id: NotYet | None = None
+    entity_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.customer_id is not None:
             check_caller_id(self.customer_id, field="customer_id")
+        if self.entity_id is not None:
+            check_caller_id(self.entity_id, field="entity_id")
 
     def properties(self) -> tuple[tuple[str, str], ...]:
         wanted = self.filter_by or {}
@@ -107,6 +109,7 @@ class AggregateEventsRequest(EventsRequest, frozen=True, kw_only=True):
         return Asked(
             feature_ids=self._feature_ids(),
             customer_id=self.customer_id,
+            entity_id=self.entity_id,
             properties=self.properties(),
             range=self.range or Range.CYCLE,
             span=self._span(),

@@ -16,8 +16,8 @@ from creditgate.api.wire.fields import ABSENT, NotYet, Request
 from creditgate.api.wire.numbers import amount
 from creditgate.api.wire.requests import (
     CheckRequest,
-    CustomerRequest,
     GetOrCreateRequest,
+    HolderRequest,
     TrackRequest,
     metadata,
 )
@@ -109,18 +109,20 @@ class LegacyTrackRequest(TrackRequest, frozen=True):
         return msgspec.structs.replace(self, value=value, properties=Raw(msgspec.json.encode(properties)))
 
 
-class SetUsageRequest(CustomerRequest, frozen=True):
+class SetUsageRequest(HolderRequest, frozen=True):
     """`POST /v1/usage`: how much of a feature is used, not how much more."""
 
     feature_id: str
     value: Raw
     customer_data: NotYet | None = None
-    entity_id: NotYet | None = None
 
     def current(self) -> UpdateBalanceRequest:
         parse_amount(bytes(self.value), field="value")
         return UpdateBalanceRequest(
-            customer_id=self.customer_id, feature_id=self.feature_id, usage=self.value
+            customer_id=self.customer_id,
+            entity_id=self.entity_id,
+            feature_id=self.feature_id,
+            usage=self.value,
         )
 
 

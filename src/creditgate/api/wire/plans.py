@@ -109,7 +109,7 @@ class ItemRequest(Request, frozen=True):
     proration: NotYet | None = None
     expiry: NotYet | None = None
     feature_override: NotYet | None = None
-    entity_feature_id: NotYet | None = None
+    entity_feature_id: str | None = None
 
     def item(self, place: str) -> PlanItem:
         return PlanItem(
@@ -119,6 +119,7 @@ class ItemRequest(Request, frozen=True):
             price=self.price.item_price(f"{place}.price") if self.price else None,
             unlimited=self.unlimited,
             rollover=self.rollover.rollover(f"{place}.rollover") if self.rollover else None,
+            entity_feature_id=self.entity_feature_id or None,
         )
 
 
@@ -245,11 +246,15 @@ class ListPlansRequest(Request, frozen=True):
     customer_id: str | None = None
     include_archived: bool = False
     all_versions: bool = False
-    entity_id: NotYet | None = None
+    entity_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.customer_id is not None:
             check_caller_id(self.customer_id, field="customer_id")
+        if self.entity_id is not None:
+            check_caller_id(self.entity_id, field="entity_id")
+            if self.customer_id is None:
+                raise InvalidInputs("entity_id: needs a customer_id")
 
 
 class PriceAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,6 +302,7 @@ class ItemAnswer(msgspec.Struct, frozen=True, kw_only=True):
     reset: IntervalAnswer | None
     price: ItemPriceAnswer | None
     rollover: PlanRolloverAnswer | UnsetType = UNSET
+    entity_feature_id: str | UnsetType = UNSET
 
 
 class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
@@ -403,6 +409,7 @@ def _item_answer(item: PlanItem, catalog: Catalog) -> ItemAnswer:
         if reset
         else None,
         price=_item_price_answer(item.price) if item.price else None,
+        entity_feature_id=item.entity_feature_id or UNSET,
     )
 
 

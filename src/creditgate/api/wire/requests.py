@@ -15,6 +15,7 @@ from creditgate.api.wire.fields import ABSENT, NotYet, Request, own_object
 from creditgate.api.wire.holds import PROPERTIES_BYTES_MAX, LockRequest, wanted
 from creditgate.api.wire.numbers import (
     INSTANT_MAX,
+    WHOLE_MAX,
     amount,
     instant,
     kept,
@@ -24,16 +25,19 @@ from creditgate.api.wire.numbers import (
 )
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence, Rollover
+from creditgate.core.controls import NO_CONTROLS
 from creditgate.core.customers import CustomerChanges
 from creditgate.core.decisions import Mode
 from creditgate.core.ids import check_caller_id
 from creditgate.core.own import METADATA_BYTES_MAX
+from creditgate.engine.entities import NewEntity
 from creditgate.errors import InvalidInputs, InvalidRequest
 
 LIMIT_MAX = 1000  # rows of one page
 
 BALANCE_FEATURES = "balances.feature"
 FLAG_FEATURES = "flags.feature"
+ENTITIES = "entities"
 
 
 class CustomerRequest(Request, frozen=True):
@@ -45,7 +49,40 @@ class CustomerRequest(Request, frozen=True):
         check_caller_id(self.customer_id, field="customer_id")
 
 
-class CheckRequest(CustomerRequest, frozen=True):
+class HolderRequest(CustomerRequest, frozen=True, kw_only=True):
+    """Whatever names a customer, or one of its entities."""
+
+    entity_id: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.entity_id is not None:
+            check_caller_id(self.entity_id, field="entity_id")
+
+
+class EntityData(Request, frozen=True):
+    """What is said of an entity beside a call, in case that there is none yet."""
+
+    feature_id: str = ""
+    name: str | None = None
+    billing_controls: ControlsRequest | None = None
+
+    def wanted(self, customer_id: str, entity_id: str) -> NewEntity:
+        controls = self.billing_controls.controls() if self.billing_controls else NO_CONTROLS
+        return NewEntity(customer_id, entity_id, self.feature_id, self.name, controls)
+
+
+class MakingRequest(HolderRequest, frozen=True, kw_only=True):
+    """What makes the entity that it names, if there is none and `entity_data` says what it is."""
+
+    entity_data: EntityData | None = None
+
+    def new_entity(self) -> NewEntity | None:
+        """Return the entity to make, if there is none; InvalidInputs where it has no id."""
+        return _new_entity(self.customer_id, self.entity_id, self.entity_data)
+
+
+class CheckRequest(MakingRequest, frozen=True):
     """`balances.check`: whether the customer can afford so many units now."""
 
     feature_id: str = ""
@@ -55,11 +92,9 @@ class CheckRequest(CustomerRequest, frozen=True):
     lock: LockRequest | None = None
     product_id: NotYet | None = None
     required_quantity: NotYet | None = None
-    entity_id: NotYet | None = None
     with_preview: NotYet | None = None
     skip_event: NotYet | None = None
     customer_data: NotYet | None = None
-    entity_data: NotYet | None = None
     expand: NotYet | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +115,7 @@ class CheckRequest(CustomerRequest, frozen=True):
         return own_object(self.properties, field="properties", bytes_max=PROPERTIES_BYTES_MAX)
 
 
-class UsageRequest(CustomerRequest, frozen=True):
+class UsageRequest(MakingRequest, frozen=True):
     """What was used."""
 
     feature_id: str | None = None
@@ -90,10 +125,8 @@ class UsageRequest(CustomerRequest, frozen=True):
     timestamp: float | None = None
     overage_behavior: Mode = Mode.CAP
     idempotency_key: str | None = None
-    entity_id: NotYet | None = None
     skip_event: NotYet | None = None
     customer_data: NotYet | None = None
-    entity_data: NotYet | None = None
     expand: NotYet | None = None
 
     def __post_init__(self) -> None:
@@ -124,6 +157,7 @@ class BatchItem(UsageRequest, frozen=True):
     """One item of `balances.batch_track`: a track, with an `idempotency_key` of its own if it has one."""
 
     lock: NotYet | None = None
+    entity_data: NotYet | None = None  # type: ignore[assignment]
 
 
 class ExpandingRequest(CustomerRequest, frozen=True):
@@ -134,7 +168,7 @@ class ExpandingRequest(CustomerRequest, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.expand:
-            if name not in (BALANCE_FEATURES, FLAG_FEATURES):
+            if name not in (BALANCE_FEATURES, FLAG_FEATURES, ENTITIES):
                 raise InvalidRequest(f"expand {name} is not supported yet")
 
 
@@ -143,7 +177,8 @@ class GetCustomerRequest(ExpandingRequest, frozen=True):
 
 
 class GetOrCreateRequest(ExpandingRequest, frozen=True):
-    """`customers.get_or_create`: the customer, made with the plans that enable themselves if it was not there.
+    """`customers.get_or_create`: the customer, made with the plans that enable themselves if it was not there; and an
+    entity, where `entity_data` says what it is.
 
     There is no Stripe behind it, so `create_in_stripe` asks for nothing.
     """
@@ -161,10 +196,19 @@ class GetOrCreateRequest(ExpandingRequest, frozen=True):
     billing_details: NotYet | None = None
     config: NotYet | None = None
     processors: NotYet | None = None
-    entity_id: NotYet | None = None
-    entity_data: NotYet | None = None
+    entity_id: str | None = None
+    entity_data: EntityData | None = None
     with_autumn_id: NotYet | None = None
     internal_options: NotYet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.entity_id is not None:
+            check_caller_id(self.entity_id, field="entity_id")
+
+    def new_entity(self) -> NewEntity | None:
+        """Return the entity to make with the customer, if there is none."""
+        return _new_entity(self.customer_id, self.entity_id, self.entity_data)
 
     def own_metadata(self) -> dict[str, Any]:
         return metadata(self.metadata)
@@ -249,8 +293,8 @@ class GrantRolloverRequest(Request, frozen=True):
         )
 
 
-class GrantRequest(CustomerRequest, frozen=True):
-    """`balances.create`: give a customer a balance that no plan gives."""
+class GrantRequest(HolderRequest, frozen=True):
+    """`balances.create`: give a customer, or an entity, a balance that no plan gives."""
 
     feature_id: str
     included_grant: Raw = ABSENT
@@ -258,7 +302,6 @@ class GrantRequest(CustomerRequest, frozen=True):
     expires_at: float | None = None
     next_reset_at: float | None = None
     balance_id: str | None = None
-    entity_id: NotYet | None = None
     unlimited: bool = False
     rollover: GrantRolloverRequest | None = None
 
@@ -280,6 +323,25 @@ class GrantRequest(CustomerRequest, frozen=True):
 
     def next_reset_ms(self) -> int | None:
         return instant(self.next_reset_at, field="next_reset_at")
+
+
+def _new_entity(customer_id: str, entity_id: str | None, data: EntityData | None) -> NewEntity | None:
+    if data is None or data == EntityData():
+        return None
+    if entity_id is None:
+        raise InvalidInputs("entity_data: needs an entity_id")
+    if not data.feature_id:
+        raise InvalidInputs("entity_data.feature_id: must be a string (received undefined)")
+    return data.wanted(customer_id, entity_id)
+
+
+def position(cursor: str) -> int:
+    """Return the position in a list that a cursor stands for."""
+    if not cursor:
+        return 0
+    if not cursor.isascii() or not cursor.isdecimal():
+        raise InvalidInputs("start_cursor: is not a cursor that was given")
+    return min(int(cursor[:16]), WHOLE_MAX)
 
 
 def metadata(token: Raw) -> dict[str, Any]:
