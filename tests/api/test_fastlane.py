@@ -4,9 +4,14 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from creditgate.api.fastdoor import FastDoor
+from creditgate.api.fastlane import FastLane, fast_lane
+from creditgate.telemetry.metrics import Metrics
 from tests.api.lanes import WITHOUT_FAST_LANE, Lane, frozen, posted
 from tests.api.odd_requests import CUSTOMERS, ODDITIES, OddRequest, made_up, with_oddity
 from tests.sidecar_process import SidecarProcess, wait_until
@@ -85,6 +90,14 @@ def test_what_cannot_be_decided(fast: Lane, plain: Lane) -> None:
             assert answers[0] == answers[1]
             assert answers[0].startswith(b"HTTP/1.1 " + status)
     wait_until(lambda: fast.sidecar.call("plans.list").status_code == 200, what="Redis is back")
+
+
+def test_a_uvicorn_that_we_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane stands on what is private to uvicorn: with another one inside, all requests go through Starlette."""
+    door = FastDoor({}, Mock(), names_us=Mock(), env="sandbox")
+    assert issubclass(fast_lane(door, Metrics()), FastLane)
+    monkeypatch.setattr("uvicorn.__version__", "0.55.0")
+    assert fast_lane(door, Metrics()) is HttpToolsProtocol
 
 
 def _conversation(dice: random.Random, seed: int) -> list[OddRequest]:

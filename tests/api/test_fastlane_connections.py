@@ -37,8 +37,8 @@ def lane(demo: SidecarProcess) -> Lane:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Lane]:
-    """A sidecar that keeps an idle connection for a second only."""
-    sidecar = SidecarProcess(arguments=["--demo"], main=[sys.executable, "-c", HASTY])
+    """A sidecar that keeps an idle connection for a second only, under whatever name it is called."""
+    sidecar = SidecarProcess(arguments=["--demo", "--allowed-hosts", "*"], main=[sys.executable, "-c", HASTY])
     try:
         yield Lane(sidecar.start(), "hasty")
     finally:
@@ -293,6 +293,15 @@ def test_keep_alive(hasty: Lane) -> None:
         began = time.monotonic()
         assert connection.recv(1) == b""
         assert time.monotonic() - began < 3 * HASTY_KEEP_ALIVE_S
+
+
+def test_no_host_where_any_will_do(hasty: Lane) -> None:
+    """Behind a proxy every name is ours, so one that is missing is no failure of ours either."""
+    text = hasty.requests(request("check", new_customer(hasty, "hostless"))).replace(b"Host: ", b"Hosts: ")
+    with hasty.connected() as connection:
+        connection.sendall(text)
+        answer, _ = read_answer(connection)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 @pytest.mark.parametrize("said", [b"", b"\r\n", b"P", b"POST / HTTP/1.1\r\nHost:", b"x" * 70])

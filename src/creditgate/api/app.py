@@ -218,7 +218,7 @@ def _endpoint(
             call = Call(
                 body=body,
                 idempotency_keys=tuple(request.headers.getlist("idempotency-key")),
-                base_url=f"{request.scope['scheme']}://{request.headers['host']}",
+                base_url=f"{request.scope['scheme']}://{request.headers.get('host', '')}",
                 version=version,
                 customer_id=request.path_params.get("customer_id", ""),
                 expand=_listed(request.query_params.getlist("expand")),

@@ -38,8 +38,6 @@ class LimitedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._is_in_head or self._is_silent():
             self._limit_head(len(data))
-        elif self._head_timer is not None:
-            self._end_head()
 
     def on_message_begin(self) -> None:
         self._is_in_head = True
@@ -47,6 +45,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        self._end_head()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,13 +59,15 @@ class LimitedConnection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None at first
 
     def _limit_head(self, count: int) -> None:
-        self._head_bytes += count
+        """Count what came of a head, but for the piece that it begins in, where others may have ended."""
         if self.transport.is_closing():
             return
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            return
+        self._head_bytes += count
         if self._head_bytes > HEAD_BYTES_MAX:
             self.send_400_response("The headers are too large.")
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _end_head(self) -> None:
         self._head_bytes = 0

@@ -86,9 +86,9 @@ class FastDoor:
         ):
             return None
         headers = _plain(scope)
-        if headers is None or headers.get(b"connection") not in _CONNECTION:
+        if headers is None or b"host" not in headers or headers.get(b"connection") not in _CONNECTION:
             return None
-        host = headers.get(b"host", b"").decode("latin-1")
+        host = headers[b"host"].decode("latin-1")
         version = _version(call, headers.get(b"x-api-version"))
         if (
             version is None

@@ -12,18 +12,23 @@ One request of a connection is decided at a time, in order: a track may be what 
 import asyncio
 from typing import Any, ClassVar
 
+import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from creditgate.api.calls import Answer
 from creditgate.api.connections import LimitedConnection
 from creditgate.api.fastdoor import Admitted, FastDoor
 from creditgate.engine import stepping
+from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 
+MADE_FOR = "0.54."  # the uvicorn whose inside we know; it has promised nothing about it
 BODY_PATIENCE_S = 0.05  # clients send headers and body in two writes, but at once
+
+log = logger(__name__)
 
 
 class FastLane(LimitedConnection):
@@ -43,6 +48,7 @@ class FastLane(LimitedConnection):
         self._awaiting_body: tuple[RequestResponseCycle, Admitted] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._is_deciding = False
+        self._is_lost = False
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -57,15 +63,14 @@ class FastLane(LimitedConnection):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if (
-            self.pipeline
-        ):  # uvicorn reads on after each answer, whatever still waits: that would have no bound
+        if self.pipeline:  # uvicorn would read on after each answer, however much waits
             self.flow.pause_reading()
         self._limit_patience()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_waiting()
         super().connection_lost(exc)
+        self._is_lost = True
         if self._is_deciding:  # a shutdown waits for connections, and what was begun is brought to its end
             self.connections.add(self)
 
@@ -109,7 +114,7 @@ class FastLane(LimitedConnection):
             if error is not None:
                 answer = self.door.failure(request, body, error)
             assert answer is not None
-            if cycle.disconnected:
+            if self._is_lost:
                 self.connections.discard(self)
             elif not self.transport.is_closing():
                 self._write(cycle, answer)
@@ -139,6 +144,9 @@ class FastLane(LimitedConnection):
             self.on_response_complete()
 
 
-def fast_lane(door: FastDoor, metrics: Metrics) -> type[FastLane]:
-    """Return the protocol class for uvicorn's `http`."""
+def fast_lane(door: FastDoor, metrics: Metrics) -> type[HttpToolsProtocol]:
+    """Return the protocol class for uvicorn's `http`: its own, if this uvicorn is not the one that ours is made for."""
+    if not uvicorn.__version__.startswith(MADE_FOR):
+        log.warning("fast_lane_off", uvicorn=uvicorn.__version__, made_for=MADE_FOR)
+        return HttpToolsProtocol
     return type("FastLane", (FastLane,), {"door": door, "metrics": metrics})

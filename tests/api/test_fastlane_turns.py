@@ -1,0 +1,230 @@
+"""The fast lane on a real uvicorn, with decisions that the test makes itself: at once, later, or never.
+
+Which of them a decision is depends on Redis; the connection must be right with each.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from unittest.mock import Mock
+
+import uvicorn
+from starlette.responses import Response
+
+from creditgate.api.calls import Answer, Verb
+from creditgate.api.door import check_version
+from creditgate.api.fastdoor import Admitted, FastDoor, HotCall
+from creditgate.api.fastlane import FastLane, fast_lane
+from creditgate.api.wire.answers import CheckAnswer
+from creditgate.api.wire.requests import CheckRequest
+from creditgate.telemetry.metrics import Metrics
+
+SECONDS_MAX = 10.0
+PIPELINED = 3_000
+HASTY_KEEP_ALIVE_S = 0.1
+UNREAD = 5_000
+ANSWER_BYTES = 20_000  # so that all together are more than the sockets' buffers take
+WRITE_BUFFER_MAX = 256 * 1024  # far below all answers, above the transport's mark for "enough"
+WAITING_MAX = 3_000  # what is read at once may be 256 KiB, about 1,600 of these requests
+
+
+class Doorman(FastDoor):
+    """Lets in POST /, and answers as `decide` does: without a task, unless that asks for one."""
+
+    def __init__(self, decide: Callable[[bytes], Awaitable[Answer]]) -> None:
+        async def handler(_: Any) -> Answer:
+            raise AssertionError("never asked: the answer is made below")
+
+        call = HotCall("balances.check", Verb(handler, CheckRequest, CheckAnswer), check_version)
+        access = Mock()
+        access.knows.return_value = True
+        super().__init__({"/": call}, access, names_us=lambda _: True, env="sandbox")
+        self.decide = decide
+
+    async def answer(self, request: Admitted, body: bytes) -> Answer:
+        return await self.decide(body)
+
+
+@asynccontextmanager
+async def serving(
+    decide: Callable[[bytes], Awaitable[Answer]], *, keep_alive_s: float = 30
+) -> AsyncIterator[uvicorn.Server]:
+    """Yield a server that is shut down at the end, which has to end by itself."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        answer = await decide((await receive())["body"])
+        response = Response(answer.body, answer.status, answer.headers, media_type="application/json")
+        await response(scope, receive, send)
+
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=fast_lane(Doorman(decide), Metrics()),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]  # which the event loop takes as well
+        timeout_graceful_shutdown=int(SECONDS_MAX),
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    await until(lambda: server.started)
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(SECONDS_MAX / 2):
+            await serving
+
+
+def the_connection(server: uvicorn.Server) -> FastLane:
+    (protocol,) = server.server_state.connections
+    assert isinstance(protocol, FastLane)
+    return protocol
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while not condition():  # noqa: ASYNC110 - it is others who make it true
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def connected(
+    server: uvicorn.Server,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Yield a connection to the server."""
+    reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+def posted(body: bytes, *, headers: bytes = b"") -> bytes:
+    return (
+        b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Type: application/json\r\n"
+        b"%bContent-Length: %d\r\n\r\n%b" % (headers, len(body), body)
+    )
+
+
+async def echo(body: bytes) -> Answer:
+    return Answer(body)
+
+
+async def test_answers_that_are_there_at_once_do_not_pile_up() -> None:
+    """Each ends within the one before: thousands in a pipeline would go deeper than Python can."""
+    first = asyncio.get_running_loop().create_future()
+
+    async def decide(body: bytes) -> Answer:
+        if body == b"first":
+            await first
+        return Answer(body)
+
+    async with serving(decide) as server, connected(server) as (reader, writer):
+        bodies = [b"first", *(b"%d" % number for number in range(PIPELINED))]
+        writer.write(b"".join(map(posted, bodies)))
+        await until(lambda: bool(server.server_state.connections))
+        first.set_result(None)
+        for body in bodies:
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert await reader.readexactly(len(body)) == body
+
+
+async def test_nothing_is_decided_behind_a_close() -> None:
+    """Its answer could not be told any more, so the caller would take it for lost and ask again."""
+    decided = []
+
+    async def decide(body: bytes) -> Answer:
+        decided.append(body)
+        return Answer(body)
+
+    async with serving(decide) as server, connected(server) as (reader, writer):
+        writer.write(posted(b"last", headers=b"Connection: close\r\n") + posted(b"too late") * 3)
+        answer = await reader.read()
+        assert answer.endswith(b"\r\nconnection: close\r\n\r\nlast")
+    assert decided == [b"last"]
+
+
+async def test_a_shutdown_waits_for_what_was_begun() -> None:
+    """Its connections to Redis are closed then, and a decision would stop half way; also when the caller has left."""
+    begun, may_end, decided = asyncio.Event(), asyncio.Event(), []
+
+    async def decide(body: bytes) -> Answer:
+        begun.set()
+        await may_end.wait()
+        decided.append(body)
+        return Answer(body)
+
+    async with serving(decide) as server, connected(server) as (_, writer):
+        writer.write(posted(b"begun"))
+        await begun.wait()
+        protocol = the_connection(server)
+        writer.close()
+        await until(protocol.transport.is_closing)
+        server.should_exit = True
+        await until(lambda: not server.servers[0].is_serving())
+        await asyncio.sleep(0.3)  # longer than a shutdown that does not wait
+        assert server.server_state.connections == {protocol}
+        may_end.set()
+    assert decided == [b"begun"]
+
+
+async def test_who_does_not_read_is_not_read() -> None:
+    """A client that asks on and on and reads nothing would fill the memory, with its answers or with its requests."""
+    waiting_max, decided = 0, 0
+
+    async def decide(body: bytes) -> Answer:
+        nonlocal waiting_max, decided
+        decided += 1
+        waiting_max = max(waiting_max, len(the_connection(server).pipeline))
+        await asyncio.sleep(0)
+        return Answer(body + b" " * ANSWER_BYTES)
+
+    async with serving(decide) as server, connected(server) as (reader, writer):
+        writer.write(posted(b"x") * UNREAD)
+        await until(lambda: bool(server.server_state.connections))
+        protocol = the_connection(server)
+        await until(lambda: protocol.flow.write_paused)
+        await asyncio.sleep(0.3)  # long enough to go on, if it did
+        assert protocol.transport.get_write_buffer_size() < WRITE_BUFFER_MAX
+        assert decided < UNREAD
+        for _ in range(UNREAD):
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(1 + ANSWER_BYTES)
+    assert 0 < waiting_max < WAITING_MAX
+
+
+async def test_the_time_of_an_idle_connection_ends_with_the_next_request() -> None:
+    """One that came along with a request that was answered at once must not be cut off."""
+
+    async def decide(body: bytes) -> Answer:
+        if body == b"takes longer":
+            await asyncio.sleep(3 * HASTY_KEEP_ALIVE_S)
+        return Answer(body)
+
+    async with (
+        serving(decide, keep_alive_s=HASTY_KEEP_ALIVE_S) as server,
+        connected(server) as (reader, writer),
+    ):
+        writer.write(posted(b"at once") + posted(b"takes longer"))
+        assert (await reader.read()).endswith(b"takes longer")
+
+
+async def test_what_is_broken_off_inside_is_answered() -> None:
+    """A connection is never left without an answer, whatever became of the decision."""
+
+    async def decide(_: bytes) -> Answer:
+        raise asyncio.CancelledError
+
+    async with serving(decide) as server, connected(server) as (reader, writer):
+        writer.write(
+            posted(b'{"customer_id":"ann","feature_id":"messages"}', headers=b"Connection: close\r\n")
+        )
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 202 Accepted\r\n")
+    assert b'"code":"undecided"' in answer
