@@ -30,6 +30,8 @@ GOOD_BODIES = (
     b'{"customer_id":"c@N_@LANE","feature_id":"basic_messages","required_balance":2,"send_event":true}',
     b'{"customer_id":"c@N_@LANE","feature_id":"usd_credits","value":0.01,"overage_behavior":"reject"}',
     b'{"customer_id":"c@N_@LANE","feature_id":"premium_messages","required_balance":1000000}',
+    b'{"customer_id":"c@N_@LANE","feature_id":"basic_messages","lock":{"lock_id":"l@N_@LANE"}}',
+    b'{"customer_id":"c@N_@LANE","feature_id":"basic_messages","lock":{"lock_id":"m@N_@LANE"},"value":2}',
     b'{"customer_id":"c@N_@LANE","feature_id":"premium_messages","value":1000000,"overage_behavior":"reject"}',
 )
 BAD_BODIES = (
@@ -194,7 +196,23 @@ def _same_key_again(draft: _Draft) -> None:
     draft.header(b"Idempotency-Key", b"again-%d" % draft.dice.randrange(4))
 
 
+def _from_before(version: bytes) -> Oddity:
+    """An old client of the legacy routes: it is answered in its own shape, and whoever is not there is made."""
+
+    def do(draft: _Draft) -> None:
+        draft.path = draft.dice.choice((b"/v1/check", b"/v1/track"))
+        draft.header(b"X-Api-Version", version)
+        if draft.dice.random() < 0.3:
+            name = b"new%d" % draft.dice.randrange(10**6)
+            draft.body = b'{"customer_id":"%b_@LANE","feature_id":"basic_messages"}' % name
+
+    return do
+
+
 ODDITIES: Sequence[Oddity] = (
+    _from_before(b"2.0"),
+    _from_before(b"1.2"),
+    _from_before(b"0.2"),
     _query,
     _escaped,
     _chunked,
@@ -280,7 +298,7 @@ def made_up(seed: int) -> OddRequest:
     odd = dice.random()
     if odd > 0.4:
         dice.choice(ODDITIES)(draft)
-    if odd > 0.95 and not draft.is_refused:
+    if odd > 0.95 and draft.is_hot:
         dice.choice(ODDITIES)(draft)
     return draft.made()
 
