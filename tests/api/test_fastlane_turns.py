@@ -80,6 +80,7 @@ async def serving(
 
 
 def the_connection(server: uvicorn.Server) -> FastLane:
+    """Return the one connection that the server has."""
     (protocol,) = server.server_state.connections
     assert isinstance(protocol, FastLane)
     return protocol
@@ -127,7 +128,8 @@ async def test_answers_that_are_there_at_once_do_not_pile_up() -> None:
     async with serving(decide) as server, connected(server) as (reader, writer):
         bodies = [b"first", *(b"%d" % number for number in range(PIPELINED))]
         writer.write(b"".join(map(posted, bodies)))
-        await until(lambda: bool(server.server_state.connections))
+        await until(lambda: len(server.server_state.connections) == 1)
+        await until(lambda: len(the_connection(server).pipeline) > PIPELINED / 3)
         first.set_result(None)
         for body in bodies:
             answer = await reader.readuntil(b"\r\n\r\n")
@@ -145,6 +147,24 @@ async def test_nothing_is_decided_behind_a_close() -> None:
 
     async with serving(decide) as server, connected(server) as (reader, writer):
         writer.write(posted(b"last", headers=b"Connection: close\r\n") + posted(b"too late") * 3)
+        answer = await reader.read()
+        assert answer.endswith(b"\r\nconnection: close\r\n\r\nlast")
+    assert decided == [b"last"]
+
+
+async def test_nothing_is_decided_behind_the_last_answer_of_a_shutdown() -> None:
+    """What came along with the end of the last request finds the connection closed, though the parser reads on."""
+    decided = []
+
+    async def decide(body: bytes) -> Answer:
+        decided.append(body)
+        return Answer(body)
+
+    async with serving(decide) as server, connected(server) as (reader, writer):
+        writer.write(posted(b"last")[:-4])
+        await until(lambda: bool(server.server_state.connections) and bool(the_connection(server).cycle))
+        the_connection(server).shutdown()  # as uvicorn does when it ends
+        writer.write(b"last" + posted(b"too late") * 3)
         answer = await reader.read()
         assert answer.endswith(b"\r\nconnection: close\r\n\r\nlast")
     assert decided == [b"last"]
