@@ -19,6 +19,8 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
         case.body = {"customer_id": "user_125"}
     if case.operation.label == "POST /v1/entities.delete" and case.body == _KEPT:
         case.body = {**_KEPT, "entity_id": "seat_1"}
+    if case.operation.label == "POST /v1/entities.update" and isinstance(case.body, dict):
+        case.body = {**case.body, **_KEPT} if case.body.get("entity_id") == "seat_1" else case.body
     if case.operation.label == "POST /v1/webhooks.delete" and case.body == {"id": "kept"}:
         case.body = {"id": "billing"}
 
