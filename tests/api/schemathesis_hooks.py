@@ -1,4 +1,4 @@
-"""What Schemathesis loads for test_made_up_calls.py: fresh idempotency keys, and one more check."""
+"""What Schemathesis loads for test_made_up_calls.py: fresh idempotency keys, and two more checks."""
 
 from itertools import count
 from typing import Any
@@ -7,7 +7,6 @@ import schemathesis
 from schemathesis import Case, CheckContext, GenerationMode, HookContext, Response
 
 _numbers = count()
-_KEPT = {"customer_id": "user_123", "entity_id": "kept"}
 
 
 @schemathesis.hook
@@ -17,10 +16,11 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
         case.headers["Idempotency-Key"] = f"key-{next(_numbers)}"
     if case.operation.label == "POST /v1/customers.delete" and case.body == {"customer_id": "user_123"}:
         case.body = {"customer_id": "user_125"}
-    if case.operation.label == "POST /v1/entities.delete" and case.body == _KEPT:
-        case.body = {**_KEPT, "entity_id": "seat_1"}
-    if case.operation.label == "POST /v1/entities.update" and isinstance(case.body, dict):
-        case.body = {**case.body, **_KEPT} if case.body.get("entity_id") == "seat_1" else case.body
+    entity_id = case.body.get("entity_id") if isinstance(case.body, dict) else None
+    if case.operation.label == "POST /v1/entities.delete" and entity_id == "kept":
+        case.body = {"customer_id": "user_123", "entity_id": "seat_1"}
+    if case.operation.label == "POST /v1/entities.update" and entity_id == "seat_1":
+        case.body["entity_id"] = "kept"  # type: ignore[index, call-overload]
     if case.operation.label == "POST /v1/webhooks.delete" and case.body == {"id": "kept"}:
         case.body = {"id": "billing"}
 
@@ -31,3 +31,17 @@ def not_refused_for_its_form(_context: CheckContext, response: Response, case: C
     is_allowed = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
     if is_allowed and response.status_code == 400:
         assert "(received " not in response.text, response.text
+
+
+@schemathesis.check
+def items_are_answered_one_by_one(_context: CheckContext, response: Response, case: Case[Any]) -> None:
+    """Whatever is among the items of a batch, each is answered: refused if it is no check and no track, never 5xx."""
+    if case.operation.label != "POST /v1/balances.batch" or response.status_code != 200:
+        return
+    items: Any = case.body
+    answers = response.json()
+    assert len(answers) == len(items), response.text
+    for item, answer in zip(items, answers, strict=True):
+        is_call = isinstance(item, dict) and item.get("verb") in ("check", "track")
+        assert 200 <= answer["status"] < 500, response.text
+        assert is_call or answer["status"] == 400, response.text
