@@ -40,7 +40,6 @@ OWN_OBJECTS = frozenset({"properties", "metadata"})
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "CheckRequest": ("feature_id",),
     "ProgressRequest": ("used",),
-    "EntityData": ("feature_id",),
 }
 """Parameters that a struct lets be absent, to refuse that in Autumn's words."""
 

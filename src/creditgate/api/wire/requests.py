@@ -331,7 +331,7 @@ def _new_entity(customer_id: str, entity_id: str | None, data: EntityData | None
     if entity_id is None:
         raise InvalidInputs("entity_data: needs an entity_id")
     if not data.feature_id:
-        raise InvalidInputs("entity_data.feature_id: must be a string (received undefined)")
+        raise InvalidInputs("entity_data.feature_id: says what the entity is, and cannot be left out")
     return data.wanted(customer_id, entity_id)
 
 
