@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "a spend limit is ignored",
         "lua/lib/burn.lua",
-        "for p = 1, #pools do pools[p].spare = pools[p].spend end",
-        "for p = 1, #pools do pools[p].spare = nil end",
+        "pool.spare = spared(spared(pool.spend, list, p), pool.others or {})",
+        "pool.spare = nil",
         (f"{_LUA}/test_limits.py",),
     ),
     Mutant(
