@@ -18,7 +18,7 @@ BATCH = 40
 EXAMPLES = 1000
 
 CALCULATOR = (
-    load_source("lib/amount")
+    load_source("lib/amount", whole=True)
     + """
 -- ARGV: triples of operation and two operands; returns one text for each. 'nil' is what is not an amount.
 local results = {}
