@@ -25,8 +25,8 @@
 -- Returns
 --   {OK | REFUSED | REPLAYED, now ms, sequence, uid, terms, stream id or '', receipt or '', n, n times (row id,
 --    balance), then (row id, delta) of the rows that moved}
---   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | NO_ENTITY | KEY_REUSED | EXISTS | MISTIMED | TOO_MANY | OUT_OF_RANGE,
---    Redis TIME in ms}
+--   {INVALID | TOO_LATE | ABSENT | UPGRADE | DUE | NO_ENTITY | KEY_REUSED | EXISTS | MISTIMED | TOO_MANY |
+--    OUT_OF_RANGE, Redis TIME in ms}
 -- Writes
 --   record: b:<row id>, h:<hold id>, holds, due, seq; journal: one entry; due; the first bucket: the key. Nothing
 --   unless OK.
