@@ -39,7 +39,7 @@ end
 
 -- Tells of the alerts of an order field that were crossed. The customer's count rows that others may draw on, too.
 local function tell_alerts(entry, list, p, order, feature, others)
-  for id, kind, threshold in string.gmatch(order or '', '!([^:%s]+):(%a):(%-?%d+)') do
+  for id, kind, threshold in string.gmatch(order, '!([^:%s]+):(%a):(%-?%d+)') do
     local positive_only = kind == 'r'
     local in_others = others and total(others, nil, 'balance', positive_only)
     if falls_to(list, p, amount.read(threshold), positive_only, in_others) then
@@ -68,7 +68,7 @@ function alerts.add(entry, list, pools)
         tell_limit(entry, pool, 'usage_limit')
       end
     end
-    tell_alerts(entry, list, p, pool.alerts, pool.owner or pool.feature, pool.others)
-    tell_alerts(entry, list, p, pool.own_alerts, pool.feature)
+    if pool.alerts then tell_alerts(entry, list, p, pool.alerts, pool.owner or pool.feature, pool.others) end
+    if pool.own_alerts then tell_alerts(entry, list, p, pool.own_alerts, pool.feature) end
   end
 end

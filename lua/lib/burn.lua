@@ -77,7 +77,7 @@ end
 
 -- What is left of a limit once what is below zero in these rows (of a pool, if it is named) is counted.
 local function spared(limit, list, p)
-  for i = 1, limit and #list or 0 do
+  for i = 1, #list do
     if (not p or list[i].pool == p) and amount.less(list[i].balance, 0) then
       limit = not_negative(amount.add(limit, list[i].balance))
     end
@@ -90,7 +90,8 @@ end
 function burn.measure_spending(list, pools)
   for p = 1, #pools do
     local pool = pools[p]
-    pool.spare = spared(spared(pool.spend, list, p), pool.others or {})
+    pool.spare = pool.spend and spared(pool.spend, list, p)
+    if pool.spare and pool.others then pool.spare = spared(pool.spare, pool.others) end
     if pool.own_spend then pool.spare = burn.tighter(pool.spare, spared(pool.own_spend, list, p)) end
   end
 end

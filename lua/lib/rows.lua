@@ -20,8 +20,8 @@ function rows.fields(pools)
   local fields = {}
   for p = 1, #pools do fields[p] = 'o:' .. pools[p].feature end
   for p = 1, #pools do
-    local feature, entity = string.match(pools[p].feature, '^([^/]+)/(.+)$')
-    if feature then
+    if string.find(pools[p].feature, '/', 1, true) then
+      local feature, entity = string.match(pools[p].feature, '^([^/]+)/(.+)$')
       pools[p].shared = #fields + 1
       pools[p].owner = feature
       fields[#fields + 1] = table.concat({ 'o:', feature, '/' })
@@ -86,9 +86,7 @@ end
 
 -- The order fields of one pool: that of its rows, and, where an entity's rows are in another than the customer's, the
 -- customer's.
-local function orders_of(pool, p, record)
-  local order = record.read[HEAD_FIELDS + p]
-  if not pool.shared then return order end
+local function orders_of(pool, order, record)
   local of_customer = record.read[HEAD_FIELDS + pool.shared + 1]
   order = order or record.read[HEAD_FIELDS + pool.shared]
   if not order then return of_customer end
@@ -126,9 +124,11 @@ function rows.read(key, pools, record, properties)
   local list, fields, found, is_sorted = {}, {}, {}, true
   for p = 1, #pools do
     local pool = pools[p]
-    local order, of_customer = orders_of(pool, p, record)
-    local limits_of_customer = has_limits(of_customer)
-    local own = limits_of_customer and {} or nil
+    local order, of_customer, own = record.read[HEAD_FIELDS + p], nil, nil
+    if pool.shared then
+      order, of_customer = orders_of(pool, order, record)
+      if has_limits(of_customer) then own = {} end
+    end
     if order then
       for position, id, floor, ceiling, period in string.gmatch(order, ROW) do
         local row = { id = id, pool = p, floor = floor, ceiling = ceiling, period = period }
@@ -156,7 +156,7 @@ function rows.read(key, pools, record, properties)
         end
       end
     end
-    if limits_of_customer then
+    if own then
       read_limits_of_customer(pool, of_customer, own, properties, fields, found)
     end
   end

@@ -19,7 +19,8 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
     entity_id = case.body.get("entity_id") if isinstance(case.body, dict) else None
     if case.operation.label == "POST /v1/entities.delete" and entity_id == "kept":
         case.body = {"customer_id": "user_123", "entity_id": "seat_1"}
-    if case.operation.label == "POST /v1/entities.update" and entity_id == "seat_1":
+    reads = ("POST /v1/entities.get", "POST /v1/entities.update")
+    if case.operation.label in reads and entity_id == "seat_1":
         case.body["entity_id"] = "kept"  # type: ignore[index, call-overload]
     if case.operation.label == "POST /v1/webhooks.delete" and case.body == {"id": "kept"}:
         case.body = {"id": "billing"}
