@@ -102,7 +102,8 @@ class JavaScriptClient:
 
 AUTUMN_JS = JavaScriptClient("js")
 OLDER_SDK = PythonClient("1.1.0")
-CLIENTS = (PythonClient("1.2.0"), OLDER_SDK, AUTUMN_JS)
+NEWEST = (PythonClient("1.2.0"), AUTUMN_JS)
+CLIENTS = (*NEWEST, OLDER_SDK)
 
 # What applications from before version 2.1 were built with.
 LEGACY_SDK = PythonClient("0.5.0")

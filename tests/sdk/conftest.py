@@ -7,6 +7,7 @@ from tests.sdk.clients import (
     CLIENTS,
     LEGACY_JS,
     LEGACY_SDK,
+    NEWEST,
     Answers,
     answers_of,
     answers_on_demo,
@@ -26,31 +27,31 @@ def errors(request: pytest.FixtureRequest) -> Answers:
     return answers_of(request.param, "errors")
 
 
-@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+@pytest.fixture(scope="module", params=NEWEST, ids=str)
 def locks(request: pytest.FixtureRequest) -> Answers:
     """Units that are held before they are used, with each client."""
     return answers_of(request.param, "locks")
 
 
-@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+@pytest.fixture(scope="module", params=NEWEST, ids=str)
 def customers(request: pytest.FixtureRequest) -> Answers:
     """A back office: the list of customers, changes, cancellations and deletions, with each client."""
     return answers_of(request.param, "customers")
 
 
-@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+@pytest.fixture(scope="module", params=NEWEST, ids=str)
 def entities(request: pytest.FixtureRequest) -> Answers:
     """Seats of a customer, with each client."""
     return answers_of(request.param, "entities")
 
 
-@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+@pytest.fixture(scope="module", params=NEWEST, ids=str)
 def usage(request: pytest.FixtureRequest) -> Answers:
     """Usage in a batch, listed and added up, with each client."""
     return answers_of(request.param, "usage")
 
 
-@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+@pytest.fixture(scope="module", params=NEWEST, ids=str)
 def outage(request: pytest.FixtureRequest) -> Answers:
     """Calls while Redis does not answer, with each client."""
     return answers_without_redis(request.param, "outage")
