@@ -1,12 +1,14 @@
 """Ids: what callers may name things, and the names that we make."""
 
 from contextlib import suppress
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from creditgate.core.ids import check_caller_id, check_catalog_id
+from creditgate.core.entities import pool_name, split_pool
+from creditgate.core.ids import check_caller_id, check_catalog_id, decoded, encoded
 from creditgate.engine.ids import OpIds, mint
 from creditgate.errors import InvalidInputs
 
@@ -74,3 +76,13 @@ def test_op_ids_are_never_used_again() -> None:
     one, other = OpIds(), OpIds()
     ids = [ops.next() for _ in range(1000) for ops in (one, other)]
     assert len(set(ids)) == 2000
+
+
+@given(st.text())
+def test_an_encoded_id_is_one_word_and_comes_back(text: str) -> None:
+    """Whatever an id contains, it steers no key, no order field and no receipt, and is found again as it was."""
+    text = text.encode("utf-8", "replace").decode()
+    word = encoded(text)
+    assert word == quote(text, safe="~")
+    assert decoded(word) == text
+    assert split_pool(pool_name("images", text)) == ("images", text)
