@@ -19,9 +19,10 @@ run: .venv/ready
 
 # The tests of one file run in order in one worker, so a module's server is started once. (Not --dist loadgroup:
 # pytest-xdist 3.8 silently ignores the groups under pytest 9.2.) Each worker starts servers of its own, so many cores
-# do not mean as many workers.
+# do not mean as many workers. Files are taken in their order, not the largest first: the longest have one or two tests,
+# and would be left to a single worker at the end.
 test: .venv/ready
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 mutants: .venv/ready
 	$(BIN)/python -m tests.mutants.run $(ARGS)

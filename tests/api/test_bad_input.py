@@ -650,7 +650,7 @@ CALLS = (
     Bad("plans.create", _item(feature_id="nothing"), "feature_not_found", 404),
     Bad("plans.create", _item(included=-5)),
     Bad("plans.create", _item(unlimited=True)),
-    Bad("plans.create", _item(pooled=True), NOT_YET),
+    Bad("plans.create", _item(pooled=True, entity_feature_id="seats")),
     Bad("plans.create", _item(rollover={"expiry_duration_type": "month", "max": 5})),
     Bad("plans.create", _item(reset={"interval": "month"}, rollover={"expiry_duration_type": "day"})),
     Bad("plans.create", _item(expiry={"duration": "month", "length": 1}), NOT_YET),

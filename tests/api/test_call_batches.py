@@ -29,7 +29,7 @@ BAD_ITEMS: tuple[tuple[Any, int, str], ...] = (
     (TRACK | {"value": "2"}, 400, "invalid_inputs"),
     (TRACK | {"value": 1e13}, 400, "amount_out_of_range"),
     (TRACK | {"idempotency_key": ""}, 400, "invalid_inputs"),
-    (TRACK | {"entity_id": "seat"}, 400, "invalid_request"),
+    (TRACK | {"entity_id": "seat"}, 404, "entity_not_found"),
     (TRACK | {"value": 99, "overage_behavior": "reject"}, 400, "insufficient_balance"),
     (TRACK | {"customer_id": "nobody"}, 404, "customer_not_found"),
     (TRACK | {"feature_id": "nothing"}, 404, "feature_not_found"),

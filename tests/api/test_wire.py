@@ -197,8 +197,8 @@ def test_what_asks_for_nothing_is_let_through(kind: type[Request], changes: Any)
         (AttachRequest, {"redirect_mode": "always"}, "redirect_mode always is not supported yet"),
         (
             CreatePlanRequest,
-            {"name": "A", "items": [{"feature_id": "f", "pooled": True}]},
-            "items[0].pooled is not supported yet",
+            {"name": "A", "items": [{"feature_id": "f", "proration": {"on_increase": "prorate"}}]},
+            "items[0].proration is not supported yet",
         ),
         (
             CreatePlanRequest,

@@ -18,7 +18,7 @@ LEFT_OUT: Mapping[str, set[str]] = {
     "Balance": {"feature"},
     "Flag": {"feature"},
     "Checked": {"code"},
-    "Customer": {"billing_controls", "config", "licenses", "processors"},
+    "Customer": {"billing_controls", "config", "entities", "licenses", "processors"},
 }
 
 

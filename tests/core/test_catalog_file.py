@@ -86,6 +86,7 @@ feature = "sso"
 [[plans.pro.items]]
 feature = "images"
 unlimited = true
+pooled = true
 
 [[plans.pro.items]]
 feature = "seats"
@@ -146,7 +147,7 @@ def test_everything_that_can_be_said() -> None:
                 ),
                 PlanItem("messages", nanos("1000"), ONE_OFF, ItemPrice(2 * NANOS, MONTH, 100 * NANOS)),
                 PlanItem("sso"),
-                PlanItem("images", unlimited=True),
+                PlanItem("images", unlimited=True, pooled=True),
                 PlanItem(
                     "seats",
                     price=ItemPrice(

@@ -18,6 +18,7 @@ from creditgate.core.customers import AttachOptions, Customer, CustomerChanges, 
 from creditgate.core.decisions import Decision, Mode, balance_of, balances_of
 from creditgate.core.entities import ENTITIES_MAX
 from creditgate.core.journal import ORIGIN
+from creditgate.engine.billing import Named
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.entities import NewEntity
 from creditgate.engine.meter import Usage
@@ -215,6 +216,47 @@ async def test_nothing_is_lost_in_a_rebuild(shop: server.UseCases, settings: Set
         with pytest.raises(NotFound):
             await _track(again, 1, "nobody")
         assert (await _proof(again, settings)).holds
+
+
+async def test_what_is_pooled_is_for_all_and_goes_with_its_plan(
+    shop: server.UseCases, settings: Settings
+) -> None:
+    """Each seat that is paid for adds to what all seats share, and takes it along when it goes."""
+    item = PlanItem("images", 30 * NANOS, MONTH, pooled=True)
+    await shop.catalogs.create_plan(Plan("seat", "Seat", 0, group="seat", items=(item,)))
+    for entity_id in ("one", "two"):
+        await _seat(shop, entity_id)
+        await _attach(shop, "seat", entity_id)
+    before = await shop.customers.get("ann")
+    assert _left(before, "one") == 10 + 100 + 30 + 30
+    await _track(shop, 165, "one")
+    assert _left(await shop.customers.get("ann"), "two") == 10 + 5
+    await shop.entities.delete("ann", "one")
+    after = await shop.customers.get("ann")
+    assert [row.owner_id for row in after.terms.rows if row.plan_id == "seat"] == [
+        held.id for held in after.customer.subscriptions if held.entity_id == "two"
+    ]
+    assert (await _proof(shop, settings)).holds
+
+
+async def test_several_plans_for_an_entity(shop: server.UseCases) -> None:
+    """All of them are the entity's, in one step."""
+    item = PlanItem("images", 30 * NANOS, MONTH)
+    await shop.catalogs.create_plan(Plan("more", "More", 0, group="more", items=(item,)))
+    await _seat(shop, "one")
+    await shop.billing.multi_attach(
+        customer_id="ann",
+        plans=[Named("extra"), Named("more")],
+        options=AttachOptions(entity_id="one"),
+        success_url=None,
+        base_url="http://localhost",
+        key=None,
+    )
+    record = await shop.customers.get("ann")
+    assert _left(record, "one") == 10 + 100 + 50 + 30
+    assert {
+        held.entity_id for held in record.customer.subscriptions if held.plan_id in ("extra", "more")
+    } == {"one"}
 
 
 async def test_what_an_entity_leaves_behind(

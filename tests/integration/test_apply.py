@@ -144,6 +144,7 @@ def test_mistakes(sidecar: SidecarProcess, file: Path) -> None:
     assert _everything(sidecar) == before
 
 
+@pytest.mark.slow
 def test_on_servers_of_ones_own(directory: Path, file: Path, valkey: ValkeyProcess) -> None:
     """What was applied with no sidecar running is in SQL when the command returns, should Redis lose it right then."""
     data = ["--data-dir", str(directory), "--redis", valkey.url, "--database", f"sqlite:///{directory}/x.db"]

@@ -97,6 +97,7 @@ def test_a_restored_directory_needs_no_serve_first(sidecar: SidecarProcess, tmp_
     first.close()
 
 
+@pytest.mark.slow
 def test_a_backup_that_was_killed_is_no_backup(sidecar: SidecarProcess, tmp_path: Path) -> None:
     """Killed in the middle, the name that was asked for is not there, and what is there is refused by `restore`."""
     target = tmp_path / "backup"
@@ -161,6 +162,7 @@ def test_a_backup_is_for_its_owner_alone_and_says_what_it_is(sidecar: SidecarPro
     assert len(manifest["positions"]) == 9
 
 
+@pytest.mark.slow
 def test_a_directory_without_data_is_said_and_not_made(tmp_path: Path) -> None:
     """A mistyped --data-dir starts no server in a new directory; it is one sentence."""
     for command in (["backup", str(tmp_path / "b")], ["verify"], ["rebuild"], ["statement", "ann"]):

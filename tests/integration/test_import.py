@@ -167,6 +167,7 @@ def test_whoever_is_here_already_is_taken_over(autumn: AutumnStandIn, sidecar: S
     assert sidecar.verify().returncode == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_taken_is_said(autumn: AutumnStandIn, sidecar: SidecarProcess) -> None:
     """Each thing is named once with the customers it concerns; all else is taken, and the exit code tells."""
     odd = customer(
@@ -246,6 +247,7 @@ def test_a_source_of_an_older_version_is_read_too(autumn: AutumnStandIn, sidecar
     assert _import(autumn, sidecar).stdout.startswith("3 customers: 3 created")
 
 
+@pytest.mark.slow
 def test_a_source_that_refuses_is_one_sentence(autumn: AutumnStandIn, sidecar: SidecarProcess) -> None:
     """A wrong key, a wrong URL, a page that is no customers.list: said with the flag, and no key is printed."""
     wrong = "am_sk_test_secretsecret"

@@ -50,7 +50,7 @@ PATCHES = {
 }
 
 
-@pytest.fixture(params=["valkey", "redis-server"])
+@pytest.fixture(params=["valkey", pytest.param("redis-server", marks=pytest.mark.slow)])
 def target(request: pytest.FixtureRequest) -> Iterator[ValkeyProcess]:
     """Another server: of the kind that the sidecar embeds, or the machine's Redis."""
     on_path = shutil.which("redis-server")
@@ -136,7 +136,7 @@ def test_everything_is_there(source: SidecarProcess, target: ValkeyProcess, data
         there.close()
 
 
-@pytest.mark.parametrize("place", sorted(PATCHES))
+@pytest.mark.parametrize("place", ["copying", pytest.param("filling", marks=pytest.mark.slow)])
 def test_an_interrupted_move_starts_nothing_and_goes_on(
     source: SidecarProcess, valkey: ValkeyProcess, tmp_path: Path, place: str
 ) -> None:
@@ -163,6 +163,7 @@ def test_an_interrupted_move_starts_nothing_and_goes_on(
     assert first.stdout.startswith(_verify(valkey, database).stdout.rpartition(", ")[0])
 
 
+@pytest.mark.slow
 def test_what_the_source_added_meanwhile_is_moved_by_a_second_run(
     source: SidecarProcess, valkey: ValkeyProcess, tmp_path: Path
 ) -> None:
@@ -240,6 +241,7 @@ def test_the_same_servers_are_refused(valkey: ValkeyProcess, tmp_path: Path) -> 
         assert (refused.returncode, said in refused.stderr) == (1, True), refused.stderr
 
 
+@pytest.mark.slow
 def test_another_prefix_of_the_same_server_is_another_place(valkey: ValkeyProcess, tmp_path: Path) -> None:
     """A second environment on one Redis is moved to with --to-prefix, and the printed command names it."""
     here, there = f"sqlite:///{tmp_path / 'here.db'}", f"sqlite:///{tmp_path / 'there.db'}"

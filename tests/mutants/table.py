@@ -97,7 +97,7 @@ MUTANTS = (
     Mutant(
         "a spend limit is ignored",
         "lua/lib/burn.lua",
-        "pool.spare = spared(spared(pool.spend, list, p), pool.others or {})",
+        "pool.spare = pool.spend and spared(pool.spend, list, p)",
         "pool.spare = nil",
         (f"{_LUA}/test_limits.py",),
     ),

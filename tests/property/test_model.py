@@ -46,7 +46,7 @@ from tests.lua.harness import NEVER_TOO_LATE, Replay, World, decimal_text, nanos
 from tests.property import model
 
 IS_LONG = "CREDITGATE_MODEL_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("CREDITGATE_MODEL_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("CREDITGATE_MODEL_EXAMPLES", "60"))
 STEPS = 80
 BURST = 6  # calls in one step of a life
 CRASH_EXAMPLES = max(10, EXAMPLES // 20)
@@ -287,7 +287,7 @@ class Straight:
     async def write(self, _partition: str, _op_id: str, send: Callable[[int], Any]) -> Any:
         return await send(NEVER_TOO_LATE)
 
-    async def ask(self, send: Callable[[], Any]) -> Any:
+    async def ask(self, send: Callable[[], Any], *, none_is_absent: bool = False) -> Any:
         return await send()
 
 

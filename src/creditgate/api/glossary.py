@@ -49,6 +49,7 @@ WORDS: Mapping[str, Word] = {
     "entity_id": Word("Your own id of the entity, among those of the customer.", _ID),
     "entity_data": Word("What the entity is, in case that there is none yet of this id: then it is made."),
     "customer_data": Word("What is said of the customer, in case that there is none yet: then it is made."),
+    "pooled": Word("Give it to the customer for all to draw on, also where one entity is on the plan."),
     "entity_feature_id": Word("Give it to each entity of this feature, not to the customer."),
     "entities": Word("What the customer's balances are shared out among, such as seats."),
     "scope": Word("Whose it is: the `customer`'s, or an `entity`'s."),

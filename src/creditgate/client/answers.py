@@ -36,6 +36,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     reset: Reset | None
     price: RowPrice | None
     expires_at: int | None
+    source: str | None = None
 
 
 class Rollover(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     balances: dict[str, Balance | None] = {}
     flag: Flag | None
     lock: Lock | None = None
+    entity_id: str | None = None
     is_replay: bool = False
 
 
@@ -110,6 +112,7 @@ class Tracked(msgspec.Struct, frozen=True, kw_only=True):
     balances: dict[str, Balance | None] = {}
     deductions: tuple[Deduction, ...]
     lock: Lock | None = None
+    entity_id: str | None = None
     is_replay: bool = False
 
 

@@ -98,7 +98,8 @@ class Rollover(msgspec.Struct, frozen=True, omit_defaults=True):
 class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a plan gives of one feature. `reset` is None where nothing is ever used up (seats, on/off features).
 
-    With an `entity_feature_id` each entity of that feature is given it.
+    With an `entity_feature_id` each entity of that feature is given it. What is `pooled` is given to the customer, for
+    all to draw on, also by a plan of one entity.
     """
 
     feature_id: str
@@ -108,6 +109,7 @@ class PlanItem(msgspec.Struct, frozen=True, omit_defaults=True):
     unlimited: bool = False
     rollover: Rollover | None = None
     entity_feature_id: str | None = None
+    pooled: bool = False
 
     @property
     def key(self) -> tuple[str, str | None]:
@@ -435,6 +437,8 @@ class Catalog:
             raise InvalidInputs(
                 f"{place}: {feature.id} is on or off; it has no included amount, reset or price"
             )
+        if item.pooled and (feature.type is FeatureType.BOOLEAN or item.entity_feature_id is not None):
+            raise InvalidInputs(f"{place}.pooled: is for what is counted, and given to the customer for all")
         if item.entity_feature_id is not None:
             self._check_per_entity(item, item.entity_feature_id, place)
         if item.unlimited and (item.included_nanos or item.price or item.rollover):

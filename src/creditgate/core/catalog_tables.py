@@ -117,6 +117,7 @@ class ItemTable(Table, frozen=True):
     rollover: RolloverTable | None = None
     price: ItemPriceTable | None = None
     entity_feature: str | None = None
+    pooled: bool = False
 
     def item(self, place: str) -> PlanItem:
         return PlanItem(
@@ -127,6 +128,7 @@ class ItemTable(Table, frozen=True):
             unlimited=self.unlimited,
             rollover=self.rollover.rollover(f"{place}.rollover") if self.rollover else None,
             entity_feature_id=self.entity_feature,
+            pooled=self.pooled,
         )
 
 

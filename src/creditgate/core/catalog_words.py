@@ -61,6 +61,8 @@ def item_words(item: PlanItem, catalog: Catalog) -> str:
         included = "unlimited" if item.unlimited else format_amount(item.included_nanos)
         reset = catalog.reset_of(item)
         parts.append(f"{included} {every(reset)}" if reset else included)
+    if item.pooled:
+        parts.append("pooled")
     if item.rollover:
         parts.append(_rollover_words(item.rollover))
     if item.price:

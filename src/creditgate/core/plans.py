@@ -98,7 +98,7 @@ def given_by(
             unlimited=item.unlimited,
             rollover=item.rollover,
             zone=zone,
-            entity_id=entity_id,
+            entity_id=None if item.pooled else entity_id,
         )
         row = in_period_at(row, now)
         if item.entity_feature_id is None or entity_id is not None:

@@ -104,7 +104,7 @@ class ItemRequest(Request, frozen=True):
     price: ItemPriceRequest | None = None
     unlimited: bool = False
     rollover: RolloverRequest | None = None
-    pooled: NotYet | None = None
+    pooled: bool = False
     threshold_billing: NotYet | None = None
     proration: NotYet | None = None
     expiry: NotYet | None = None
@@ -120,6 +120,7 @@ class ItemRequest(Request, frozen=True):
             unlimited=self.unlimited,
             rollover=self.rollover.rollover(f"{place}.rollover") if self.rollover else None,
             entity_feature_id=self.entity_feature_id or None,
+            pooled=self.pooled,
         )
 
 
@@ -404,6 +405,7 @@ def _item_answer(item: PlanItem, catalog: Catalog) -> ItemAnswer:
         feature_id=item.feature_id,
         included=number(item.included_nanos),
         unlimited=item.unlimited,
+        pooled=item.pooled,
         rollover=_rollover_answer(item.rollover) if item.rollover else UNSET,
         reset=IntervalAnswer(interval=reset.interval, interval_count=interval_count(reset))
         if reset
