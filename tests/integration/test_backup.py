@@ -75,6 +75,7 @@ def test_the_restored_answers_as_the_original_did(sidecar: SidecarProcess, tmp_p
         restored.close()
 
 
+@pytest.mark.slow
 def test_a_restored_directory_needs_no_serve_first(sidecar: SidecarProcess, tmp_path: Path) -> None:
     """Who restores may verify, rebuild and back up at once; each finds the data."""
     sidecar.stop()

@@ -136,7 +136,8 @@ def test_everything_is_there(source: SidecarProcess, target: ValkeyProcess, data
         there.close()
 
 
-@pytest.mark.parametrize("place", ["copying", pytest.param("filling", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", sorted(PATCHES))
 def test_an_interrupted_move_starts_nothing_and_goes_on(
     source: SidecarProcess, valkey: ValkeyProcess, tmp_path: Path, place: str
 ) -> None:
@@ -183,6 +184,7 @@ def test_what_the_source_added_meanwhile_is_moved_by_a_second_run(
         there.close()
 
 
+@pytest.mark.slow
 def test_a_sidecar_that_works_forbids_it(
     source: SidecarProcess, valkey: ValkeyProcess, tmp_path: Path
 ) -> None:
@@ -202,6 +204,7 @@ def test_a_sidecar_that_works_forbids_it(
         there.close()
 
 
+@pytest.mark.slow
 def test_other_data_is_not_touched(source: SidecarProcess, valkey: ValkeyProcess, tmp_path: Path) -> None:
     """A Redis or a database that holds other data of creditgate stays as it is."""
     database, empty = f"sqlite:///{tmp_path / 'there.db'}", f"sqlite:///{tmp_path / 'empty.db'}"
