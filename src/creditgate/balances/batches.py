@@ -6,33 +6,19 @@ A batch itself, which may be large, is only in the journal.
 from collections.abc import Mapping
 from contextlib import suppress
 
-from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
 from creditgate.balances.calls import ScriptCalls, Written, text_of, written_in
-from creditgate.balances.clock import RedisClock
-from creditgate.balances.hot_connection import HotConnection
-from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.stream import last_id
 from creditgate.core.journal import SYSTEM_PARTITION, Call, StreamId, encode_call
-from creditgate.telemetry.metrics import Metrics
 
 
 class BatchCalls(ScriptCalls):
     """The scripts about batches."""
 
-    def __init__(
-        self,
-        redis: "Redis",
-        keys: Keys,
-        clock: RedisClock,
-        metrics: Metrics | None = None,
-        hot: HotConnection | None = None,
-    ) -> None:
-        super().__init__(redis, keys, clock, metrics, hot)
-        self._open_batch = Script("open_batch")
-        self._close_batch = Script("close_batch")
+    _open_batch = Script("open_batch")
+    _close_batch = Script("close_batch")
 
     async def open_batch(
         self, *, not_after: int, call: Call, batch_id: str, document: bytes, most: int

@@ -92,7 +92,8 @@ class Written(NamedTuple):
 class ScriptCalls:
     """Calls of scripts on one server and prefix.
 
-    With a hot connection, scripts go over it, and each call is waited for no longer than CALL_WINDOW_MS.
+    With a hot connection, scripts go over it, and each call is waited for no longer than CALL_WINDOW_MS. The scripts
+    themselves belong to the class: their sources are read and joined once in a process, whoever opens a store.
     """
 
     def __init__(

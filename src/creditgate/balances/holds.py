@@ -7,8 +7,6 @@ that an id names one hold among those of all customers. A pointer without its ho
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
-
 from creditgate.balances.calls import (
     Need,
     Reply,
@@ -20,14 +18,11 @@ from creditgate.balances.calls import (
     terms_of,
     text_of,
 )
-from creditgate.balances.clock import RedisClock
-from creditgate.balances.hot_connection import HotConnection
-from creditgate.balances.keys import Keys, encoded
+from creditgate.balances.keys import encoded
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.holds import HOLD_LIMITS, HOURS_MS, Held, Hold, Limits, decode_hold
 from creditgate.core.journal import Call, encode_call
-from creditgate.telemetry.metrics import Metrics
 
 POINTER_TTL_MS = HOLD_LIMITS.lasts_ms_max + HOURS_MS  # an hour longer than any hold
 FINALS_MAX = 16  # as in lua/lib/settling.lua
@@ -62,19 +57,10 @@ class Pointer(NamedTuple):
 class HoldCalls(ScriptCalls):
     """The scripts about holds."""
 
-    def __init__(
-        self,
-        redis: "Redis",
-        keys: Keys,
-        clock: RedisClock,
-        metrics: Metrics | None = None,
-        hot: HotConnection | None = None,
-    ) -> None:
-        super().__init__(redis, keys, clock, metrics, hot)
-        self._hold = Script("hold")
-        self._settle = Script("settle")
-        self._progress = Script("progress")
-        self._lease = Script("lease")
+    _hold = Script("hold")
+    _settle = Script("settle")
+    _progress = Script("progress")
+    _lease = Script("lease")
 
     async def hold(
         self,

@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
 from creditgate.balances.batches import BatchCalls
@@ -25,10 +24,8 @@ from creditgate.balances.calls import (
     text_of,
     written_in,
 )
-from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import HoldCalls
-from creditgate.balances.hot_connection import HotConnection
-from creditgate.balances.keys import KEY_BUCKET_TTL_MS, Keys, decoded, encoded
+from creditgate.balances.keys import KEY_BUCKET_TTL_MS, decoded, encoded
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.usage import UsageCalls, Use
 from creditgate.core.burn import order_fields
@@ -38,7 +35,6 @@ from creditgate.core.decisions import Status
 from creditgate.core.holds import Hold, decode_hold, due_with
 from creditgate.core.journal import Call, StreamId, encode_call
 from creditgate.errors import Unavailable
-from creditgate.telemetry.metrics import Metrics
 
 __all__ = ["BalanceStore", "DataLost", "Need", "NotSent", "Reply", "Unknown", "Use", "Written"]
 
@@ -64,21 +60,12 @@ class Tenure(NamedTuple):
 class BalanceStore(UsageCalls, HoldCalls, BatchCalls):
     """All scripts of one server and prefix."""
 
-    def __init__(
-        self,
-        redis: "Redis",
-        keys: Keys,
-        clock: RedisClock,
-        metrics: Metrics | None = None,
-        hot: HotConnection | None = None,
-    ) -> None:
-        super().__init__(redis, keys, clock, metrics, hot)
-        self._read = Script("read")
-        self._change = Script("change")
-        self._forward = Script("forward")
-        self._delete = Script("delete")
-        self._put = Script("put")
-        self._restore = Script("restore")
+    _read = Script("read")
+    _change = Script("change")
+    _forward = Script("forward")
+    _delete = Script("delete")
+    _put = Script("put")
+    _restore = Script("restore")
 
     async def read(self, *, customer_id: str) -> Record | None:
         """Return the whole record, None if there is no such customer; one that `is_due` has to be stepped forward."""

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
-
 from creditgate.balances.calls import (
     Need,
     Reply,
@@ -15,13 +13,9 @@ from creditgate.balances.calls import (
     stream_id_of,
     terms_of,
 )
-from creditgate.balances.clock import RedisClock
-from creditgate.balances.hot_connection import HotConnection
-from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.journal import Call, encode_call
-from creditgate.telemetry.metrics import Metrics
 
 USES_MAX = 16  # as in lua/track_event.lua
 
@@ -36,18 +30,9 @@ class Use(NamedTuple):
 class UsageCalls(ScriptCalls):
     """The scripts about usage."""
 
-    def __init__(
-        self,
-        redis: "Redis",
-        keys: Keys,
-        clock: RedisClock,
-        metrics: Metrics | None = None,
-        hot: HotConnection | None = None,
-    ) -> None:
-        super().__init__(redis, keys, clock, metrics, hot)
-        self._track = Script("track")
-        self._track_event = Script("track_event")
-        self._check = Script("check")
+    _track = Script("track")
+    _track_event = Script("track_event")
+    _check = Script("check")
 
     async def track(
         self,

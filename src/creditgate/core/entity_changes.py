@@ -52,7 +52,7 @@ def deletion(record: Record, entity_id: str) -> Change:
     entity = customer.entity(entity_id)
     plans: list[Subscription | Purchase] = [*customer.subscriptions, *customer.purchases]
     ended = {held.id for held in plans if held.entity_id == entity_id}
-    gone = [row for row in record.terms.rows if row.entity_id == entity_id or row.owner_id in ended]
+    gone = {row.id for row in record.terms.rows if row.entity_id == entity_id or row.owner_id in ended}
     customer = replace(
         customer,
         entities=tuple(each for each in customer.entities if each.id != entity_id),
@@ -60,9 +60,9 @@ def deletion(record: Record, entity_id: str) -> Change:
         scheduled=tuple(held for held in customer.scheduled if held.entity_id != entity_id),
         purchases=tuple(held for held in customer.purchases if held.entity_id != entity_id),
     )
-    kept = [row for row in record.terms.rows if row not in gone]
+    kept = [row for row in record.terms.rows if row.id not in gone]
     flags = [flag for flag in record.terms.flags if flag.entity_id != entity_id]
-    closed = [Step("close", row.id) for row in gone]
+    closed = [Step("close", row.id) for row in record.terms.rows if row.id in gone]
     steps = (*closed, *_freed(record, entity.feature_id))
     return replace(terms_change(record, kept, flags, steps, customer), is_exact=True)
 
