@@ -18,18 +18,17 @@ from creditgate.core.catalog import Catalog, CatalogDocument, Feature, Plan
 from creditgate.core.catalog_changes import FileChanges, changes_by
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.decisions import Status
-from creditgate.core.journal import SYSTEM_PARTITION, Call
-from creditgate.engine.attempts import Applied, Attempts
+from creditgate.core.journal import SYSTEM_PARTITION
+from creditgate.engine.attempts import Attempts
+from creditgate.engine.documents import DOCUMENT_ID, PUT_ROUNDS_MAX, SystemDocument
 from creditgate.engine.ids import OpIds
-from creditgate.engine.keys import NEVER, CallerKey, key_reused
+from creditgate.engine.keys import CallerKey
 from creditgate.engine.stepping import in_task
 from creditgate.engine.workers import HEARTBEAT_TICK_MS, Workers
 from creditgate.errors import CreditgateError, NotFound, Undecided
 from creditgate.telemetry import logger
 
-PUT_ROUNDS_MAX = 8  # rounds lost to other writers of the catalog before we give up
-
-_TYPE, _ID = "catalog", "-"
+_TYPE = "catalog"
 
 log = logger(__name__)
 
@@ -49,7 +48,7 @@ class Catalogs:
         self._stream = stream
         self._attempts = attempts
         self._workers = workers
-        self._op_ids = op_ids
+        self._document = SystemDocument(store, attempts, op_ids, _TYPE)
         self._current = Catalog(0, CatalogDocument())
 
     @property
@@ -63,7 +62,7 @@ class Catalogs:
         version = await self._attempts.ask(lambda: self._store.documents_version(_TYPE))
         if version != self._current.version:
             version, documents = await self._attempts.ask(lambda: self._store.documents(_TYPE))
-            document = msgspec.json.decode(documents.get(_ID, b"{}"), type=CatalogDocument)
+            document = msgspec.json.decode(documents.get(DOCUMENT_ID, b"{}"), type=CatalogDocument)
             self._current = Catalog(version, document)
         return self._current
 
@@ -195,39 +194,15 @@ class Catalogs:
             try:
                 document = work_out(catalog)
             except CreditgateError:
-                if key and await self._write(b"-", NEVER, verb, key) is Status.REPLAYED:
+                if await self._document.is_replay(verb, key):
                     return True
                 raise
             if document == catalog.document and key is None:
                 return False
-            status = await self._write(msgspec.json.encode(document), catalog.version, verb, key)
+            version = catalog.version
+            encoded = msgspec.json.encode(document)
+            status = await self._document.put(encoded, version, verb, key, catalog_version=version + 1)
             if status is not Status.MOVED_ON:
                 await self.refresh()
                 return status is Status.REPLAYED
         raise Undecided("The catalog is being changed by too many others at once; nothing was changed")
-
-    async def _write(self, document: bytes, version: int, verb: str, key: CallerKey | None) -> Status:
-        call = Call(
-            verb=verb,
-            op_id=self._op_ids.next(),
-            catalog_version=version + 1,
-            key=key.digest if key else "",
-            fingerprint=key.fingerprint if key else "",
-        )
-        written = await self._attempts.write(
-            SYSTEM_PARTITION,
-            call.op_id,
-            lambda not_after: self._store.put(
-                not_after=not_after,
-                call=call,
-                document_type=_TYPE,
-                document_id=_ID,
-                expected_version=version,
-                document=document,
-            ),
-        )
-        if isinstance(written, Applied):
-            return Status.OK
-        if written.status is Status.KEY_REUSED:
-            raise key_reused(key)
-        return written.status

@@ -12,18 +12,17 @@ import msgspec
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.store import BalanceStore
 from creditgate.core.decisions import Status
-from creditgate.core.journal import SYSTEM_PARTITION, Call
 from creditgate.core.webhooks import SECRET_BYTES, Webhook, secret_of
-from creditgate.engine.attempts import Applied, Attempts
+from creditgate.engine.attempts import Attempts
 from creditgate.engine.destinations import Destinations
+from creditgate.engine.documents import DOCUMENT_ID, PUT_ROUNDS_MAX, SystemDocument
 from creditgate.engine.ids import OpIds, mint
-from creditgate.engine.keys import NEVER, CallerKey, key_reused
+from creditgate.engine.keys import CallerKey
 from creditgate.errors import Conflict, CreditgateError, NotFound, Undecided
 
 WEBHOOKS_MAX = 20  # each event is sent to all of them, and each has a connection of its own
-PUT_ROUNDS_MAX = 8  # rounds lost to other writers before we give up
 
-_TYPE, _ID = "webhook", "-"
+_TYPE = "webhook"
 
 Webhooks = tuple[Webhook, ...]
 
@@ -49,7 +48,7 @@ class Endpoints:
     ) -> None:
         self._store = store
         self._attempts = attempts
-        self._op_ids = op_ids
+        self._document = SystemDocument(store, attempts, op_ids, _TYPE)
         self._clock = clock
         self._destinations = destinations
         self._version = 0
@@ -60,7 +59,7 @@ class Endpoints:
         version = await self._attempts.ask(lambda: self._store.documents_version(_TYPE))
         if version != self._version:
             version, documents = await self._attempts.ask(lambda: self._store.documents(_TYPE))
-            self._webhooks = msgspec.json.decode(documents.get(_ID, b"[]"), type=Webhooks)
+            self._webhooks = msgspec.json.decode(documents.get(DOCUMENT_ID, b"[]"), type=Webhooks)
             self._version = version
         return self._webhooks
 
@@ -116,39 +115,13 @@ class Endpoints:
             try:
                 changed = work_out(webhooks)
             except CreditgateError:
-                if key is not None and await self._write(b"-", NEVER, verb, key) is Status.REPLAYED:
+                if await self._document.is_replay(verb, key):
                     return True
                 raise
-            status = await self._write(msgspec.json.encode(changed), self._version, verb, key)
+            status = await self._document.put(msgspec.json.encode(changed), self._version, verb, key)
             if status is not Status.MOVED_ON:
                 return status is Status.REPLAYED
         raise Undecided("The webhooks are being changed by too many others at once; nothing was changed")
-
-    async def _write(self, document: bytes, version: int, verb: str, key: CallerKey | None) -> Status:
-        call = Call(
-            verb=verb,
-            op_id=self._op_ids.next(),
-            catalog_version=0,
-            key=key.digest if key else "",
-            fingerprint=key.fingerprint if key else "",
-        )
-        written = await self._attempts.write(
-            SYSTEM_PARTITION,
-            call.op_id,
-            lambda not_after: self._store.put(
-                not_after=not_after,
-                call=call,
-                document_type=_TYPE,
-                document_id=_ID,
-                expected_version=version,
-                document=document,
-            ),
-        )
-        if isinstance(written, Applied):
-            return Status.OK
-        if written.status is Status.KEY_REUSED:
-            raise key_reused(key)
-        return written.status
 
 
 def _named(webhooks: Webhooks, webhook_id: str) -> Webhook:
