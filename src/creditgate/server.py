@@ -255,7 +255,6 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             importer=Importer(writer, catalogs, clock),
         )
     finally:
-        await courier.aclose()
         await hot.aclose()
         await redis.aclose()
 
