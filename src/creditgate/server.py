@@ -316,6 +316,7 @@ async def serve(
 
     Raises StartupError, in one sentence, where it cannot start.
     """
+    gc.freeze()  # what was imported stays; a full collection that looked through it would hold up calls for 60 ms
     with listening_sockets(settings.host, settings.port, settings.unix_socket) as sockets:
         base_url = f"http://{settings.host}:{sockets[0].getsockname()[1]}"
         async with AsyncExitStack() as open_things:
@@ -346,7 +347,6 @@ async def serve(
                 ),
                 lambda: announce(base_url, key_file),
             )
-            gc.freeze()  # what start made stays: a full collection that looked through it would hold up calls for 60 ms
             await server.serve(sockets=sockets)
 
 
