@@ -6,11 +6,9 @@ out. Nothing here is ever sent twice.
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -27,8 +25,6 @@ from creditgate.core.holds import Held
 from creditgate.core.journal import Call, StreamId
 from creditgate.errors import CreditgateError, Unavailable
 from creditgate.telemetry.metrics import Metrics
-
-TERMS_REMEMBERED = 65_536  # decoded terms kept by their bytes: one for each customer of a busy sidecar
 
 
 class Unknown(CreditgateError):
@@ -155,12 +151,6 @@ def _told(error: RedisError | OSError) -> CreditgateError:
     if isinstance(error, NotWritten):
         return NotSent(str(error))
     return Unknown(f"Redis did not answer: {error}")
-
-
-@lru_cache(maxsize=TERMS_REMEMBERED)
-def terms_of(raw: bytes) -> Terms:
-    """Return the terms in a reply; those of a customer seldom change, and are decoded once."""
-    return msgspec.json.decode(raw, type=Terms)
 
 
 def needs_sent(pools: Iterable[Need]) -> list[Argument]:

@@ -14,11 +14,11 @@ from creditgate.balances.calls import (
     balances_in,
     moved_in,
     needs_sent,
-    terms_of,
     text_of,
 )
 from creditgate.balances.keys import encoded
 from creditgate.balances.scripts import Argument, Script
+from creditgate.balances.terms import terms_of
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.holds import HOLD_LIMITS, HOURS_MS, Held, Hold, Limits, decode_hold
 from creditgate.core.journal import Call, encode_call

@@ -10,9 +10,9 @@ from creditgate.balances.calls import (
     balances_in,
     moved_in,
     needs_sent,
-    terms_of,
 )
 from creditgate.balances.scripts import Argument, Script
+from creditgate.balances.terms import terms_of
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.journal import Call, encode_call
 
