@@ -48,7 +48,7 @@ end
 -- Nil if one is malformed.
 local function read_calls()
   local most = #ARGV
-  if not calls_count or calls_count > CALLS_MAX or most > ARGUMENTS_MAX then return nil end
+  if not calls_count or calls_count < 1 or calls_count > CALLS_MAX or most > ARGUMENTS_MAX then return nil end
   local calls, at = {}, 3
   for i = 1, calls_count do
     local last = at + 6 + 3 * (arguments.whole(ARGV[at + 6]) or 0)

@@ -7,7 +7,6 @@ own: if a merge gets no reply, each of its calls fails as it would alone, and is
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from hiredis import pack_command
@@ -51,7 +50,7 @@ class Merging(NamedTuple):
 class Merge:
     """Calls on their way as one. `carrier` is the command that they go by: that of the first until there was another."""
 
-    __slots__ = ("_arguments_count", "_bytes", "_carrier", "_merging", "_parts", "_send")
+    __slots__ = ("_arguments_count", "_bytes", "_carrier", "_is_loaded", "_merging", "_parts", "_send")
 
     def __init__(self, merging: Merging, carrier: Call, send: Callable[[Command], Waiter]) -> None:
         """`send` sends a command by itself."""
@@ -60,6 +59,7 @@ class Merge:
         self._send = send
         self._parts: list[tuple[Command, Waiter]] = []
         self._arguments_count = self._bytes = 0
+        self._is_loaded = False
         self._note(carrier.command, carrier.reply)
         carrier.reply = asyncio.get_running_loop().create_future()
         carrier.reply.add_done_callback(self._share)
@@ -101,9 +101,9 @@ class Merge:
         if reply.cancelled():
             return
         error = reply.exception()
-        if isinstance(error, NoScriptError):
-            with suppress(Unavailable):
-                self._send(("SCRIPT", "LOAD", self._merging.source)).add_done_callback(_look_at)
+        if isinstance(error, NoScriptError) and not self._is_loaded:
+            self._load_and_send()
+            return
         if error is not None:
             for command, waiter in self._parts:
                 self._fail(command, waiter, error)
@@ -117,18 +117,27 @@ class Merge:
             if not waiter.done():
                 waiter.set_result(raw)
 
+    def _load_and_send(self) -> None:
+        """Give the server the script and send the calls again right behind it: none has run."""
+        self._is_loaded = True
+        try:
+            self._send(("SCRIPT", "LOAD", self._merging.source)).add_done_callback(_look_at)
+            command = self._merging.command([command for command, _ in self._parts])
+            self._send(command).add_done_callback(self._share)
+        except Unavailable as unavailable:
+            for _, waiter in self._parts:
+                _fail(waiter, unavailable)
+
     def _fail(self, command: Command, waiter: Waiter, error: BaseException) -> None:
         """Fail one as it would have failed alone; but what only reads may well get an answer where writers got none."""
-        if waiter.done():
-            return
         writes = command[2] > 1
         if writes or isinstance(error, NoScriptError) or not isinstance(error, ResponseError):
-            waiter.set_exception(type(error)(*error.args))  # each its own: a traceback grows where it is raised
+            _fail(waiter, error)
             return
         try:
             self._send(command).add_done_callback(lambda again: _hand_on(again, waiter))
         except Unavailable as unavailable:
-            waiter.set_exception(unavailable)
+            _fail(waiter, unavailable)
 
 
 def _bytes_of(command: Command) -> int:
@@ -137,17 +146,22 @@ def _bytes_of(command: Command) -> int:
     return len(command[5 + keys_count]) if keys_count > 1 else 0
 
 
+def _fail(waiter: Waiter, error: BaseException) -> None:
+    if not waiter.done():
+        waiter.set_exception(type(error)(*error.args))  # each its own: a traceback grows where it is raised
+
+
 def _look_at(reply: Waiter) -> None:
-    """An error is seen by the next call, which finds no script again."""
+    """Take note of an error, or the event loop would complain; the calls behind it find no script again."""
     if not reply.cancelled():
         reply.exception()
 
 
 def _hand_on(reply: Waiter, waiter: Waiter) -> None:
-    if waiter.done() or reply.cancelled():
+    if reply.cancelled():
         return
     error = reply.exception()
     if error is not None:
-        waiter.set_exception(error)
-    else:
+        _fail(waiter, error)
+    elif not waiter.done():
         waiter.set_result(reply.result())
