@@ -89,9 +89,7 @@ async def send(world: World, customer_id: str, one: One) -> tuple[Call | None, R
     if one.mode is None:
         return None, await world.store.check(customer_id=customer_id, properties=digests, pools=needs)
     text = msgspec.json.encode(one.properties).decode()
-    call = world.usage(
-        "track", one.feature, nanos(one.units), text, key=one.key, fingerprint=one.fingerprint
-    )
+    call = world.usage("track", one.feature, nanos(one.units), text, key=one.key, fingerprint=one.fingerprint)
     call = replace(call, entity_id=one.entity or "", occurred_at=T0 - len(one.units))
     return call, await world.store.track(
         not_after=one.not_after,
@@ -317,9 +315,7 @@ def from_the_tables() -> list[Sequel]:
     for scenario in test_check.SCENARIOS:
         calls = [One(feature, units) for feature, units in scenario.used]
         calls += [One(ask.feature, ask.units, None) for ask in scenario.asks]
-        found.append(
-            Sequel(scenario.promise, scenario.rows, tuple(calls), costs=scenario.costs or COSTS)
-        )
+        found.append(Sequel(scenario.promise, scenario.rows, tuple(calls), costs=scenario.costs or COSTS))
     return found
 
 
@@ -358,7 +354,18 @@ RICH = Sequel(
     LIMITS,
     ("desk_a", "desk_b"),
 )
-UNITS = ("0.000000001", "0.333333333", "1", "2.5", "7", "10", "99.999999999", "4503599.627370496", "9007199.254740993", "0")
+UNITS = (
+    "0.000000001",
+    "0.333333333",
+    "1",
+    "2.5",
+    "7",
+    "10",
+    "99.999999999",
+    "4503599.627370496",
+    "9007199.254740993",
+    "0",
+)
 
 
 def drawn(seed: int) -> Sequel:
@@ -380,14 +387,18 @@ def drawn(seed: int) -> Sequel:
         )
 
     rows = tuple(r for r in RICH.rows if chance.random() < 0.7) or RICH.rows
-    return replace_sequel(rows, tuple(one() for _ in range(3 * CALLS_MAX // 2)), limited=chance.random() < 0.5)
+    return replace_sequel(
+        rows, tuple(one() for _ in range(3 * CALLS_MAX // 2)), limited=chance.random() < 0.5
+    )
 
 
 def replace_sequel(rows: tuple[Row, ...], calls: tuple[One, ...], *, limited: bool) -> Sequel:
     return Sequel("", rows, calls, LIMITS if limited else BillingControls(), RICH.entities)
 
 
-@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 300), marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize(
+    "seeds", [range(6), pytest.param(range(6, 300), marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
 async def test_drawn_at_random(world: World, together: World, seeds: range) -> None:
     """Whatever follows on whatever, and however many go at once, nobody can tell that they were merged."""
     seen: set[Status] = set()
@@ -395,7 +406,14 @@ async def test_drawn_at_random(world: World, together: World, seeds: range) -> N
         await world.empty()
         replies = await play(world, together, drawn(seed), at_once=(CALLS_MAX, 7, 2)[seed % 3])
         seen |= {reply.status for reply in replies}
-    expected = {Status.OK, Status.REFUSED, Status.REPLAYED, Status.KEY_REUSED, Status.TOO_LATE, Status.NO_ENTITY}
+    expected = {
+        Status.OK,
+        Status.REFUSED,
+        Status.REPLAYED,
+        Status.KEY_REUSED,
+        Status.TOO_LATE,
+        Status.NO_ENTITY,
+    }
     assert seen >= expected
 
 
@@ -426,9 +444,7 @@ async def test_what_only_reads_is_answered_where_writers_are_not(world: World, t
     await answer(world.redis.config_set("maxmemory", 1))
     before = await world.everything()
     try:
-        sent = await asyncio.gather(
-            *(send(together, "ann", call) for call in calls), return_exceptions=True
-        )
+        sent = await asyncio.gather(*(send(together, "ann", call) for call in calls), return_exceptions=True)
     finally:
         await answer(world.redis.config_set("maxmemory", 0))
     assert [type(one).__name__ for one in sent] == ["Unavailable", "tuple", "Unavailable"]
@@ -470,14 +486,29 @@ async def test_malformed_arguments(world: World) -> None:
     before = await world.everything()
 
     async def status(*calls: list[Any], count: Any = None, keys: Sequence[str] = keys) -> Any:
-        arguments = ["ann", len(calls) if count is None else count, *(part for call in calls for part in call)]
+        arguments = [
+            "ann",
+            len(calls) if count is None else count,
+            *(part for call in calls for part in call),
+        ]
         return (await Script("merged").call(world.redis, keys, arguments))[0]
 
     def wrong(slot: int, value: Any) -> list[Any]:
         return [*good[:slot], value, *good[slot + 1 :]]
 
     for slot, value in (
-        *((0, "nan"), (0, ""), (2, "no hex"), (4, "all"), (6, 0), (6, 2), (6, "x"), (8, "-1"), (9, "1e3"), (9, "")),
+        *(
+            (0, "nan"),
+            (0, ""),
+            (2, "no hex"),
+            (4, "all"),
+            (6, 0),
+            (6, 2),
+            (6, "x"),
+            (8, "-1"),
+            (9, "1e3"),
+            (9, ""),
+        ),
     ):
         assert await status(good, wrong(slot, value), good) == Status.INVALID, (slot, value)
     assert await status(good, [*good, "more"]) == Status.INVALID
@@ -493,5 +524,7 @@ async def test_malformed_arguments(world: World) -> None:
         await status(good)
     await world.stream.make(world.keys.partition_of("ann"))
     before.pop(journal.encode())
-    assert {key: value for key, value in (await world.everything()).items() if key != journal.encode()} == before
+    assert {
+        key: value for key, value in (await world.everything()).items() if key != journal.encode()
+    } == before
     await world.empty()

@@ -17,7 +17,9 @@ from creditgate.errors import Unavailable
 
 CALLS_MAX = 64  # as in lua/merged.lua; beyond that there is little left to save
 ARGUMENTS_MAX = 2_000  # as in lua/merged.lua
-CALLS_BYTES_MAX = 64 * 1024  # of the calls as the journal keeps them: readers of the journal take hundreds of entries
+CALLS_BYTES_MAX = (
+    64 * 1024
+)  # of the calls as the journal keeps them: readers of the journal take hundreds of entries
 _OF_EACH = 8  # arguments that a call has in a merge beyond its own, at most
 _TERMS = 4  # where a reply has them
 
@@ -39,7 +41,9 @@ class Merging(NamedTuple):
         customer_id, arguments = "", []
         for call in calls:
             keys_count = call[2]
-            if keys_count > len(keys):  # each has the record, then perhaps the journal, then perhaps the buckets
+            if keys_count > len(
+                keys
+            ):  # each has the record, then perhaps the journal, then perhaps the buckets
                 keys = call[3 : 3 + keys_count]
             of_customer, *rest = self.scripts[call[1]](call[3 + keys_count :])
             customer_id = of_customer or customer_id
