@@ -167,7 +167,7 @@ async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
 async def test_calls_of_one_tick_share_a_write(
     settings: Any, stores: server.Stores, relay: Relay, tmp_path: Path, cases: server.UseCases
 ) -> None:
-    """At 64 calls at once, Redis is written to once, and those of one customer are one command: where the speed is from."""
+    """At 64 calls at once, Redis is written to once, and those of one customer are one command."""
     customers = [f"customer_{number}" for number in range(8)]
     for customer_id in customers:
         await cases.customers.get_or_create(customer_id, Profile())

@@ -10,7 +10,6 @@ from creditgate import server
 from creditgate.balances.merging import CALLS_MAX
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
-from creditgate.engine import demo
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage

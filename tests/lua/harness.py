@@ -538,7 +538,7 @@ class Replay:
 
 @asynccontextmanager
 async def merging_connection(redis: "Redis") -> AsyncIterator[HotConnection]:
-    """A sidecar's connection to the Valkey, but checks and tracks go by the script for several also where one is alone."""
+    """A sidecar's connection to the Valkey; checks and tracks go by the merged script also where one is alone."""
     guard = ServerGuard()
     guard.run_id = await server_run_id(redis)
     merging = BalanceStore.merging()._replace(merges_one=True)

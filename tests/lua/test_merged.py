@@ -13,9 +13,10 @@ from redis.exceptions import ResponseError
 
 from creditgate.balances.merging import CALLS_MAX
 from creditgate.balances.scripts import Script
-from creditgate.balances.store import BalanceStore, Reply
+from creditgate.balances.store import Reply
 from creditgate.core.changes import rows_change
 from creditgate.core.controls import (
+    NO_CONTROLS,
     BillingControls,
     OverageAllowed,
     SpendLimit,
@@ -69,7 +70,7 @@ class Sequel:
     promise: str
     rows: tuple[Row, ...]
     calls: tuple[One, ...]
-    controls: BillingControls = BillingControls()
+    controls: BillingControls = NO_CONTROLS
     entities: tuple[str, ...] = ()
     statuses: str = ""
     costs: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: COSTS)
@@ -289,34 +290,27 @@ SEQUELS = [
 
 
 def from_the_tables() -> list[Sequel]:
-    """What the tests of the single scripts play, each call with a check before it."""
-    found = [
-        Sequel(
-            scenario.promise,
-            scenario.rows,
-            tuple(
-                one
-                for take in scenario.takes
-                for one in (
-                    One(take.feature, take.units, None, properties=getattr(take, "properties", {})),
-                    One(take.feature, take.units, take.mode, properties=getattr(take, "properties", {})),
-                )
-            ),
-            getattr(scenario, "controls", BillingControls()),
-            costs=getattr(scenario, "costs", COSTS),
-        )
-        for scenario in (
-            *test_track.SCENARIOS,
-            *test_limits.FLOORS,
-            *test_limits.SPENDING,
-            *test_limits.GATES,
-        )
-    ]
-    for scenario in test_check.SCENARIOS:
-        calls = [One(feature, units) for feature, units in scenario.used]
-        calls += [One(ask.feature, ask.units, None) for ask in scenario.asks]
-        found.append(Sequel(scenario.promise, scenario.rows, tuple(calls), costs=scenario.costs or COSTS))
+    """What the tests of the single scripts play, each track with a check of the same before it."""
+    found = []
+    for tracked in test_track.SCENARIOS:
+        pairs = [(take.feature, take.units, take.mode, {}) for take in tracked.takes]
+        found.append(Sequel(tracked.promise, tracked.rows, checked_first(pairs), costs=tracked.costs))
+    for limited in (*test_limits.FLOORS, *test_limits.SPENDING, *test_limits.GATES):
+        pairs = [(take.feature, take.units, take.mode, dict(take.properties)) for take in limited.takes]
+        found.append(Sequel(limited.promise, limited.rows, checked_first(pairs), limited.controls))
+    for asked in test_check.SCENARIOS:
+        used = [One(feature, units) for feature, units in asked.used]
+        calls = (*used, *(One(ask.feature, ask.units, None) for ask in asked.asks))
+        found.append(Sequel(asked.promise, asked.rows, calls, costs=asked.costs or COSTS))
     return found
+
+
+def checked_first(takes: Sequence[tuple[str, str, Mode, Mapping[str, Any]]]) -> tuple[One, ...]:
+    return tuple(
+        One(feature, units, each, properties=properties)
+        for feature, units, mode, properties in takes
+        for each in (None, mode)
+    )
 
 
 @pytest.mark.parametrize("sequel", [pytest.param(s, id=s.promise) for s in SEQUELS])
@@ -393,7 +387,7 @@ def drawn(seed: int) -> Sequel:
 
 
 def replace_sequel(rows: tuple[Row, ...], calls: tuple[One, ...], *, limited: bool) -> Sequel:
-    return Sequel("", rows, calls, LIMITS if limited else BillingControls(), RICH.entities)
+    return Sequel("", rows, calls, LIMITS if limited else NO_CONTROLS, RICH.entities)
 
 
 @pytest.mark.parametrize(
@@ -516,7 +510,7 @@ async def test_malformed_arguments(world: World) -> None:
     assert await status(count=0) == Status.INVALID
     assert await status(*[good] * (CALLS_MAX + 1)) == Status.INVALID
     assert await status(good, keys=keys[:1]) == Status.INVALID
-    assert await status(wrong(2, "aa")[:3] + ["bb"] + good[4:]) == Status.INVALID  # a key, and no buckets
+    assert await status([*wrong(2, "aa")[:3], "bb", *good[4:]]) == Status.INVALID  # a key, and no buckets
     assert await world.everything() == before
     journal = keys[1]
     await world.redis.delete(journal)

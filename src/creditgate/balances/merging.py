@@ -52,7 +52,7 @@ class Merging(NamedTuple):
 
 
 class Merge:
-    """Calls on their way as one. `carrier` is the command that they go by: that of the first until there was another."""
+    """Calls on their way as one, by `carrier`: the command of the first of them until there was another."""
 
     __slots__ = ("_arguments_count", "_bytes", "_carrier", "_is_loaded", "_merging", "_parts", "_send")
 
