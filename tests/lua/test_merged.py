@@ -293,11 +293,11 @@ def from_the_tables() -> list[Sequel]:
     """What the tests of the single scripts play, each track with a check of the same before it."""
     found = []
     for tracked in test_track.SCENARIOS:
-        pairs = [(take.feature, take.units, take.mode, {}) for take in tracked.takes]
-        found.append(Sequel(tracked.promise, tracked.rows, checked_first(pairs), costs=tracked.costs))
+        plain_takes = [(take.feature, take.units, take.mode, dict[str, Any]()) for take in tracked.takes]
+        found.append(Sequel(tracked.promise, tracked.rows, checked_first(plain_takes), costs=tracked.costs))
     for limited in (*test_limits.FLOORS, *test_limits.SPENDING, *test_limits.GATES):
-        pairs = [(take.feature, take.units, take.mode, dict(take.properties)) for take in limited.takes]
-        found.append(Sequel(limited.promise, limited.rows, checked_first(pairs), limited.controls))
+        takes = [(take.feature, take.units, take.mode, dict(take.properties)) for take in limited.takes]
+        found.append(Sequel(limited.promise, limited.rows, checked_first(takes), limited.controls))
     for asked in test_check.SCENARIOS:
         used = [One(feature, units) for feature, units in asked.used]
         calls = (*used, *(One(ask.feature, ask.units, None) for ask in asked.asks))
