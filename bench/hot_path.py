@@ -4,7 +4,8 @@
     python bench/hot_path.py --against DIR       # and another checkout in turns, as ratios
 
 Each run is a process of its own on an embedded Valkey of its own (a private directory, a Unix socket) with 1000
-customers; calls go to `Meter` without HTTP, at 1, 32 and 256 at a time, from tasks. CPU time is that of the scheduler
+customers; calls go to `Meter` without HTTP, at 1, 32, 64 and 256 at a time, from tasks; and 64 at a time for one of the
+customers, to be compared with 64 for as many: those go to Redis as one script each. CPU time is that of the scheduler
 (/proc/PID/schedstat, all threads), since others may use the machine: compare figures of one interleaved run only.
 Prints one line of JSON for each case: microseconds of the process and of Valkey for each call, the median of the rounds
 and their spread; `undecided` is how many calls of how many got no answer in time. Takes less than a minute.
@@ -25,7 +26,8 @@ from pathlib import Path
 
 CUSTOMERS = 1_000
 ROUNDS = 3
-CALLS = {1: 400, 32: 3_200, 256: 5_120}
+CALLS = {1: 400, 32: 3_200, 64: 3_840, 256: 5_120}
+ONE_CUSTOMER_CALLS = {64: 7_680}
 WARM_UP_CALLS = 500
 HERE = Path(__file__).resolve().parent.parent
 COUNT_AGAIN = "--once"  # what the processes of the runs are started with
@@ -118,11 +120,14 @@ async def _measure(directory: Path) -> dict[str, list[float]]:
             name = names[number % CUSTOMERS]
             return cases.meter.track(Usage("track", name, "premium_messages", None, NANOS, Mode.CAP))
 
+        def track_one_customer(number: int) -> Awaitable[Decision]:
+            return track(number * CUSTOMERS)
+
         server_pid = int((await stores.redis.info("server"))["process_id"])
         found = {}
-        for verb in (check, track):
+        for verb, loads in ((check, CALLS), (track, CALLS), (track_one_customer, ONE_CUSTOMER_CALLS)):
             await _calls(verb, WARM_UP_CALLS, 32)
-            for at_a_time, calls in CALLS.items():
+            for at_a_time, calls in loads.items():
                 before = _cpu_us("self"), _cpu_us(server_pid)
                 undecided = await _calls(verb, calls, at_a_time)
                 after = _cpu_us("self"), _cpu_us(server_pid)

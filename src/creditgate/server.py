@@ -196,7 +196,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
     destinations = Destinations(allow_private=settings.allow_private_webhooks)
     courier = Courier(destinations)
-    hot = HotConnection(redis, guard)
+    hot = HotConnection(redis, guard, merging=BalanceStore.merging())
     try:
         await reconciler.run()
         store, stream = BalanceStore(redis, keys, clock, metrics, hot), JournalStream(redis, keys)

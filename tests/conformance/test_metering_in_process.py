@@ -1,5 +1,6 @@
 """Metering through the use cases in this process: on the Valkey that a sidecar embeds and on the machine's Redis, with
-one partition and with 64. What each has left behind is proven at the end.
+one partition and with 64, there by the merged script also where a call is alone. What each has left behind is proven at
+the end.
 """
 
 import shutil
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from creditgate import server
+from creditgate.balances.store import BalanceStore
 from creditgate.settings import Environment, Payments, Settings
 from tests.balances.valkey_process import ValkeyProcess
 from tests.conformance.drivers.in_process import InProcess
@@ -29,6 +31,9 @@ async def driver_for(
     redis_server = shutil.which("redis-server")
     if kind == "redis" and redis_server is None:
         pytest.skip("redis-server is not installed")
+    merging = BalanceStore.merging()._replace(merges_one=partitions > 1)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(BalanceStore, "merging", lambda: merging)
     process = ValkeyProcess(Path(redis_server) if kind == "redis" and redis_server else None)
     try:
         process.start()
@@ -48,6 +53,7 @@ async def driver_for(
         assert proof.holds, proof.differences
         assert proof.entries > proof.customers > 0
     finally:
+        monkeypatch.undo()
         process.close()
 
 

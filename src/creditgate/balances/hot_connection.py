@@ -1,4 +1,5 @@
 """The connection of the hot path: one for all calls of a process, and one write for all that come in one tick.
+Those of one customer go as one command (`merging.py`).
 
 Calls wait in a queue until the tick is over, or the connection is there, or the server has read what was sent. Every
 call ends within the window: with its reply, with `NotWritten` (it was never sent), or with what redis-py would raise
@@ -26,7 +27,8 @@ from creditgate.balances.connection import (
     ServerGuard,
     run_id_in,
 )
-from creditgate.balances.wire import Call, Wire
+from creditgate.balances.merging import Merge, Merging
+from creditgate.balances.wire import Call, Command, Wire
 from creditgate.errors import Unavailable
 
 CALLS_MAX = 16_384  # in flight and queued: more than one Redis answers in a window
@@ -39,7 +41,12 @@ class HotConnection:
     """Runs scripts as redis-py's client does (`evalsha`, `script_load`), which raise the same errors."""
 
     def __init__(
-        self, redis: "Redis", guard: ServerGuard, *, window_s: float = CALL_WINDOW_MS / 1000
+        self,
+        redis: "Redis",
+        guard: ServerGuard,
+        *,
+        window_s: float = CALL_WINDOW_MS / 1000,
+        merging: Merging | None = None,
     ) -> None:
         """Go where this client goes. Connects with the first call; needs a running event loop."""
         self._loop = asyncio.get_running_loop()
@@ -50,6 +57,9 @@ class HotConnection:
         self._wire: Wire | None = None
         self._queued: deque[Call] = deque()
         self._queued_bytes = 0
+        self._merging = merging or Merging()
+        self._joinable: dict[str, Call | Merge] = {}  # by record: what the next call of this turn may go with
+        self._merges: list[Merge] = []  # of this turn
         self._flush_is_due = False
         self._expiry: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -57,11 +67,12 @@ class HotConnection:
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script. Raises Unavailable at once if too many calls wait."""
-        return self._send(("EVALSHA", sha, numkeys, *keys_and_args))
+        command = ("EVALSHA", sha, numkeys, *keys_and_args)
+        return self._join(command) if sha in self._merging.scripts else self._send(command).reply
 
     def script_load(self, source: str) -> "asyncio.Future[Any]":
         """Give the server a script that it does not know."""
-        return self._send(("SCRIPT", "LOAD", source))
+        return self._send(("SCRIPT", "LOAD", source)).reply
 
     async def aclose(self) -> None:
         """Close it; what is in flight becomes unknown."""
@@ -76,7 +87,28 @@ class HotConnection:
             self._wire.end("closed")
         self._fail_queued(NotWritten, "closed")
 
-    def _send(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+    def _join(self, command: Command) -> "asyncio.Future[Any]":
+        """Send a call together with those of its customer that came in the same turn, or as the first of them."""
+        record: str = command[3]
+        there = self._joinable.get(record)
+        if there is not None and there.takes(command):
+            merge = there if isinstance(there, Merge) else self._merge(record, there)
+            return merge.add(command)
+        call = self._send(command)
+        call.command = command
+        self._joinable[record] = call
+        reply = call.reply
+        if self._merging.merges_one:
+            self._merge(record, call)
+        return reply
+
+    def _merge(self, record: str, first: Call) -> Merge:
+        merge = Merge(self._merging, first, lambda command: self._send(command).reply)
+        self._joinable[record] = merge
+        self._merges.append(merge)
+        return merge
+
+    def _send(self, command: Command) -> Call:
         payload = pack_command(command)
         in_flight = len(self._wire) if self._wire is not None else 0
         is_full = in_flight + len(self._queued) >= CALLS_MAX
@@ -90,11 +122,14 @@ class HotConnection:
             self._loop.call_soon(self._flush)
         if self._expiry is None:
             self._expiry = self._loop.call_at(call.deadline, self._expire)
-        return call.reply
+        return call
 
     def _flush(self) -> None:
         """Write all that is queued, if there is somebody who reads it."""
         self._flush_is_due = False
+        self._joinable.clear()
+        while self._merges:
+            self._queued_bytes += self._merges.pop().pack()
         wire = self._wire
         if wire is None:
             self._connect()

@@ -39,15 +39,26 @@ _ERRORS: dict[str, type[RedisError]] = {
 }
 
 
-class Call:
-    """One command on its way: its bytes, where its reply goes, and until when that is waited for."""
+Command = tuple[Any, ...]
 
-    __slots__ = ("deadline", "payload", "reply")
+
+class Call:
+    """One command on its way: its bytes, where its reply goes, and until when that is waited for.
+
+    `command` is what the bytes say, where others may still go with it.
+    """
+
+    __slots__ = ("command", "deadline", "payload", "reply")
 
     def __init__(self, payload: bytes, reply: "asyncio.Future[Any]", deadline: float) -> None:
         self.payload = payload
         self.reply = reply
         self.deadline = deadline
+        self.command: Command = ()
+
+    def takes(self, _command: Command) -> bool:
+        """Say whether another command may still go with it: not once it has failed, or nobody waits for it."""
+        return not self.reply.done()
 
     def fail(self, error: Exception) -> None:
         """End the wait, unless whoever waited has left."""

@@ -10,7 +10,7 @@ from creditgate.core.controls import GATE_PREFIX
 from creditgate.core.customers import Terms
 from creditgate.core.decisions import Decision, Moved, Status
 from creditgate.core.holds import HOLD, Held, decode_hold
-from creditgate.core.journal import GONE, Entry
+from creditgate.core.journal import GONE, Item
 
 
 def checked(feature: Feature, needs: Sequence[Need], reply: Reply) -> Decision:
@@ -104,20 +104,20 @@ def _answer(
     )
 
 
-def moved_by(entry: Entry) -> tuple[Moved, ...]:
-    """Return what rows gave and got in an entry, each time they did."""
+def moved_by(items: Iterable[Item]) -> tuple[Moved, ...]:
+    """Return what rows gave and got in items of an entry, each time they did."""
     return tuple(
         Moved(item.row_id, item.delta_nanos)
-        for item in entry.items
+        for item in items
         if item.row_id is not None
         and item.delta_nanos is not None
         and not item.row_id.startswith(GATE_PREFIX)
     )
 
 
-def held_by(entry: Entry) -> Held | None:
-    """Return the hold that an entry put, None if there is none."""
-    for item in entry.items:
+def held_by(items: Iterable[Item]) -> Held | None:
+    """Return the hold that is put in items of an entry, None if there is none."""
+    for item in items:
         if item.document_type == HOLD and item.document_id and item.document not in (None, GONE):
             return Held(decoded(item.document_id), decode_hold(item.document))
     return None

@@ -17,7 +17,7 @@ from creditgate.core.amounts import AmountOutOfRange, format_amount
 from creditgate.core.catalog import Catalog, Feature, FeatureType
 from creditgate.core.controls import property_digests
 from creditgate.core.decisions import Decision, Mode, Status
-from creditgate.core.journal import Call, StreamId
+from creditgate.core.journal import Call, Entry, StreamId
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.decisions import checked, decision_of, each_pool, held_by, moved_by
@@ -180,7 +180,10 @@ class Meter:
             raise AmountOutOfRange("value: the balance would leave the range of amounts")
         is_replay = reply.status is Status.REPLAYED
         if is_replay and reply.stream_id is not None:
-            reply = await self._as_first(usage.customer_id, reply.stream_id, reply)
+            key = usage.key.digest if usage.key else ""
+            reply = await self._as_first(
+                usage.customer_id, reply.stream_id, reply, lambda entry: entry.op_id_of(key)
+            )
         allowed = reply.status is not Status.REFUSED
         return decision_of(usage.verb, uses, reply, allowed=allowed, is_replay=is_replay)
 
@@ -189,13 +192,20 @@ class Meter:
         reply = await self._attempts.ask(
             lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=each_pool(uses))
         )
-        reply = await self._as_first(usage.customer_id, stream_id, reply)
+        op_id = uses[0].call.op_id
+        reply = await self._as_first(usage.customer_id, stream_id, reply, lambda _: op_id)
         return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
 
-    async def _as_first(self, customer_id: str, stream_id: StreamId, reply: Reply) -> Reply:
-        """Return the reply with what the call moved and held when it took effect."""
+    async def _as_first(
+        self, customer_id: str, stream_id: StreamId, reply: Reply, op_id_in: Callable[[Entry], str | None]
+    ) -> Reply:
+        """Return the reply with what the call moved and held when it took effect; others may be in its entry."""
         entry = await self._history.entry(self._keys.partition_of(customer_id), stream_id)
-        return reply._replace(moved=moved_by(entry), held=held_by(entry)) if entry else reply
+        op_id = op_id_in(entry) if entry else None
+        if entry is None or op_id is None:
+            return reply
+        items = list(entry.items_of(op_id))
+        return reply._replace(moved=moved_by(items), held=held_by(items))
 
     async def resolve(self, usage: Usage) -> tuple[Catalog, tuple[Feature, ...]]:
         """Return the features that are used, and the catalog that has them; raises NotFound and InvalidRequest."""
