@@ -91,7 +91,7 @@ def _once() -> None:
 
 
 async def _measure(directory: Path) -> dict[str, list[float]]:
-    from creditgate import server
+    from creditgate import openings
     from creditgate.core.amounts import NANOS
     from creditgate.core.decisions import Decision, Mode
     from creditgate.engine import demo
@@ -101,9 +101,9 @@ async def _measure(directory: Path) -> dict[str, list[float]]:
 
     settings = Settings(data_dir=directory / "d")
     async with (
-        server.embedded_redis(settings) as redis_url,
-        server.open_stores(settings, redis_url, make=(Environment.TEST, 8)) as stores,
-        server.open_use_cases(settings, redis_url, stores) as cases,
+        openings.embedded_redis(settings) as redis_url,
+        openings.open_stores(settings, redis_url, make=(Environment.TEST, 8)) as stores,
+        openings.open_use_cases(settings, redis_url, stores) as cases,
     ):
         await demo.load(cases.catalogs, cases.clock.now_ms())
         names = [f"customer_{number}" for number in range(CUSTOMERS)]

@@ -77,13 +77,18 @@ class Reconciler:
     async def watch(self) -> None:
         """Notice that the server lost its data without a restart (FLUSHALL), and reconcile.
 
-        For a tick, and for a call that does not find what it looks for. Every partition counts: another process may
+        For a call that does not find what it looks for. Every partition counts: another process may
         have begun to put them back, one after the other.
         """
         if self.is_done and not await self._stream.are_whole((SYSTEM_PARTITION, *self._keys.partitions)):
             self._guard.run_id = None
         if not self.is_done:
             await self.run()
+
+    async def follow(self) -> None:
+        """Notice also that another server process answers: in a process without calls, nothing else does."""
+        await self.watch()
+        await self.run()
 
     async def run(self) -> None:
         """Make sure that the server that answers now has all that SQL has; raises Unavailable if it does not answer."""
