@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from creditgate.balances.connection import plain_client
+from creditgate.balances.cluster import connect
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import Unknown
 from creditgate.balances.stream import JournalStream
@@ -117,7 +117,7 @@ async def doctor(settings: Settings) -> AsyncIterator[Finding]:
     async with AsyncExitStack() as opened:
         try:
             redis_url = await opened.enter_async_context(embedded_redis(settings, join=True))
-            redis = await opened.enter_async_context(aclosing(plain_client(redis_url)))
+            redis = await opened.enter_async_context(aclosing(await connect(redis_url)))
         except StartupError as error:
             yield Finding(Level.BAD, "redis", error.message)
             return
@@ -169,8 +169,8 @@ async def _open(settings: Settings, *, join: bool) -> AsyncIterator[tuple[Stores
 async def _open_target(to: Settings, partitions: int) -> AsyncIterator[Side]:
     assert to.redis is not None
     async with AsyncExitStack() as opened:
-        redis = await opened.enter_async_context(aclosing(plain_client(to.redis)))
         try:
+            redis = await opened.enter_async_context(aclosing(await connect(to.redis)))
             await check_server(redis)
             ledger = opened.enter_context(closing(Ledger(to.database_url)))
         except StartupError as error:

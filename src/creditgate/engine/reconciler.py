@@ -1,4 +1,4 @@
-"""Redis against SQL, before the first call to a server process that we have not seen before.
+"""Redis against SQL, before the first call to a server that we have not seen before.
 
 Redis can come back older than SQL: it lost the last second of its log, a failover lost what was not replicated, a
 backup was restored, or it is empty. Whatever SQL has beyond the stream is put back into the records, and the stream is
@@ -6,18 +6,23 @@ told to go on after SQL's position; else entries with smaller ids would come, an
 
 Before a look at what SQL has, its position is fenced: a flush in flight may hold entries that the server has lost. If
 they were committed after it, SQL would have deductions that no record has, under numbers that are then used again.
+
+In a cluster, a primary that is new (restarted, or a replica until now) has all partitions looked at, wherever they
+are; then the primaries that were there before that look count as reconciled, and no others. A slot that moves between
+two of them takes its data along. The partitions of a node that is away wait for it, and those of the others do not.
 """
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerGuard, server_run_id
+from creditgate.balances.cluster import ClusterClient, place_of, server_ids
+from creditgate.balances.connection import ServerGuard
 from creditgate.balances.holds import POINTER_TTL_MS, Pointer
 from creditgate.balances.keys import Keys, decoded
 from creditgate.balances.store import BalanceStore, KeptKey
@@ -45,7 +50,7 @@ def _silent(_customers: int) -> None:
 
 
 class Reconciler:
-    """Compares Redis with SQL once for each server process. Its own connections are not guarded: it opens the guard."""
+    """Compares Redis with SQL once for each server. Its own connections are not guarded: it opens the guard."""
 
     def __init__(
         self,
@@ -71,39 +76,47 @@ class Reconciler:
 
     @property
     def is_done(self) -> bool:
-        """False until the server that answers has been reconciled, and again once it has lost everything."""
-        return self._guard.run_id is not None
+        """False until the servers that answer have been reconciled, and again once one has lost everything."""
+        return bool(self._guard.reconciled)
 
     async def watch(self) -> None:
-        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile.
+        """Notice that a server lost its data without a restart (FLUSHALL), or is new in a cluster, and reconcile.
 
         For a tick, and for a call that does not find what it looks for. Every partition counts: another process may
         have begun to put them back, one after the other.
         """
         if self.is_done and not await self._stream.are_whole((SYSTEM_PARTITION, *self._keys.partitions)):
-            self._guard.run_id = None
-        if not self.is_done:
+            self._guard.reconciled = frozenset()
+        if not self.is_done or isinstance(self._redis, ClusterClient):
             await self.run()
 
     async def run(self) -> None:
-        """Make sure that the server that answers now has all that SQL has; raises Unavailable if it does not answer."""
+        """Make sure that the servers that answer have all that SQL has; raises Unavailable if one does not answer."""
         async with self._one_at_a_time:
             try:
-                run_id = await server_run_id(self._redis)
-                if run_id == self._guard.run_id:
-                    return
-                await self._clock.read(self._redis)
-                for partition in (SYSTEM_PARTITION, *self._keys.partitions):
-                    await self._reconcile(partition, run_id)
-                self.rounds += 1
-                self._guard.run_id = run_id
+                servers = await server_ids(self._redis)
+                present = frozenset(server_id for server_id in servers.values() if server_id is not None)
+                if not self.is_done or not present <= self._guard.reconciled:
+                    await self._reconcile_all(servers)
+                    self.rounds += 1
+                    self._guard.reconciled = present
             except (RedisError, OSError) as error:
                 raise Unavailable(f"Redis does not answer: {error}") from error
+        away = [address for address, server_id in servers.items() if server_id is None]
+        if away:
+            raise Unavailable(f"A node of the cluster does not answer: {', '.join(away)}")
 
-    async def _reconcile(self, partition: str, run_id: str) -> None:
+    async def _reconcile_all(self, servers: Mapping[str, str | None]) -> None:
+        await self._clock.read(self._redis)
+        for partition in (SYSTEM_PARTITION, *self._keys.partitions):
+            server_id = servers.get(place_of(self._redis, self._keys.journal(partition)))
+            if server_id is not None:
+                await self._reconcile(partition, server_id)
+
+    async def _reconcile(self, partition: str, server_id: str) -> None:
         while True:
             try:
-                last, position = await self._fenced(partition, run_id)
+                last, position = await self._fenced(partition, server_id)
                 break
             except PositionMoved:  # by a flush, or by another sidecar: look again, at what it made of it
                 continue
@@ -115,7 +128,7 @@ class Reconciler:
             )
         await self._stream.begin(partition, position.journal)  # last: a journal with a name is whole
 
-    async def _fenced(self, partition: str, run_id: str) -> tuple[StreamId, Position]:
+    async def _fenced(self, partition: str, server_id: str) -> tuple[StreamId, Position]:
         """Return where the stream and SQL stand, once nothing that was read of the stream before can reach SQL.
 
         Whoever comes later to a server that has lost nothing finds its fence, and stops no flush. Raises PositionMoved.
@@ -135,9 +148,9 @@ class Reconciler:
                 f"Redis and the SQL database hold two different histories of partition {partition}."
             )
         last = await self._stream.last_id(partition)
-        is_same_run = position.fence.partition("-")[0] == run_id
-        if journal is None or last < position.stream_id or not is_same_run:
-            fence = f"{run_id}-{secrets.token_hex(4)}"
+        is_same_server = position.fence.partition("-")[0] == server_id
+        if journal is None or last < position.stream_id or not is_same_server:
+            fence = f"{server_id}-{secrets.token_hex(4)}"
             position = await asyncio.to_thread(self._ledger.put_fence, position, fence)
         return last, position
 
