@@ -286,7 +286,7 @@ async def upkeep(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
     """Follow the catalog, Redis's clock, and whether Redis still has what SQL has: every process does so for itself."""
     async with cases.catalogs.following():
         with _ticking(
-            (lambda: cases.clock.read(redis), CLOCK_TICK_S), (cases.reconciler.watch, RECONCILE_TICK_S)
+            (lambda: cases.clock.read(redis), CLOCK_TICK_S), (cases.reconciler.tick, RECONCILE_TICK_S)
         ):
             yield
 

@@ -200,8 +200,13 @@ def servers_of(redis: "Redis") -> dict[str, "Redis"]:
 
 
 def place_of(redis: "Redis", key: str) -> str:
-    """Return the address of the server that holds a key, as `servers_of` names it."""
-    return str(redis.address_of(key)) if isinstance(redis, ClusterClient) else ""
+    """Return the address of the server that holds a key, as `servers_of` names it; 'nowhere' if none does."""
+    if not isinstance(redis, ClusterClient):
+        return ""
+    try:
+        return str(redis.address_of(key))
+    except NotWritten:
+        return "nowhere"
 
 
 def server_of(redis: "Redis", key: str) -> "Redis":
@@ -227,14 +232,19 @@ async def answers_of(redis: "Redis", ask: Callable[["Redis"], Awaitable[T]]) -> 
 
 
 async def server_ids(redis: "Redis") -> dict[str, str | None]:
-    """Return the id of each server by address, None of one that is away; of a cluster as it is now.
+    """Return the id of each server by address, None of one that is away or still loads; of a cluster as it is now.
 
     Raises what redis-py raises if all are away.
     """
     if isinstance(redis, ClusterClient):
         await redis.topology.refresh()
-    found = await answers_of(redis, server_id_of)
+    found = await answers_of(redis, _id_once_ready)
     return {address: found.get(address) for address in servers_of(redis)}
+
+
+async def _id_once_ready(server: "Redis") -> str:
+    await server.ping()  # refused while it loads its data, and INFO is not
+    return await server_id_of(server)
 
 
 def _key_in(args: tuple[Any, ...]) -> str | bytes:

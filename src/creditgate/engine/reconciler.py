@@ -14,6 +14,7 @@ two of them takes its data along. The partitions of a node that is away wait for
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -25,7 +26,7 @@ from creditgate.balances.cluster import ClusterClient, place_of, server_ids
 from creditgate.balances.connection import ServerGuard
 from creditgate.balances.holds import POINTER_TTL_MS, Pointer
 from creditgate.balances.keys import Keys, decoded
-from creditgate.balances.store import BalanceStore, KeptKey
+from creditgate.balances.store import BalanceStore, KeptKey, Unknown
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Customer, Terms
 from creditgate.core.holds import HOLD, Hold, decode_hold
@@ -38,6 +39,7 @@ from creditgate.telemetry import logger
 CUSTOMERS_PAGE = 500
 RESTORES_AT_ONCE = 32
 KEYS_PAGE = 1_000
+LOOK_AGAIN_S = 0.02  # after a look at servers that did not all answer
 KEY_TTL_MS = 24 * 3_600_000
 
 log = logger(__name__)
@@ -70,6 +72,10 @@ class Reconciler:
         self._store = BalanceStore(redis, keys, clock)
         self._stream = JournalStream(redis, keys)
         self._one_at_a_time = asyncio.Lock()
+        # On the monotonic clock: when the last look began that found everybody, and when one failed, and why.
+        self._looked_at = 0.0
+        self._failed_at = 0.0
+        self._failure = ""
         self._progress = progress
         self.customers_restored = 0
         self.rounds = 0  # how often it was found out what a server has
@@ -80,28 +86,48 @@ class Reconciler:
         return bool(self._guard.reconciled)
 
     async def watch(self) -> None:
-        """Notice that a server lost its data without a restart (FLUSHALL), or is new in a cluster, and reconcile.
+        """Notice that a server lost its data without a restart (FLUSHALL), and reconcile.
 
         For a tick, and for a call that does not find what it looks for. Every partition counts: another process may
         have begun to put them back, one after the other.
         """
         if self.is_done and not await self._stream.are_whole((SYSTEM_PARTITION, *self._keys.partitions)):
             self._guard.reconciled = frozenset()
-        if not self.is_done or isinstance(self._redis, ClusterClient):
+        if not self.is_done:
+            await self.run()
+
+    async def tick(self) -> None:
+        """As `watch`, and notice a new server in a cluster before a call finds it; its map of slots is read anew."""
+        await self.watch()
+        if isinstance(self._redis, ClusterClient):
             await self.run()
 
     async def run(self) -> None:
         """Make sure that the servers that answer have all that SQL has; raises Unavailable if one does not answer."""
+        asked_at = time.monotonic()
         async with self._one_at_a_time:
+            if self._looked_at > asked_at:
+                return  # whoever had the lock began to look after we asked
+            now = time.monotonic()
+            if now < self._failed_at + LOOK_AGAIN_S:
+                raise Unavailable(self._failure)  # or calls that wait would do nothing else than look
             try:
-                servers = await server_ids(self._redis)
-                present = frozenset(server_id for server_id in servers.values() if server_id is not None)
-                if not self.is_done or not present <= self._guard.reconciled:
-                    await self._reconcile_all(servers)
-                    self.rounds += 1
-                    self._guard.reconciled = present
-            except (RedisError, OSError) as error:
-                raise Unavailable(f"Redis does not answer: {error}") from error
+                await self._look()
+                self._looked_at = now
+            except Unavailable as error:
+                self._failed_at, self._failure = time.monotonic(), error.message
+                raise
+
+    async def _look(self) -> None:
+        try:
+            servers = await server_ids(self._redis)
+            present = frozenset(server_id for server_id in servers.values() if server_id is not None)
+            if not self.is_done or not present <= self._guard.reconciled:
+                await self._reconcile_all(servers)
+                self.rounds += 1
+                self._guard.reconciled = present
+        except (RedisError, OSError, Unknown) as error:
+            raise Unavailable(f"Redis does not answer: {error}") from error
         away = [address for address, server_id in servers.items() if server_id is None]
         if away:
             raise Unavailable(f"A node of the cluster does not answer: {', '.join(away)}")

@@ -1,0 +1,202 @@
+"""Redis is a cluster of three nodes: every call goes to the right one, whatever becomes of the nodes meanwhile."""
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from creditgate import server
+from creditgate.balances.cluster import ClusterClient
+from creditgate.balances.stream import JournalStream
+from creditgate.balances.topology import slot_of
+from creditgate.core.amounts import NANOS
+from creditgate.core.decisions import Mode
+from creditgate.engine import demo
+from creditgate.engine.customers import Profile
+from creditgate.engine.drain import drained
+from creditgate.engine.keys import CallerKey
+from creditgate.engine.meter import Usage
+from creditgate.errors import Undecided
+from creditgate.settings import Environment, Settings
+from tests.balances.cluster_process import (
+    ClusterNode,
+    ClusterProcess,
+    cut_off_from_its_primary,
+    wait_until_in_sync,
+)
+
+PARTITIONS = 16
+CUSTOMERS = [f"customer{number}" for number in range(48)]
+COST = NANOS // 100  # credits for one message
+PATIENT_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterProcess]:
+    """The cluster; one for the module, whose tests have a prefix each."""
+    cluster = ClusterProcess()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def settings(cluster: ClusterProcess, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """Settings that name one node."""
+    return Settings(data_dir=tmp_path, redis=cluster.nodes[1].url, prefix=request.node.name[:20])
+
+
+@pytest.fixture
+async def stores(settings: Settings) -> AsyncIterator[server.Stores]:
+    """Redis and SQL, opened as a sidecar does."""
+    assert settings.redis is not None
+    async with server.open_stores(settings, settings.redis, make=(Environment.TEST, PARTITIONS)) as opened:
+        assert isinstance(opened.redis, ClusterClient)
+        yield opened
+
+
+@pytest.fixture
+async def cases(settings: Settings, stores: server.Stores) -> AsyncIterator[server.UseCases]:
+    """A sidecar's engine with its background work, and customers who have 500 messages each."""
+    assert settings.redis is not None
+    async with (
+        server.open_use_cases(settings, settings.redis, stores) as opened,
+        server.background_work(opened, stores.redis),
+    ):
+        await demo.load(opened.catalogs, opened.clock.now_ms())
+        await asyncio.gather(*(opened.customers.get_or_create(name, Profile()) for name in CUSTOMERS))
+        yield opened
+
+
+async def test_customers_of_all_nodes(
+    cluster: ClusterProcess, settings: Settings, stores: server.Stores, cases: server.UseCases
+) -> None:
+    """Checks, tracks and locks of many customers land on all nodes, each once, and the operator's commands work."""
+    for node in cluster.nodes:
+        node.ask("CONFIG", "RESETSTAT")
+    taken = await _tracked(cases, 5)
+    assert taken == Counter(dict.fromkeys(CUSTOMERS, 5))
+    for node in cluster.nodes:
+        stats = node.ask("INFO", "commandstats")
+        assert stats["cmdstat_evalsha"]["calls"] >= 5 * len(CUSTOMERS) / 10
+    await _check_books(settings, cases, taken)
+
+
+async def test_slots_move_under_load(
+    cluster: ClusterProcess, settings: Settings, stores: server.Stores, cases: server.UseCases
+) -> None:
+    """While slots move from node to node, each call is taken once: none is lost, and none goes to a half-empty node."""
+    slots = [slot_of(stores.keys.journal(partition)) for partition in ("sys", *stores.keys.partitions)]
+
+    async def move_all() -> None:
+        for number, slot in enumerate(slots):
+            await asyncio.to_thread(cluster.move_slot, slot, cluster.nodes[number % 3])
+
+    moving = asyncio.create_task(move_all())
+    taken: Counter[str] = Counter()
+    rounds = 0
+    while not moving.done() or rounds < 5:
+        rounds += 1
+        await asyncio.gather(*(_tracked_once(cases, name, f"{name}-{rounds}") for name in CUSTOMERS))
+        taken.update(CUSTOMERS)
+    await moving
+    await _check_books(settings, cases, taken)
+
+
+async def test_a_node_is_killed_and_comes_back(
+    cluster: ClusterProcess, settings: Settings, stores: server.Stores, cases: server.UseCases
+) -> None:
+    """While a node is away the customers of the others are answered; what it lost is put back before it answers."""
+    taken = await _tracked(cases, 1)
+    node = cluster.nodes[1]  # the one that our settings name
+    there = [name for name in CUSTOMERS if _holder(cluster, stores, name) is node]
+    elsewhere = [name for name in CUSTOMERS if name not in there]
+    working = [asyncio.create_task(_tracked_once(cases, name, "killed")) for name in CUSTOMERS]
+    await asyncio.sleep(0)
+    node.kill()
+    others = await asyncio.gather(*(_track(cases, name) for name in elsewhere))
+    assert others == elsewhere
+    assert await _track(cases, there[0]) is None
+    await asyncio.to_thread(node.start)
+    await asyncio.gather(*working)
+    taken.update([*CUSTOMERS, *elsewhere])
+    await _check_books(settings, cases, taken)
+
+    await drained(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
+    node.kill()
+    shutil.rmtree(node.directory / "appendonlydir")
+    await asyncio.to_thread(node.start)
+    await asyncio.gather(*(_tracked_once(cases, name, "emptied") for name in CUSTOMERS))
+    taken.update(CUSTOMERS)
+    await _check_books(settings, cases, taken)
+
+
+async def test_a_replica_that_lags_is_promoted(
+    cluster: ClusterProcess, settings: Settings, stores: server.Stores, cases: server.UseCases
+) -> None:
+    """What was flushed is put back into a primary that has never heard of it: into one that was none before, and into
+    one that was reconciled as a primary, was a replica meanwhile, and is the same process all the time."""
+    first = cluster.nodes[0]
+    second = await asyncio.to_thread(cluster.add_replica, first)
+    taken = await _tracked(cases, 1)
+    for primary, replica in ((first, second), (second, first)):
+        cut_off_from_its_primary(replica, primary)
+        taken += await _tracked(cases, 2)
+        await drained(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        await asyncio.gather(*(_tracked_once(cases, name, replica.id) for name in CUSTOMERS))
+        taken.update(CUSTOMERS)
+        await _check_books(settings, cases, taken)
+        await cases.reconciler.tick()
+        await asyncio.to_thread(wait_until_in_sync, primary)
+
+
+def _holder(cluster: ClusterProcess, stores: server.Stores, name: str) -> ClusterNode:
+    slot = slot_of(stores.keys.record(name))
+    return next(node for node in cluster.nodes if node.holds(slot))
+
+
+async def _tracked_once(cases: server.UseCases, name: str, key: str) -> None:
+    """Track a message under an idempotency key, again until it is decided."""
+    caller_key = CallerKey("track:header", key, "abcd")
+    usage = Usage("track", name, "basic_messages", None, NANOS, Mode.CAP, key=caller_key)
+    async with asyncio.timeout(PATIENT_S):
+        while True:
+            with suppress(Undecided):
+                decision = await cases.meter.track(usage)
+                assert decision.allowed
+                return
+
+
+async def _tracked(cases: server.UseCases, times: int) -> Counter[str]:
+    """Track a message so many times for each customer, all at once; returns how often it was allowed."""
+    return Counter(
+        name
+        for name in await asyncio.gather(*(_track(cases, name) for name in CUSTOMERS for _ in range(times)))
+        if name is not None
+    )
+
+
+async def _track(cases: server.UseCases, name: str) -> str | None:
+    try:
+        decision = await cases.meter.track(Usage("track", name, "basic_messages", None, NANOS, Mode.CAP))
+    except Undecided:
+        return None
+    assert decision.allowed
+    return name
+
+
+async def _check_books(settings: Settings, cases: server.UseCases, taken: Counter[str]) -> None:
+    """Every balance is what was given less what was taken, and the sum of its history."""
+    for name in CUSTOMERS:
+        record = await cases.customers.get(name)
+        assert sum(record.balances.values()) == 5 * NANOS - taken[name] * COST, name
+    async with server.open_verifier(settings) as verifier:
+        proof = await verifier.verify()
+    assert proof.holds, proof.differences
