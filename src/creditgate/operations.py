@@ -119,7 +119,8 @@ async def doctor(settings: Settings) -> AsyncIterator[Finding]:
             redis_url = await opened.enter_async_context(embedded_redis(settings, join=True))
             redis = await opened.enter_async_context(aclosing(await connect(redis_url)))
         except StartupError as error:
-            yield Finding(Level.BAD, "redis", error.message)
+            place = without_password(settings.redis or "")
+            yield Finding(Level.BAD, "redis", error.message.replace("--redis: the server", place, 1))
             return
         async for finding in examine_redis(redis, without_password(redis_url)):
             yield finding

@@ -128,6 +128,12 @@ def cut_off_from_its_primary(replica: ClusterNode, primary: ClusterNode) -> None
     wait_for(lambda: "master_link_status:down" in _replication(replica), "the replica is still in sync")
 
 
+def promote(replica: ClusterNode) -> None:
+    """Make a replica the primary, whatever it has and whatever the others say; it may follow another later."""
+    replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+    replica.ask("CONFIG", "SET", "primaryuser", "", "primaryauth", "")
+
+
 def wait_for(condition: Any, what: str) -> None:
     """Return once the condition holds; fails with `what` if it does not come to that."""
     deadline = time.monotonic() + FORMED_SECONDS_MAX

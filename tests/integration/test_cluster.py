@@ -26,13 +26,16 @@ from tests.balances.cluster_process import (
     ClusterNode,
     ClusterProcess,
     cut_off_from_its_primary,
+    promote,
     wait_until_in_sync,
 )
+from tests.sidecar_process import run
 
 PARTITIONS = 16
 CUSTOMERS = [f"customer{number}" for number in range(48)]
 COST = NANOS // 100  # credits for one message
 PATIENT_S = 20.0
+CATALOG = Path(demo.__file__).parent / "tutorial.toml"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,43 @@ async def test_customers_of_all_nodes(
         stats = node.ask("INFO", "commandstats")
         assert stats["cmdstat_evalsha"]["calls"] >= 5 * len(CUSTOMERS) / 10
     await _check_books(settings, cases, taken)
+    held = await asyncio.gather(*(_held(cases, name) for name in CUSTOMERS))
+    assert all(held)
+
+
+@pytest.fixture
+def flags(cluster: ClusterProcess, tmp_path: Path) -> list[str]:
+    """The flags of data with the tutorial's catalog."""
+    flags = ["--redis", cluster.nodes[2].url, "--prefix", tmp_path.name, "--data-dir", str(tmp_path)]
+    assert run("init", "--partitions", "64", *flags).returncode == 0
+    assert run("apply", str(CATALOG), *flags).returncode == 0
+    return flags
+
+
+def test_doctor_and_verify_see_all_nodes(cluster: ClusterProcess, flags: list[str]) -> None:
+    """Any node names the whole cluster: a command that saw a third of the data would call the rest lost."""
+    doctor = run("doctor", *flags)
+    assert doctor.returncode == 0, doctor.stdout
+    assert "3 nodes, whose clocks are 0 ms apart" in doctor.stdout
+    assert all(f"at 127.0.0.1:{node.port}" in doctor.stdout for node in cluster.nodes)
+    verify = run("verify", *flags)
+    assert verify.returncode == 0, verify.stdout + verify.stderr
+
+
+@pytest.mark.slow
+def test_data_is_backed_up_repartitioned_and_moved(
+    cluster: ClusterProcess, flags: list[str], tmp_path: Path
+) -> None:
+    """What an operator does to the data works on all nodes."""
+    there = ["--to-redis", cluster.nodes[0].url, "--to-database", f"sqlite:///{tmp_path / 'to.db'}"]
+    for command in (
+        ["backup", str(tmp_path / "backup")],
+        ["rebuild", "--partitions", "16"],
+        ["verify"],
+        ["move", *there, "--to-prefix", f"{tmp_path.name}-moved"],
+    ):
+        ended = run(*command, *flags)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 async def test_slots_move_under_load(
@@ -123,7 +163,7 @@ async def test_a_node_is_killed_and_comes_back(
     others = await asyncio.gather(*(_track(cases, name) for name in elsewhere))
     assert others == elsewhere
     assert await _track(cases, there[0]) is None
-    await asyncio.to_thread(node.start)
+    node.start()  # not in a thread, with which it would end
     await asyncio.gather(*working)
     taken.update([*CUSTOMERS, *elsewhere])
     await _check_books(settings, cases, taken)
@@ -131,7 +171,7 @@ async def test_a_node_is_killed_and_comes_back(
     await drained(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
     node.kill()
     shutil.rmtree(node.directory / "appendonlydir")
-    await asyncio.to_thread(node.start)
+    node.start()  # not in a thread, with which it would end
     await asyncio.gather(*(_tracked_once(cases, name, "emptied") for name in CUSTOMERS))
     taken.update(CUSTOMERS)
     await _check_books(settings, cases, taken)
@@ -143,13 +183,13 @@ async def test_a_replica_that_lags_is_promoted(
     """What was flushed is put back into a primary that has never heard of it: into one that was none before, and into
     one that was reconciled as a primary, was a replica meanwhile, and is the same process all the time."""
     first = cluster.nodes[0]
-    second = await asyncio.to_thread(cluster.add_replica, first)
+    second = cluster.add_replica(first)
     taken = await _tracked(cases, 1)
     for primary, replica in ((first, second), (second, first)):
         cut_off_from_its_primary(replica, primary)
         taken += await _tracked(cases, 2)
         await drained(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
-        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        promote(replica)
         await asyncio.gather(*(_tracked_once(cases, name, replica.id) for name in CUSTOMERS))
         taken.update(CUSTOMERS)
         await _check_books(settings, cases, taken)
@@ -190,6 +230,12 @@ async def _track(cases: server.UseCases, name: str) -> str | None:
         return None
     assert decision.allowed
     return name
+
+
+async def _held(cases: server.UseCases, name: str) -> bool:
+    usage = Usage("hold", name, "basic_messages", None, NANOS, Mode.CAP)
+    held = await cases.holds.hold(usage, hold_id=f"lock-{name}", expires_at=None)
+    return held.allowed
 
 
 async def _check_books(settings: Settings, cases: server.UseCases, taken: Counter[str]) -> None:
