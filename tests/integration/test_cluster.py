@@ -2,15 +2,20 @@
 
 import asyncio
 import shutil
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from creditgate import server
-from creditgate.balances.cluster import ClusterClient
+from creditgate.balances import clock as clock_module
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.cluster import ClusterClient, servers_of
+from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.balances.topology import slot_of
 from creditgate.core.amounts import NANOS
@@ -19,6 +24,7 @@ from creditgate.engine import demo
 from creditgate.engine.customers import Profile
 from creditgate.engine.drain import drained
 from creditgate.engine.keys import CallerKey
+from creditgate.engine.lease import SoleLease
 from creditgate.engine.meter import Usage
 from creditgate.errors import Undecided
 from creditgate.settings import Environment, Settings
@@ -50,9 +56,9 @@ def cluster() -> Iterator[ClusterProcess]:
 
 
 @pytest.fixture
-def settings(cluster: ClusterProcess, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+def settings(cluster: ClusterProcess, tmp_path: Path) -> Settings:
     """Settings that name one node."""
-    return Settings(data_dir=tmp_path, redis=cluster.nodes[1].url, prefix=request.node.name[:20])
+    return Settings(data_dir=tmp_path, redis=cluster.nodes[1].url, prefix=tmp_path.name)
 
 
 @pytest.fixture
@@ -91,6 +97,38 @@ async def test_customers_of_all_nodes(
     await _check_books(settings, cases, taken)
     held = await asyncio.gather(*(_held(cases, name) for name in CUSTOMERS))
     assert all(held)
+
+
+@pytest.mark.parametrize(("ahead_ms", "waits_ms"), [(500, 1_000), (1_500, None)])
+async def test_nobody_is_alone_among_clocks_that_disagree(
+    stores: server.Stores, monkeypatch: pytest.MonkeyPatch, ahead_ms: int, waits_ms: int | None
+) -> None:
+    """A call of an earlier holder may take effect for as long as the clock of its node is behind that of the lease."""
+    servers = list(servers_of(stores.redis).values())
+    read = clock_module._read
+
+    async def one_is_ahead(server: "Redis") -> clock_module._Reading:
+        reading = await read(server)
+        return reading._replace(told=reading.told + ahead_ms) if server is servers[0] else reading
+
+    monkeypatch.setattr(clock_module, "_read", one_is_ahead)
+    clock = RedisClock()
+    now_ms = await clock.read(stores.redis)
+    assert now_ms >= await read_ms(servers[1]) + ahead_ms - 200
+    assert ahead_ms - 200 <= clock.apart_ms <= ahead_ms
+    lease = SoleLease(BalanceStore(stores.redis, stores.keys, clock), clock, "work", ttl_ms=200)
+    began = time.monotonic()
+    while (time.monotonic() - began) * 1000 < 1_500 and not lease.is_alone:
+        assert await lease.hold()
+        await asyncio.sleep(0.05)
+    assert lease.is_alone == (waits_ms is not None)
+    assert waits_ms is None or (time.monotonic() - began) * 1000 >= waits_ms
+
+
+async def read_ms(server: "Redis") -> int:
+    """Return the time of a server in ms."""
+    seconds, micros = await server.time()
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 @pytest.fixture
