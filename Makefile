@@ -11,6 +11,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Set in many containers. Without the compiled modules each process compiles all of ours again: a third of a second.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test mutants lint lock clean
 

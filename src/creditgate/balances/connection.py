@@ -16,6 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnect
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from creditgate.errors import StartupError
@@ -27,6 +28,10 @@ CLIENT_NAME = "creditgate"
 CONNECTIONS_MAX = 64
 CONNECTION_WAIT_S = 1.0
 ASK_SERVER_ID = ("INFO", "server", "replication")
+
+_DRIVER = (
+    DriverInfo()
+)  # once: it looks for redis-py's version on the disk, which every connection would do again
 
 
 class NotWritten(RedisConnectionError):
@@ -103,6 +108,7 @@ def _client(url: str, on_connect: Callable[..., Any] | None, **address: Any) -> 
                 "socket_connect_timeout": CONNECT_TIMEOUT_S,
                 "redis_connect_func": on_connect,
                 "client_name": CLIENT_NAME,
+                "driver_info": _DRIVER,
                 **options,
                 **address,
             }
