@@ -65,8 +65,8 @@ class Need(NamedTuple):
 class Reply(NamedTuple):
     """What a script said of a customer. Past `status` and `time`, the rest is set where the script gives it.
 
-    `stream_id` is the entry that was appended, or that of the first call for a replay; `pool` is the number of the pool
-    that answers a check, from 1, or 0.
+    `entry` is the id of the entry that was appended, or that of the first call for a replay; `pool` is the number of
+    the pool that answers a check, from 1, or 0.
     """
 
     status: Status
@@ -75,9 +75,14 @@ class Reply(NamedTuple):
     terms: Terms = Terms()
     balances: Mapping[str, int] = MappingProxyType({})
     moved: tuple[Moved, ...] = ()
-    stream_id: StreamId | None = None
+    entry: bytes | str = ""
     pool: int = 0
     held: Held | None = None
+
+    @property
+    def stream_id(self) -> StreamId | None:
+        """Where the entry stands, None if there is none."""
+        return stream_id_of(self.entry)
 
 
 class Written(NamedTuple):

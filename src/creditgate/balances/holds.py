@@ -14,7 +14,6 @@ from creditgate.balances.calls import (
     balances_in,
     moved_in,
     needs_sent,
-    stream_id_of,
     terms_of,
     text_of,
 )
@@ -149,7 +148,7 @@ def _reply(raw: Sequence[Any], hold_id: str) -> Reply:
         terms_of(raw[4]),
         balances,
         moved_in(raw, rest),
-        stream_id_of(raw[5]),
+        raw[5],
         held=Held(hold_id, decode_hold(raw[6])) if raw[6] else None,
     )
 

@@ -10,7 +10,6 @@ from creditgate.balances.calls import (
     balances_in,
     moved_in,
     needs_sent,
-    stream_id_of,
     terms_of,
 )
 from creditgate.balances.scripts import Argument, Script
@@ -95,5 +94,5 @@ def _reply(raw: Sequence[Any]) -> Reply:
         terms_of(raw[4]),
         balances,
         moved_in(raw, rest),
-        stream_id_of(raw[5]),
+        raw[5],
     )
