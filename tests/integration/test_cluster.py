@@ -5,7 +5,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from creditgate import operations, server
 from creditgate.balances import clock as clock_module
 from creditgate.balances.clock import CLOCKS_APART_MAX_MS, RedisClock
-from creditgate.balances.cluster import ClusterClient, servers_of
+from creditgate.balances.cluster import ClusterClient, guarded, server_ids, servers_of
+from creditgate.balances.connection import ServerChanged, ServerGuard
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.balances.topology import slot_of
@@ -101,6 +102,18 @@ async def test_customers_of_all_nodes(
     for node in cluster.nodes:
         assert any(finding.text.endswith(f" at 127.0.0.1:{node.port}") for finding in said)
     assert any("3 nodes, whose clocks are 0 ms apart" in finding.text for finding in said)
+
+
+async def test_open_connections_are_greeted_anew(stores: server.Stores, settings: Settings) -> None:
+    """A node that was a replica meanwhile keeps its connections open; what it says over them may be old."""
+    assert settings.redis is not None
+    guard = ServerGuard()
+    guard.reconciled = frozenset(filter(None, (await server_ids(stores.redis)).values()))
+    async with aclosing(guarded(stores.redis, settings.redis, guard)) as redis:
+        assert await redis.exists(stores.keys.journal("sys")) == 1
+        guard.reconciled = frozenset(["another"])
+        with pytest.raises(ServerChanged):
+            await redis.exists(stores.keys.journal("sys"))
 
 
 async def test_nobody_is_alone_among_clocks_that_disagree(

@@ -4,6 +4,7 @@ The map is read anew each second (by the reconciler's tick) and after a failed c
 holds a slot says who does (MOVED), and that slot is put right at once.
 """
 
+import asyncio
 import random
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -37,9 +38,19 @@ class NodeClients:
         self.url = url
         self._guard = guard
         self._clients: dict[Address, Redis] = {}
+        self._let_in = guard.reconciled if guard else frozenset()  # when the open connections were greeted
+        self._closing: set[asyncio.Task[None]] = set()
 
     def at(self, address: Address) -> "Redis":
-        """Return the client of a node."""
+        """Return the client of a node.
+
+        When other servers than before are reconciled, every connection is opened anew: a node may have been a replica
+        meanwhile without closing those that it had.
+        """
+        if self._guard is not None and self._guard.reconciled is not self._let_in:
+            self._let_in = self._guard.reconciled
+            self._closing.update(asyncio.create_task(client.aclose()) for client in self._clients.values())
+            self._clients = {}
         client = self._clients.get(address)
         if client is None:
             client = self._clients[address] = client_at(self.url, *address, self._guard)
@@ -47,6 +58,7 @@ class NodeClients:
 
     async def aclose(self) -> None:
         """Close all of them."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
         for client in (self.seed, *self._clients.values()):
             await client.aclose()
 
