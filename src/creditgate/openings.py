@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerGuard, guarded_client, plain_client
+from creditgate.balances.cluster import connect, guarded
+from creditgate.balances.connection import ServerGuard, plain_client
 from creditgate.balances.embedded import EmbeddedValkey
-from creditgate.balances.hot_connection import HotConnection
+from creditgate.balances.hot_cluster import hot_path
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
@@ -120,7 +121,7 @@ async def open_stores(
     `migrate` is False where another process of the same sidecar has just done it: that waits for nobody's lock.
     """
     async with AsyncExitStack() as opened:
-        redis = await opened.enter_async_context(aclosing(plain_client(redis_url)))
+        redis = await opened.enter_async_context(aclosing(await connect(redis_url)))
         await check_server(redis)
         if settings.database is None:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -167,18 +168,18 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     """Yield the engine, with Redis brought up to SQL."""
     guard, clock, op_ids, metrics = ServerGuard(), RedisClock(), OpIds(), Metrics()
     redis, keys, ledger, instance = (
-        guarded_client(redis_url, guard),
+        guarded(stores.redis, redis_url, guard),
         stores.keys,
         stores.ledger,
         stores.instance,
     )
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
     destinations = Destinations(allow_private=settings.allow_private_webhooks)
-    hot = HotConnection(redis, guard, merging=BalanceStore.merging())
+    hot = hot_path(redis, guard, BalanceStore.merging())
     try:
         await reconciler.run()
         store, stream = BalanceStore(redis, keys, clock, metrics, hot), JournalStream(redis, keys)
-        attempts = Attempts(redis, clock, stream, ledger, reconciler)
+        attempts = Attempts(clock, stream, ledger, reconciler)
         catalogs = Catalogs(store, stream, attempts, op_ids, Workers(store, clock))
         writer = CustomerWriter(store, keys, clock, attempts, catalogs, op_ids, metrics)
         await catalogs.refresh()

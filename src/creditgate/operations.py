@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerGuard, plain_client
+from creditgate.balances.cluster import connect
+from creditgate.balances.connection import ServerGuard
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Unknown
 from creditgate.balances.stream import JournalStream
@@ -174,9 +175,10 @@ async def doctor(settings: Settings) -> AsyncIterator[Finding]:
     async with AsyncExitStack() as opened:
         try:
             redis_url = await opened.enter_async_context(embedded_redis(settings, join=True))
-            redis = await opened.enter_async_context(aclosing(plain_client(redis_url)))
+            redis = await opened.enter_async_context(aclosing(await connect(redis_url)))
         except StartupError as error:
-            yield Finding(Level.BAD, "redis", error.message)
+            place = without_password(settings.redis or "")
+            yield Finding(Level.BAD, "redis", error.message.replace("--redis: the server", place, 1))
             return
         async for finding in examine_redis(redis, without_password(redis_url)):
             yield finding
@@ -226,8 +228,8 @@ async def _open(settings: Settings, *, join: bool) -> AsyncIterator[tuple[Stores
 async def _open_target(to: Settings, partitions: int) -> AsyncIterator[Side]:
     assert to.redis is not None
     async with AsyncExitStack() as opened:
-        redis = await opened.enter_async_context(aclosing(plain_client(to.redis)))
         try:
+            redis = await opened.enter_async_context(aclosing(await connect(to.redis)))
             await check_server(redis)
             ledger = opened.enter_context(closing(Ledger(to.database_url)))
         except StartupError as error:

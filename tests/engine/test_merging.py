@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from creditgate import openings
+from creditgate import openings, operations
 from creditgate.balances.merging import CALLS_MAX
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
@@ -106,7 +106,7 @@ async def test_each_call_is_its_own_in_the_history(made: openings.UseCases, sett
         others = await at_once(made, [usage(number, key=key(f"k{number}", "bb")) for number in (1, 2, 3)])
         assert [type(answer) for answer in others] == [KeyReused] * 3
     await made.flusher.flush_once()
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify(lambda _: None)
     assert proof.holds, proof.differences
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from creditgate import openings, operations
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import server_run_id
+from creditgate.balances.connection import server_id_of
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
@@ -168,10 +168,12 @@ async def test_a_flush_in_flight_while_redis_loses_its_data(
         if not is_empty:
             for key, value in kept.items():
                 await redis.restore(key, 0, value)
-            monkeypatch.setattr(reconciler, "server_run_id", _another_run)
-            cases.reconciler._guard.run_id = None
+            monkeypatch.setattr(reconciler, "server_ids", _another_run)
+            cases.reconciler._guard.reconciled = frozenset()
         await cases.reconciler.watch()
-        cases.reconciler._guard.run_id = await server_run_id(redis)  # the process is the same one after all
+        cases.reconciler._guard.reconciled = frozenset(
+            [await server_id_of(redis)]
+        )  # it is the same one after all
 
     loop = asyncio.get_running_loop()
     with monkeypatch.context() as patched:
@@ -222,8 +224,8 @@ async def test_a_second_sidecar_disturbs_no_flush(
         assert stores.ledger.positions() == before
 
 
-async def _another_run(_: object) -> str:
-    return "another"
+async def _another_run(_: object) -> dict[str, str]:
+    return {"": "another"}
 
 
 async def test_a_rebuild_half_way_under_a_running_sidecar_is_noticed(

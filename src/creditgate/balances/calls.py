@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
-from creditgate.balances.hot_connection import HotConnection
+from creditgate.balances.hot_cluster import Hot
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
@@ -103,7 +103,7 @@ class ScriptCalls:
         keys: Keys,
         clock: RedisClock,
         metrics: Metrics | None = None,
-        hot: HotConnection | None = None,
+        hot: Hot | None = None,
     ) -> None:
         self._redis = redis
         self._scripts = hot or redis
