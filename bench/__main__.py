@@ -1,0 +1,51 @@
+"""What creditgate costs, beside what else one would use, in one interleaved run. docs/performance.md says how to read it.
+
+    make bench                                     every case but the long ones, in less than five minutes
+    python -m bench http inprocess --rounds 3      some cases
+
+Prints one table and writes the figures of every round to bench/results/latest.json.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+from bench import report
+from bench.cases import http
+from bench.samples import Row
+from bench.stage import Stage
+
+CASES: dict[str, Callable[[Stage], list[Row]]] = {
+    "http": http.run,
+}
+
+
+def main() -> None:
+    """Run the cases in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", choices=[[], *CASES], metavar="case", help=", ".join(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.6, help="of each run (default: 0.6)")
+    parser.add_argument("--full", action="store_true", help="also what takes long: a million customers and entries")
+    parser.add_argument("--quick", action="store_true", help="one short round of few: shows only that it works")
+    parser.add_argument("--json", default=report.RESULTS / "latest.json", metavar="FILE")
+    chosen = parser.parse_args()
+    rounds, seconds = (1, 0.1) if chosen.quick else (chosen.rounds, chosen.seconds)
+    began = time.monotonic()
+    rows: list[Row] = []
+    with Stage(rounds=rounds, seconds=seconds, quick=chosen.quick, full=chosen.full) as stage:
+        said = report.environment(stage)
+        for name in chosen.cases or CASES:
+            rows += CASES[name](stage)
+            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+        failed = dict(stage.failed)
+    print("\n".join(f"{name}: {value}" for name, value in said.items()))
+    print(report.table(rows))
+    print("failed:", failed or "nothing")
+    report.RESULTS.mkdir(exist_ok=True)
+    with open(chosen.json, "wb") as file:
+        file.write(report.as_json(said, rows, failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Data to measure on: customers under a prefix of their own in a Redis, made by the product's own code."""
+
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from hiredis import pack_command
+from redis.asyncio import Redis
+
+from creditgate import server
+from creditgate.balances.calls import Need
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.keys import Keys
+from creditgate.balances.store import BalanceStore
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Catalog
+from creditgate.core.decisions import Mode, Status
+from creditgate.core.journal import Call
+from creditgate.engine import demo
+from creditgate.engine.customers import Grant, Profile
+from creditgate.engine.ids import OpIds
+from creditgate.engine.needs import needs_of
+from creditgate.settings import Environment, Settings, sqlite_url
+
+CUSTOMERS = 1_000
+PARTITIONS = 8
+FEATURE = "basic_messages"  # of the tutorial's catalog; the free plan gives 5 credits, each use costs 0.01 of them
+VALUE_NANOS = NANOS // 100  # so little that the credits last
+VALUE = "0.01"
+ANY_TIME_MS = 3_600_000  # how long a recorded script may be sent again
+
+
+def settings_of(redis_url: str, directory: Path, prefix: str) -> Settings:
+    """Return where the data of a prefix is."""
+    return Settings(redis=redis_url, database=sqlite_url(directory / f"{prefix}.db"), prefix=prefix)
+
+
+def customer_ids(count: int = CUSTOMERS) -> list[str]:
+    """Return the ids of the customers that everything here has."""
+    return [f"customer_{number}" for number in range(count)]
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[server.Stores, server.UseCases]]:
+    """Yield the data, made if it is not there, with the tutorial's catalog; nothing is flushed meanwhile."""
+    assert settings.redis is not None
+    async with (
+        server.open_stores(settings, settings.redis, make=(Environment.TEST, PARTITIONS)) as stores,
+        server.open_use_cases(settings, settings.redis, stores) as cases,
+    ):
+        await demo.load(cases.catalogs, cases.clock.now_ms())
+        yield stores, cases
+
+
+async def make(settings: Settings, *, customers: int = CUSTOMERS, rows: int = 1) -> None:
+    """Make the customers, with the free plan and so many more grants that each has `rows` balances."""
+    async with opened(settings) as (_, cases):
+        for customer_id in customer_ids(customers):
+            await cases.customers.get_or_create(customer_id, Profile())
+            for _number in range(rows - 1):
+                await cases.customers.grant(Grant(customer_id, "usd_credits", NANOS))
+        while await cases.flusher.flush_once():
+            pass
+
+
+class Recorder:
+    """Stands where Redis is, and keeps the calls of scripts instead of making them."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[Any, ...]] = []
+
+    async def evalsha(self, sha: str, numkeys: int, *rest: Any) -> list[int]:
+        self.commands.append(("EVALSHA", sha, numkeys, *rest))
+        return [Status.ABSENT, 0]
+
+
+async def commands(settings: Settings, verb: str, customers: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return what the sidecar sends to Redis for a check or track of each customer, and load the scripts."""
+    async with opened(settings) as (stores, cases):
+        catalog = await cases.catalogs.refresh()
+        recorder = Recorder()
+        store = BalanceStore(cast("Redis", recorder), stores.keys, RedisClock())
+        for customer_id in customers:
+            await _call(store, verb, customer_id, catalog)
+        for script in (BalanceStore._track, BalanceStore._check):
+            await stores.redis.script_load(script.source)
+        return recorder.commands
+
+
+async def _call(store: BalanceStore, verb: str, customer_id: str, catalog: Catalog) -> None:
+    needs: list[Need] = needs_of(catalog.pools(FEATURE), VALUE_NANOS)
+    if verb == "check":
+        await store.check(customer_id=customer_id, properties=[], pools=needs)
+        return
+    call = Call("track", OpIds().next(), catalog.version, feature_id=FEATURE, value_nanos=VALUE_NANOS)
+    not_after = int(time.time() * 1000) + ANY_TIME_MS
+    await store.track(
+        not_after=not_after, customer_id=customer_id, call=call, mode=Mode.CAP, properties=[], pools=needs
+    )
+
+
+def packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
+    """Return commands as they are sent."""
+    return [pack_command(command) for command in commands]
+
+
+def http_requests(port: int, key: str, path: str, bodies: Sequence[str]) -> Iterator[bytes]:
+    """Yield requests with the headers that the official clients send."""
+    for body in bodies:
+        yield (
+            f"POST /v1/{path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\n"
+            f"content-type: application/json\r\naccept: application/json\r\nuser-agent: bench\r\n"
+            f"x-api-version: 2.3.0\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+
+
+def body_of(verb: str, customer_id: str) -> str:
+    """Return the body of a check or track."""
+    amount = f'"required_balance":{VALUE}' if verb == "check" else f'"value":{VALUE}'
+    return f'{{"customer_id":"{customer_id}","feature_id":"{FEATURE}",{amount}}}'
+
+
+def journals(keys: Keys) -> list[str]:
+    """Return the streams of a prefix."""
+    return [keys.journal(partition) for partition in keys.partitions]

@@ -1,0 +1,217 @@
+"""What the cases share: one Valkey for all, the sidecar and its peers on it, the load client. Taken down in order."""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+from redis import Redis
+
+from bench import data, wrk
+from bench.agent import CHECKOUT, Agent
+from bench.cpu import Meter, Spent
+from bench.samples import Sample
+from creditgate.balances.keys import Keys
+from creditgate.settings import Settings
+from tests.balances.valkey_process import ValkeyProcess
+from tests.sidecar_process import SidecarProcess
+
+DRAIN_S = 60.0
+STOP_S = 10.0
+CLI = "from creditgate.cli import main; main()"
+
+
+class HttpServer(msgspec.Struct, frozen=True):
+    """A server that is asked over HTTP."""
+
+    name: str
+    pid: int
+    port: int
+    key: str = "none"
+
+
+class Stage:
+    """Everything that runs during a bench, in a directory that is removed; `rounds` and `seconds` of each run."""
+
+    def __init__(self, *, rounds: int, seconds: float, quick: bool = False, full: bool = False) -> None:
+        self.rounds, self.seconds, self.quick, self.full = rounds, seconds, quick, full
+        self.failed: Counter[str] = Counter()
+        self._opened = ExitStack()
+        self._payloads = 0
+        self._peers: dict[str, HttpServer] = {}
+        self._sidecars: dict[str, SidecarProcess] = {}
+        self._settings_of: dict[str, Settings] = {}
+
+    def __enter__(self) -> Self:
+        self.directory = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="cgb")))
+        self.valkey = ValkeyProcess(settings={"appendfsync": "everysec"})
+        self._opened.callback(self.valkey.close)
+        self.valkey.start()
+        self.redis: Redis = self._opened.enter_context(self.valkey.client())
+        self.valkey_pid = int(self.redis.info("server")["process_id"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @property
+    def customers(self) -> int:
+        """How many customers the data of most cases has."""
+        return 50 if self.quick else data.CUSTOMERS
+
+    def settings(self, prefix: str, *, rows: int = 1) -> Settings:
+        """Return new data under a prefix, with its customers."""
+        settings = data.settings_of(self.valkey.url, self.directory, prefix)
+        asyncio.run(data.make(settings, customers=self.customers, rows=rows))
+        return settings
+
+    @cached_property
+    def raw(self) -> Settings:
+        """Data that nobody flushes: scripts are called on it without the sidecar."""
+        return self.settings("raw")
+
+    @cached_property
+    def load(self) -> Agent:
+        """The load client."""
+        return self.agent("bench.load")
+
+    @cached_property
+    def sidecar(self) -> HttpServer:
+        """The sidecar of this checkout, on data of its own, with its background work."""
+        return self.start_sidecar("creditgate", self.settings("cg"))
+
+    @cached_property
+    def answer(self) -> bytes:
+        """A real answer of the sidecar to a track."""
+        assert self.sidecar.pid
+        return self._sidecars["creditgate"].call("balances.track", msgspec.json.decode(self.bodies("track")[0])).content
+
+    def agent(self, module: str, *arguments: str, source: Path = CHECKOUT) -> Agent:
+        """Start a process that works on demand."""
+        return self._opened.enter_context(Agent(module, *arguments, source=source))
+
+    def start_sidecar(self, name: str, settings: Settings, *, source: Path = CHECKOUT, program: str = CLI) -> HttpServer:
+        """Start a sidecar on data that was made; `source` is the checkout that it runs, `program` its main."""
+        assert settings.redis is not None
+        servers = ["--redis", settings.redis, "--database", settings.database_url, "--prefix", settings.prefix]
+        main = ["env", f"PYTHONPATH={source / 'src'}", sys.executable, "-c", program]
+        process = SidecarProcess(arguments=servers, main=main)
+        self._opened.callback(process.close)
+        process.start()
+        assert process.process is not None
+        self._sidecars[name], self._settings_of[name] = process, settings
+        return HttpServer(name, process.process.pid, int(process.url.rpartition(":")[2]), process.key)
+
+    def peer(self, name: str) -> HttpServer:
+        """Return a peer, started when it is first asked for."""
+        if name not in self._peers:
+            command = [sys.executable, "-m", "bench.peers", name, self.valkey.url, self.answer.decode()]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)  # noqa: S603
+            self._opened.callback(_stop, process)
+            assert process.stdout is not None
+            self._peers[name] = HttpServer(name, process.pid, int(process.stdout.readline()))
+        return self._peers[name]
+
+    def bodies(self, verb: str, customers: Iterable[str] | None = None) -> list[str]:
+        """Return the bodies of calls, one for each customer."""
+        return [data.body_of(verb, customer) for customer in customers or data.customer_ids(self.customers)]
+
+    def http(self, server: HttpServer, verb: str, bodies: list[str]) -> str:
+        """Return the file of the requests to a server."""
+        return self.payloads(list(data.http_requests(server.port, server.key, f"balances.{verb}", bodies)))
+
+    def payloads(self, payloads: list[bytes]) -> str:
+        """Return the file of what is sent."""
+        self._payloads += 1
+        path = self.directory / f"payloads{self._payloads}"
+        path.write_bytes(msgspec.msgpack.encode(payloads))
+        return str(path)
+
+    def ask_http(self, server: HttpServer, payloads: str, *, connections: int, **more: Any) -> Sample:
+        """Load a server over HTTP for one round, with wrk if it is there and can do it."""
+        watch = {"server": server.pid, "valkey": self.valkey_pid}
+        if wrk.PROGRAM and "rate" not in more:
+            seconds = more.get("seconds", self.seconds)
+            sample = wrk.run(server.port, payloads, connections, seconds, watch)
+        else:
+            sample = self.ask(
+                address=f"127.0.0.1:{server.port}",
+                protocol="http",
+                payloads=payloads,
+                connections=connections,
+                watch=watch,
+                **more,
+            )
+        self.failed.update({f"{server.name}: {why}": times for why, times in sample.failed.items()})
+        return sample
+
+    def ask_valkey(self, payloads: str, *, connections: int, depth: int = 1) -> Sample:
+        """Send commands to Valkey for one round."""
+        sample = self.ask(
+            address=self.valkey.socket,
+            protocol="resp",
+            payloads=payloads,
+            connections=connections,
+            depth=depth,
+            watch={"valkey": self.valkey_pid},
+        )
+        self.failed.update({f"raw: {why}": times for why, times in sample.failed.items()})
+        return sample
+
+    def ask(self, **order: Any) -> Sample:
+        """Give the load client an order."""
+        return msgspec.convert(self.load.ask({"seconds": self.seconds, **order}), Sample)
+
+    def drain(self, settings: Settings) -> None:
+        """Wait until the sidecar has moved its journal to SQL, so that its flusher does not meet another's round."""
+        streams = data.journals(Keys(data.PARTITIONS, settings.prefix))
+        deadline = time.monotonic() + DRAIN_S
+        while any(self.redis.xlen(stream) for stream in streams):
+            if time.monotonic() > deadline:
+                self.failed["journal not flushed in time"] += 1
+                return
+            time.sleep(0.02)
+
+    def forget_journal(self, settings: Settings) -> None:
+        """Empty the journals of data that nobody flushes."""
+        for stream in data.journals(Keys(data.PARTITIONS, settings.prefix)):
+            self.redis.xtrim(stream, maxlen=0, approximate=False)
+
+    def with_flush(self, server: HttpServer, sample: Sample) -> Sample:
+        """Return the sample of a sidecar with what it spends on moving the journal to SQL afterwards."""
+        if server.name not in self._sidecars:
+            return sample
+        meter = Meter(server.pid)
+        self.drain(self._settings_of[server.name])
+        spent = sample.spent["server"]
+        more = Spent(spent.worker_ns, spent.rest_ns + meter.spent().all_ns)
+        return msgspec.structs.replace(sample, spent={**sample.spent, "server": more})
+
+    def packed(self, settings: Settings, verb: str, customers: list[str] | None = None) -> list[bytes]:
+        """Return the same as it is sent."""
+        return data.packed(self.commands(settings, verb, customers))
+
+    def commands(self, settings: Settings, verb: str, customers: list[str] | None = None) -> list[tuple[Any, ...]]:
+        """Return what the sidecar would send to Redis for one call of each customer."""
+        names = customers or data.customer_ids(self.customers)
+        return asyncio.run(data.commands(settings, verb, names))
+
+    def command_stats(self) -> Mapping[str, Mapping[str, float]]:
+        """Return Redis's own count of calls and microseconds by command."""
+        stats: Mapping[str, Mapping[str, float]] = self.redis.info("commandstats")
+        return stats
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+    process.wait(STOP_S)
+    if process.stdout is not None:
+        process.stdout.close()
