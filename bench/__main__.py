@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 
 from bench import report
-from bench.cases import http
+from bench.cases import http, inprocess
 from bench.samples import Row
 from bench.stage import Stage
 
 CASES: dict[str, Callable[[Stage], list[Row]]] = {
     "http": http.run,
+    "inprocess": inprocess.run,
 }
 
 

@@ -22,6 +22,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     def per_s(self) -> float:
         return self.answers / self.seconds
 
+    def ms(self, percentile: str) -> float:
+        """Return a latency; without a single answer it is endless."""
+        return self.latency_ms.get(percentile, float("inf"))
+
     def us(self, name: str, part: str = "all_ns") -> float:
         """Return microseconds of CPU for each answer."""
         ns: int = getattr(self.spent[name], part)

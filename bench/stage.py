@@ -199,6 +199,13 @@ class Stage:
         """Return the same as it is sent."""
         return data.packed(self.commands(settings, verb, customers))
 
+    def commands_file(self, customers: list[str]) -> str:
+        """Return the file of the tracks of these customers, for a client that packs them itself."""
+        path = self.directory / f"commands{len(customers)}"
+        if not path.exists():
+            path.write_bytes(msgspec.msgpack.encode(self.commands(self.raw, "track", customers)))
+        return str(path)
+
     def commands(self, settings: Settings, verb: str, customers: list[str] | None = None) -> list[tuple[Any, ...]]:
         """Return what the sidecar would send to Redis for one call of each customer."""
         names = customers or data.customer_ids(self.customers)

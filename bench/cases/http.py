@@ -89,5 +89,5 @@ def _rows(case: str, found: Samples, *, is_promised: bool) -> list[Row]:
     for name in peers:
         row("per s", name, lambda one: one.per_s)
     for percentile in ("p50", "p99", "p999"):
-        row(f"{percentile} ms", "baseline", lambda one, which=percentile: one.latency_ms[which])
+        row(f"{percentile} ms", "baseline", lambda one, which=percentile: one.ms(which))
     return rows

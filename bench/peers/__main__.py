@@ -17,9 +17,15 @@ def main() -> None:
     name, redis_url, answer = sys.argv[1:]
     app = importlib.import_module(f"bench.peers.{name}").make(redis_url, answer.encode())
     config = uvicorn.Config(
-        app, http="httptools", loop="uvloop", ws="none", lifespan="off", access_log=False, server_header=False
+        app,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
     )
-    config.log_level = "warning"
     with socket.create_server(("127.0.0.1", 0), backlog=config.backlog) as listening:
         print(listening.getsockname()[1], flush=True)
         uvicorn.Server(config).run(sockets=[listening])

@@ -8,12 +8,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from bench.peers.baseline import CONNECTIONS_MAX
+
 LIMIT = RateLimitItemPerHour(10**9)
 
 
 def make(redis_url: str, _: bytes) -> Starlette:
     """Return the app."""
-    storage = RedisStorage(redis_url.replace("unix://", "async+redis+unix://"), implementation="redispy")
+    storage = RedisStorage(
+        redis_url.replace("unix://", "async+redis+unix://"),
+        implementation="redispy",
+        max_connections=CONNECTIONS_MAX,
+    )
     limiter = FixedWindowRateLimiter(storage)
 
     async def track(request: Request) -> JSONResponse:
