@@ -11,13 +11,18 @@ import time
 from collections.abc import Callable
 
 from bench import report
-from bench.cases import http, inprocess
+from bench.cases import flusher, growth, http, inprocess, latency, scripts
+from bench.results import RESULTS
 from bench.samples import Row
 from bench.stage import Stage
 
 CASES: dict[str, Callable[[Stage], list[Row]]] = {
     "http": http.run,
     "inprocess": inprocess.run,
+    "scripts": scripts.run,
+    "growth": growth.run,
+    "latency": latency.run,
+    "flusher": flusher.run,
 }
 
 
@@ -29,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="of each run (default: 0.6)")
     parser.add_argument("--full", action="store_true", help="also what takes long: a million customers and entries")
     parser.add_argument("--quick", action="store_true", help="one short round of few: shows only that it works")
-    parser.add_argument("--json", default=report.RESULTS / "latest.json", metavar="FILE")
+    parser.add_argument("--json", default=RESULTS / "latest.json", metavar="FILE")
     chosen = parser.parse_args()
     rounds, seconds = (1, 0.1) if chosen.quick else (chosen.rounds, chosen.seconds)
     began = time.monotonic()
@@ -43,7 +48,7 @@ def main() -> None:
     print("\n".join(f"{name}: {value}" for name, value in said.items()))
     print(report.table(rows))
     print("failed:", failed or "nothing")
-    report.RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     with open(chosen.json, "wb") as file:
         file.write(report.as_json(said, rows, failed))
 

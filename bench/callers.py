@@ -6,10 +6,11 @@ Works on demand: each order is a kind of call, and how many are in flight for ho
 """
 
 import asyncio
+import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from decimal import Decimal
 from itertools import cycle
 from pathlib import Path
@@ -40,10 +41,11 @@ Ask = Callable[[str], Awaitable[object]]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `commands` is a file of what redis-py is to send, `items` how many calls a batch has."""
+    """One run. Calls are for these customers in turn, or for any of so many; `items` is how many calls a batch has,
+    `commands` a file of what redis-py is to send."""
 
     kind: str
-    customers: list[str]
+    customers: list[str] | int
     at_a_time: int
     seconds: float
     items: int = 1
@@ -70,13 +72,13 @@ class Callers:
             sent = cycle(commands)
             return lambda _: self._redis.execute_command(*next(sent))
         if order.kind == "batch":
-            return self._batch(cycle(order.customers), order.items)
+            return self._batch(_names(order.customers), order.items)
         return {"meter": self._track, "engine track": self._engine_track, "engine check": self._engine_check}[order.kind]
 
     def _track(self, customer_id: str) -> Awaitable[object]:
         return self._meter.track(customer_id=customer_id, feature_id=data.FEATURE, value=VALUE)
 
-    def _batch(self, customers: "cycle[str]", items: int) -> Ask:
+    def _batch(self, customers: Iterator[str], items: int) -> Ask:
         async def batch(_: str) -> None:
             calls = [
                 TrackCall(customer_id=next(customers), feature_id=data.FEATURE, value=VALUE) for _ in range(items)
@@ -100,6 +102,15 @@ class Callers:
         )
 
 
+def _names(customers: list[str] | int) -> Iterator[str]:
+    if isinstance(customers, list):
+        yield from cycle(customers)
+    else:
+        chance = random.Random(1)  # noqa: S311 — always the same
+        while True:
+            yield f"customer_{chance.randrange(customers)}"
+
+
 def _stepped(work: Any) -> "asyncio.Future[Decision]":
     """Run a call without a task, as the fast lane does."""
     ended: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
@@ -118,7 +129,7 @@ def _stepped(work: Any) -> "asyncio.Future[Decision]":
 class _Run:
     def __init__(self, ask: Ask, order: Order) -> None:
         self._ask, self._order = ask, order
-        self._customers = cycle(order.customers)
+        self._customers = _names(order.customers)
         self._times: list[float] = []
         self._failed: Counter[str] = Counter()
 

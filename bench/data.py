@@ -1,23 +1,25 @@
 """Data to measure on: customers under a prefix of their own in a Redis, made by the product's own code."""
 
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 from hiredis import pack_command
 from redis.asyncio import Redis
 
 from creditgate import server
-from creditgate.balances.calls import Need
-from creditgate.balances.clock import RedisClock
+from creditgate.balances.calls import Need, text_of
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Catalog
+from creditgate.core.customers import Record
 from creditgate.core.decisions import Mode, Status
-from creditgate.core.journal import Call
+from creditgate.core.journal import Call, StreamId
 from creditgate.engine import demo
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.ids import OpIds
@@ -29,6 +31,8 @@ PARTITIONS = 8
 FEATURE = "basic_messages"  # of the tutorial's catalog; the free plan gives 5 credits, each use costs 0.01 of them
 VALUE_NANOS = NANOS // 100  # so little that the credits last
 VALUE = "0.01"
+FILL_AT_ONCE = 1_000
+_FIRST = "customer_first"
 ANY_TIME_MS = 3_600_000  # how long a recorded script may be sent again
 
 
@@ -54,15 +58,55 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[server.Stores, serve
         yield stores, cases
 
 
-async def make(settings: Settings, *, customers: int = CUSTOMERS, rows: int = 1) -> None:
-    """Make the customers, with the free plan and so many more grants that each has `rows` balances."""
+async def make(settings: Settings, *, customers: int) -> None:
+    """Make the customers, as calls of the API make them: in Redis and in SQL."""
     async with opened(settings) as (_, cases):
         for customer_id in customer_ids(customers):
             await cases.customers.get_or_create(customer_id, Profile())
-            for _number in range(rows - 1):
-                await cases.customers.grant(Grant(customer_id, "usd_credits", NANOS))
         while await cases.flusher.flush_once():
             pass
+
+
+async def fill(settings: Settings, *, customers: int, rows: int) -> None:
+    """Make many customers with so many balances each, in Redis alone.
+
+    The first is made by the engine; the others get its record as a rebuild puts records back (lua/restore.lua).
+    """
+    async with opened(settings) as (stores, cases):
+        await cases.customers.get_or_create(_FIRST, Profile())
+        for _ in range(rows - 1):
+            await cases.customers.grant(Grant(_FIRST, "usd_credits", NANOS))
+        record = await BalanceStore(stores.redis, stores.keys, cases.clock).read(customer_id=_FIRST)
+        assert record is not None
+        await stores.redis.script_load(BalanceStore._restore.source)
+        ends = {partition: await _end(stores, partition) for partition in stores.keys.partitions}
+        names = customer_ids(customers)
+        for first in range(0, customers, FILL_AT_ONCE):
+            recorder = Recorder()
+            store = BalanceStore(cast("Redis", recorder), stores.keys, cases.clock)
+            for name in names[first : first + FILL_AT_ONCE]:
+                await _restore(store, record, name, ends[stores.keys.partition_of(name)])
+            await recorder.send(stores.redis)
+
+
+async def _end(stores: server.Stores, partition: str) -> StreamId:
+    found = await stores.redis.xinfo_stream(stores.keys.journal(partition))
+    return StreamId.parse(text_of(found["last-generated-id"]))
+
+
+async def _restore(store: BalanceStore, record: Record, customer_id: str, stood_at: StreamId) -> None:
+    customer = msgspec.structs.replace(record.customer, id=customer_id)
+    await store.restore(
+        stood_at=stood_at,
+        customer_id=customer_id,
+        uid=record.uid,
+        sequence=record.sequence,
+        clock=record.clock,
+        customer=customer,
+        terms=record.terms,
+        holds={},
+        balances=record.balances,
+    )
 
 
 class Recorder:
@@ -75,26 +119,42 @@ class Recorder:
         self.commands.append(("EVALSHA", sha, numkeys, *rest))
         return [Status.ABSENT, 0]
 
+    async def send(self, redis: "Redis") -> None:
+        """Make the calls; raises if the server refuses one, or a script says anything but OK."""
+        async with redis.pipeline(transaction=False) as together:
+            for command in self.commands:
+                together.execute_command(*command)  # type: ignore[no-untyped-call]
+            replies = await together.execute()
+        assert all(reply[0] == Status.OK for reply in replies), replies[0]
+
 
 async def commands(settings: Settings, verb: str, customers: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return what the sidecar sends to Redis for a check or track of each customer, and load the scripts."""
+    """Return what the sidecar sends to Redis for a call of each customer, and load the scripts.
+
+    `verb` is check, track, "track with key" (with a new idempotency key each), or read.
+    """
     async with opened(settings) as (stores, cases):
         catalog = await cases.catalogs.refresh()
         recorder = Recorder()
-        store = BalanceStore(cast("Redis", recorder), stores.keys, RedisClock())
+        store = BalanceStore(cast("Redis", recorder), stores.keys, cases.clock)
         for customer_id in customers:
             await _call(store, verb, customer_id, catalog)
-        for script in (BalanceStore._track, BalanceStore._check):
+        for script in (BalanceStore._track, BalanceStore._check, BalanceStore._read):
             await stores.redis.script_load(script.source)
         return recorder.commands
 
 
 async def _call(store: BalanceStore, verb: str, customer_id: str, catalog: Catalog) -> None:
     needs: list[Need] = needs_of(catalog.pools(FEATURE), VALUE_NANOS)
+    if verb == "read":
+        await store.read(customer_id=customer_id)
+        return
     if verb == "check":
         await store.check(customer_id=customer_id, properties=[], pools=needs)
         return
     call = Call("track", OpIds().next(), catalog.version, feature_id=FEATURE, value_nanos=VALUE_NANOS)
+    if verb == "track with key":
+        call = msgspec.structs.replace(call, key=secrets.token_hex(16), fingerprint=secrets.token_hex(8))
     not_after = int(time.time() * 1000) + ANY_TIME_MS
     await store.track(
         not_after=not_after, customer_id=customer_id, call=call, mode=Mode.CAP, properties=[], pools=needs

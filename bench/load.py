@@ -89,7 +89,7 @@ class HttpConnection(Connection):
 
 
 class RespConnection(Connection):
-    """Expects replies of scripts: a list that begins with their status, 1 or 0."""
+    """Expects replies of scripts: a list that begins with their status, 1 or 0; or of plain commands."""
 
     def __init__(self, answered: Callable[[Connection, str | None], None]) -> None:
         super().__init__(answered)
@@ -98,7 +98,7 @@ class RespConnection(Connection):
     def data_received(self, data: bytes) -> None:
         self.reader.feed(data)
         while (reply := self.reader.gets()) is not False:
-            is_good = isinstance(reply, list) and reply[0] in (0, 1)
+            is_good = reply[0] in (0, 1) if isinstance(reply, list) else not isinstance(reply, Exception)
             self.answered(self, None if is_good else str(reply)[:60])
 
 

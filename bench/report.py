@@ -16,7 +16,7 @@ from bench import wrk
 from bench.samples import Row
 from bench.stage import Stage
 
-RESULTS = Path(__file__).parent / "results"
+
 HEAD = ("case", "figure", "ours", "beside it", "is", "ratio", "spread", "must be")
 
 

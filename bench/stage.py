@@ -67,10 +67,16 @@ class Stage:
         """How many customers the data of most cases has."""
         return 50 if self.quick else data.CUSTOMERS
 
-    def settings(self, prefix: str, *, rows: int = 1) -> Settings:
-        """Return new data under a prefix, with its customers."""
+    def settings(self, prefix: str) -> Settings:
+        """Return new data under a prefix, with its customers in Redis and in SQL."""
         settings = data.settings_of(self.valkey.url, self.directory, prefix)
-        asyncio.run(data.make(settings, customers=self.customers, rows=rows))
+        asyncio.run(data.make(settings, customers=self.customers))
+        return settings
+
+    def filled(self, prefix: str, *, customers: int, rows: int = 1) -> Settings:
+        """Return new data under a prefix, with so many customers in Redis alone."""
+        settings = data.settings_of(self.valkey.url, self.directory, prefix)
+        asyncio.run(data.fill(settings, customers=customers, rows=rows))
         return settings
 
     @cached_property
@@ -135,12 +141,19 @@ class Stage:
         path.write_bytes(msgspec.msgpack.encode(payloads))
         return str(path)
 
-    def ask_http(self, server: HttpServer, payloads: str, *, connections: int, **more: Any) -> Sample:
-        """Load a server over HTTP for one round, with wrk if it is there and can do it."""
+    def ask_http(
+        self,
+        server: HttpServer,
+        payloads: str,
+        *,
+        connections: int,
+        own_client: bool = False,
+        rate: float | None = None,
+    ) -> Sample:
+        """Load a server over HTTP for one round, with wrk if it is there; with our own client also at a rate."""
         watch = {"server": server.pid, "valkey": self.valkey_pid}
-        if wrk.PROGRAM and "rate" not in more:
-            seconds = more.get("seconds", self.seconds)
-            sample = wrk.run(server.port, payloads, connections, seconds, watch)
+        if wrk.PROGRAM and not own_client:
+            sample = wrk.run(server.port, payloads, connections, self.seconds, watch)
         else:
             sample = self.ask(
                 address=f"127.0.0.1:{server.port}",
@@ -148,7 +161,7 @@ class Stage:
                 payloads=payloads,
                 connections=connections,
                 watch=watch,
-                **more,
+                rate=rate,
             )
         self.failed.update({f"{server.name}: {why}": times for why, times in sample.failed.items()})
         return sample
@@ -185,12 +198,16 @@ class Stage:
         for stream in data.journals(Keys(data.PARTITIONS, settings.prefix)):
             self.redis.xtrim(stream, maxlen=0, approximate=False)
 
+    def settings_of(self, sidecar: HttpServer) -> Settings:
+        """Return where the data of a sidecar is."""
+        return self._settings_of[sidecar.name]
+
     def with_flush(self, server: HttpServer, sample: Sample) -> Sample:
         """Return the sample of a sidecar with what it spends on moving the journal to SQL afterwards."""
         if server.name not in self._sidecars:
             return sample
         meter = Meter(server.pid)
-        self.drain(self._settings_of[server.name])
+        self.drain(self.settings_of(server))
         spent = sample.spent["server"]
         more = Spent(spent.worker_ns, spent.rest_ns + meter.spent().all_ns)
         return msgspec.structs.replace(sample, spent={**sample.spent, "server": more})
@@ -211,10 +228,20 @@ class Stage:
         names = customers or data.customer_ids(self.customers)
         return asyncio.run(data.commands(settings, verb, names))
 
-    def command_stats(self) -> Mapping[str, Mapping[str, float]]:
-        """Return Redis's own count of calls and microseconds by command."""
-        stats: Mapping[str, Mapping[str, float]] = self.redis.info("commandstats")
-        return stats
+    def us_of(self, commands: list[tuple[Any, ...]]) -> float:
+        """Send commands of one kind in one write; returns microseconds of each, as Redis counts them (commandstats)."""
+        name = f"cmdstat_{str(commands[0][0]).lower()}"
+        pipeline = self.redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        before = self.redis.info("commandstats").get(name, {"usec": 0, "calls": 0})
+        pipeline.execute()
+        after = self.redis.info("commandstats")[name]
+        return float((after["usec"] - before["usec"]) / (after["calls"] - before["calls"]))
+
+    def used_bytes(self) -> int:
+        """Return the memory that Redis uses for data."""
+        return int(self.redis.info("memory")["used_memory_dataset"])
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:

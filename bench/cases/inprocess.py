@@ -1,6 +1,7 @@
 """The library in the caller's own process, beside redis-py's asyncio client with the same script."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 from bench.agent import CHECKOUT, Agent
 from bench.samples import Row, Sample, in_turns
 from bench.stage import Stage
+from creditgate.settings import Settings
 
 AT_A_TIME = (1, 32, 256)
 BATCHES = (16, 64)
@@ -24,7 +26,7 @@ Run = Callable[[], Sample]
 
 def run(stage: Stage) -> list[Row]:
     """Measure single calls, batches, and calls for one customer."""
-    callers = Callers(stage)
+    callers = Callers(stage, stage.raw)
     rows = []
     callers.warm_up()
     for at_a_time in AT_A_TIME:
@@ -37,23 +39,25 @@ def run(stage: Stage) -> list[Row]:
 class Callers:
     """The processes: one for what is ours and one for redis-py, on the same data, which nobody flushes."""
 
-    def __init__(self, stage: Stage, *, source: Path = CHECKOUT) -> None:
-        self._stage = stage
-        settings = stage.raw
+    def __init__(
+        self, stage: Stage, settings: Settings, *, source: Path = CHECKOUT, forgets: bool = True
+    ) -> None:
+        """Start them; with `forgets`, the journal is emptied after each run. `source` is the checkout that ours run."""
+        self._stage, self._settings, self._forgets = stage, settings, forgets
         assert settings.redis is not None
         assert settings.database is not None
         arguments = (settings.redis, settings.database, settings.prefix)
         self._ours = stage.agent("bench.callers", *arguments, source=source)
-        self._theirs = stage.agent("bench.callers", *arguments)
+        self._arguments = arguments
         self.customers = [f"customer_{number}" for number in range(stage.customers)]
 
     def warm_up(self) -> None:
         for kind in ("meter", "engine track", "engine check", "redis-py"):
             self.ask(kind, at_a_time=32)()
 
-    def ask(self, kind: str, *, at_a_time: int, customers: Sequence[str] = (), items: int = 1) -> Run:
+    def ask(self, kind: str, *, at_a_time: int, customers: Sequence[str] | int = (), items: int = 1) -> Run:
         """Return a run of such calls."""
-        agent = self._theirs if kind == "redis-py" else self._ours
+        agent = self._ours if kind != "redis-py" else self._redis_py
         order: dict[str, Any] = {
             "kind": kind,
             "customers": customers or self.customers,
@@ -63,13 +67,18 @@ class Callers:
             "watch": {"caller": agent.pid, "valkey": self._stage.valkey_pid},
         }
         if kind == "redis-py":
-            order["commands"] = self._stage.commands_file(list(order["customers"]))
+            order["commands"] = self._stage.commands_file(self.customers)
         return lambda: self._run(agent, order)
+
+    @cached_property
+    def _redis_py(self) -> Agent:
+        return self._stage.agent("bench.callers", *self._arguments)
 
     def _run(self, agent: Agent, order: dict[str, Any]) -> Sample:
         sample = msgspec.convert(agent.ask(order), Sample)
         self._stage.failed.update({f"{order['kind']}: {why}": times for why, times in sample.failed.items()})
-        self._stage.forget_journal(self._stage.raw)
+        if self._forgets:
+            self._stage.forget_journal(self._settings)
         return sample
 
 
