@@ -22,7 +22,7 @@ class Agent:
     def __init__(self, module: str, *arguments: str, source: Path = CHECKOUT) -> None:
         command = [sys.executable, "-m", module, *arguments]
         environment = {**os.environ, "PYTHONPATH": f"{source / 'src'}{os.pathsep}{CHECKOUT}"}
-        self._process = subprocess.Popen(  # noqa: S603 — a module of ours
+        self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=CHECKOUT
         )
 

@@ -70,10 +70,13 @@ class Callers:
         if order.kind == "redis-py":
             commands: list[list[Any]] = msgspec.msgpack.decode(Path(order.commands).read_bytes())
             sent = cycle(commands)
-            return lambda _: self._redis.execute_command(*next(sent))
+            redis: Any = self._redis
+            return lambda _: redis.execute_command(*next(sent))
         if order.kind == "batch":
             return self._batch(_names(order.customers), order.items)
-        return {"meter": self._track, "engine track": self._engine_track, "engine check": self._engine_check}[order.kind]
+        return {"meter": self._track, "engine track": self._engine_track, "engine check": self._engine_check}[
+            order.kind
+        ]
 
     def _track(self, customer_id: str) -> Awaitable[object]:
         return self._meter.track(customer_id=customer_id, feature_id=data.FEATURE, value=VALUE)
@@ -81,7 +84,8 @@ class Callers:
     def _batch(self, customers: Iterator[str], items: int) -> Ask:
         async def batch(_: str) -> None:
             calls = [
-                TrackCall(customer_id=next(customers), feature_id=data.FEATURE, value=VALUE) for _ in range(items)
+                TrackCall(customer_id=next(customers), feature_id=data.FEATURE, value=VALUE)
+                for _ in range(items)
             ]
             outcomes = await self._meter.batch(calls)
             for outcome in outcomes:

@@ -58,7 +58,10 @@ class _Plot(NamedTuple):
             yield _text(LEFT - 8, y + 4, f"{ms:g}", "end")
             ms *= 10
         step = next(
-            step * 10**power for power in range(7) for step in STEPS if self.rate_max / (step * 10**power) <= 8
+            step * 10**power
+            for power in range(7)
+            for step in STEPS
+            if self.rate_max / (step * 10**power) <= 8
         )
         for number in range(int(self.rate_max / step) + 1):
             yield _text(self.x(number * step), HEIGHT - BOTTOM + 20, f"{number * step:,}", "middle")

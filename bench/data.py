@@ -28,7 +28,9 @@ from creditgate.settings import Environment, Settings, sqlite_url
 
 CUSTOMERS = 1_000
 PARTITIONS = 8
-FEATURE = "basic_messages"  # of the tutorial's catalog; the free plan gives 5 credits, each use costs 0.01 of them
+FEATURE = (
+    "basic_messages"  # of the tutorial's catalog; the free plan gives 5 credits, each use costs 0.01 of them
+)
 VALUE_NANOS = NANOS // 100  # so little that the credits last
 VALUE = "0.01"
 FILL_AT_ONCE = 1_000
@@ -123,7 +125,7 @@ class Recorder:
         """Make the calls; raises if the server refuses one, or a script says anything but OK."""
         async with redis.pipeline(transaction=False) as together:
             for command in self.commands:
-                together.execute_command(*command)  # type: ignore[no-untyped-call]
+                together.execute_command(*command)
             replies = await together.execute()
         assert all(reply[0] == Status.OK for reply in replies), replies[0]
 

@@ -213,7 +213,7 @@ class OpenLoop(Run):
             self.send_waiting()
             await asyncio.sleep(TICK_S)
         deadline = time.perf_counter() + STOP_WAITING_S
-        while (self.in_flight or self.waiting) and time.perf_counter() < deadline:
+        while (self.in_flight or self.waiting) and time.perf_counter() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(TICK_S)
         self.failed["never answered"] += self.in_flight + len(self.waiting)
 

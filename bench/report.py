@@ -16,7 +16,6 @@ from bench import wrk
 from bench.samples import Row
 from bench.stage import Stage
 
-
 HEAD = ("case", "figure", "ours", "beside it", "is", "ratio", "spread", "must be")
 
 
@@ -26,7 +25,9 @@ def environment(stage: Stage) -> dict[str, Any]:
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "python_build": "PGO and LTO" if "--enable-optimizations" in options else "without --enable-optimizations",
+        "python_build": "PGO and LTO"
+        if "--enable-optimizations" in options
+        else "without --enable-optimizations",
         "python_path_is_debian": sys.base_prefix == "/usr",
         "valkey": server.get("valkey_version") or server["redis_version"],
         "valkey_kind": "Valkey" if "valkey_version" in server else "Redis",
@@ -55,13 +56,20 @@ def is_kept(row: Row) -> bool | None:
     return ratio >= row.at_least if row.at_least is not None else None
 
 
-def as_json(said: Mapping[str, Any], rows: Sequence[Row], failed: Mapping[str, int]) -> bytes:
+def as_json(said: Mapping[str, Any], rows: Sequence[Row], stage: Stage) -> bytes:
     """Return everything, with the figures of each round."""
     found = [
-        {**msgspec.to_builtins(row), "ratio": statistics.median(row.ratios), "ratios": row.ratios, "kept": is_kept(row)}
+        {
+            **msgspec.to_builtins(row),
+            "ratio": statistics.median(row.ratios),
+            "ratios": row.ratios,
+            "kept": is_kept(row),
+        }
         for row in rows
     ]
-    raw = msgspec.json.encode({"environment": said, "failed": failed, "rows": found})
+    raw = msgspec.json.encode(
+        {"environment": said, "failed": stage.failed, "skipped": sorted(stage.skipped), "rows": found}
+    )
     return msgspec.json.format(raw, indent=1) + b"\n"
 
 

@@ -10,7 +10,7 @@ PERCENTILES = (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One run: good answers, seconds, latencies in ms by percentile, CPU by name of a tree, what failed and how often."""
+    """One run: good answers, seconds, latencies in ms by percentile, CPU by name of a tree, what failed how often."""
 
     answers: int
     seconds: float
@@ -45,7 +45,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratios(self) -> list[float]:
-        return [our / their if their else float("inf") for our, their in zip(self.ours, self.theirs, strict=True)]
+        return [
+            our / their if their else float("inf") for our, their in zip(self.ours, self.theirs, strict=True)
+        ]
 
 
 def percentiles(seconds: Iterable[float]) -> dict[str, float]:

@@ -6,9 +6,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ from tests.sidecar_process import SidecarProcess
 
 DRAIN_S = 60.0
 STOP_S = 10.0
+NEEDED = {"limits_fixed": "limits", "slowapi_fixed": "slowapi"}  # of the extra `bench`
 CLI = "from creditgate.cli import main; main()"
 
 
@@ -41,9 +43,19 @@ class HttpServer(msgspec.Struct, frozen=True):
 class Stage:
     """Everything that runs during a bench, in a directory that is removed; `rounds` and `seconds` of each run."""
 
-    def __init__(self, *, rounds: int, seconds: float, quick: bool = False, full: bool = False) -> None:
-        self.rounds, self.seconds, self.quick, self.full = rounds, seconds, quick, full
+    def __init__(
+        self,
+        *,
+        rounds: int,
+        seconds: float,
+        quick: bool = False,
+        full: bool = False,
+        other: str | None = None,
+    ) -> None:
+        """`quick` shows only that all works, `full` takes long; `other` is another checkout."""
+        self.rounds, self.seconds, self.quick, self.full, self.other = rounds, seconds, quick, full, other
         self.failed: Counter[str] = Counter()
+        self.skipped: set[str] = set()
         self._opened = ExitStack()
         self._payloads = 0
         self._peers: dict[str, HttpServer] = {}
@@ -98,16 +110,29 @@ class Stage:
     def answer(self) -> bytes:
         """A real answer of the sidecar to a track."""
         assert self.sidecar.pid
-        return self._sidecars["creditgate"].call("balances.track", msgspec.json.decode(self.bodies("track")[0])).content
+        return (
+            self._sidecars["creditgate"]
+            .call("balances.track", msgspec.json.decode(self.bodies("track")[0]))
+            .content
+        )
 
     def agent(self, module: str, *arguments: str, source: Path = CHECKOUT) -> Agent:
         """Start a process that works on demand."""
         return self._opened.enter_context(Agent(module, *arguments, source=source))
 
-    def start_sidecar(self, name: str, settings: Settings, *, source: Path = CHECKOUT, program: str = CLI) -> HttpServer:
+    def start_sidecar(
+        self, name: str, settings: Settings, *, source: Path = CHECKOUT, program: str = CLI
+    ) -> HttpServer:
         """Start a sidecar on data that was made; `source` is the checkout that it runs, `program` its main."""
         assert settings.redis is not None
-        servers = ["--redis", settings.redis, "--database", settings.database_url, "--prefix", settings.prefix]
+        servers = [
+            "--redis",
+            settings.redis,
+            "--database",
+            settings.database_url,
+            "--prefix",
+            settings.prefix,
+        ]
         main = ["env", f"PYTHONPATH={source / 'src'}", sys.executable, "-c", program]
         process = SidecarProcess(arguments=servers, main=main)
         self._opened.callback(process.close)
@@ -116,11 +141,19 @@ class Stage:
         self._sidecars[name], self._settings_of[name] = process, settings
         return HttpServer(name, process.process.pid, int(process.url.rpartition(":")[2]), process.key)
 
+    def has(self, peer: str) -> bool:
+        """Say whether what a peer needs is installed, and note it if not."""
+        needed = NEEDED.get(peer)
+        if needed is None or find_spec(needed):
+            return True
+        self.skipped.add(f"{peer}: {needed} is not installed; make bench installs it")
+        return False
+
     def peer(self, name: str) -> HttpServer:
         """Return a peer, started when it is first asked for."""
         if name not in self._peers:
             command = [sys.executable, "-m", "bench.peers", name, self.valkey.url, self.answer.decode()]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)  # noqa: S603
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
             self._opened.callback(_stop, process)
             assert process.stdout is not None
             self._peers[name] = HttpServer(name, process.pid, int(process.stdout.readline()))
@@ -223,7 +256,9 @@ class Stage:
             path.write_bytes(msgspec.msgpack.encode(self.commands(self.raw, "track", customers)))
         return str(path)
 
-    def commands(self, settings: Settings, verb: str, customers: list[str] | None = None) -> list[tuple[Any, ...]]:
+    def commands(
+        self, settings: Settings, verb: str, customers: list[str] | None = None
+    ) -> list[tuple[Any, ...]]:
         """Return what the sidecar would send to Redis for one call of each customer."""
         names = customers or data.customer_ids(self.customers)
         return asyncio.run(data.commands(settings, verb, names))
@@ -233,7 +268,7 @@ class Stage:
         name = f"cmdstat_{str(commands[0][0]).lower()}"
         pipeline = self.redis.pipeline(transaction=False)
         for command in commands:
-            pipeline.execute_command(*command)
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
         before = self.redis.info("commandstats").get(name, {"usec": 0, "calls": 0})
         pipeline.execute()
         after = self.redis.info("commandstats")[name]

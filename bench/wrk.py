@@ -36,11 +36,16 @@ end
 def run(port: int, payloads: str, connections: int, seconds: float, watch: Mapping[str, int]) -> Sample:
     """Load a server for a whole number of seconds, as wrk knows no other; opening the connections is counted."""
     assert PROGRAM is not None
-    command = [PROGRAM, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(_script(payloads))]
+    command = [
+        PROGRAM,
+        "-t1",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+        "-s",
+        str(_script(payloads)),
+    ]
     meters = {name: Meter(pid) for name, pid in watch.items()}
-    process = subprocess.Popen(  # noqa: S603
-        [*command, f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*command, f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE, text=True)
     time.sleep(OPENED_S)
     workers = {name: holders(pid, port) or None for name, pid in watch.items()}
     out, _ = process.communicate(timeout=STOP_S)

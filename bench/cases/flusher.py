@@ -1,4 +1,4 @@
-"""The flusher: how fast the journal goes to SQLite, what that does to tracks meanwhile, and what a sync of each write costs."""
+"""The flusher: how fast the journal goes to SQLite, what that does to tracks, and what a sync of each write costs."""
 
 import time
 from collections.abc import Callable

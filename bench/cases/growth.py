@@ -25,17 +25,22 @@ class Size(NamedTuple):
 
 def run(stage: Stage) -> list[Row]:
     """Measure tracks of the engine, called in process, for customers chosen by chance."""
-    small = 50 if stage.quick else SMALL
-    large = [Size(200)] if stage.quick else [Size(LARGE), *([Size(HUGE)] if stage.full else [])]
-    sizes = [Size(small), *large, *(Size(small, balances) for balances in BALANCES)]
+    sizes = [Size(SMALL), Size(LARGE), *(Size(SMALL, balances) for balances in BALANCES)]
+    if stage.full:
+        sizes.append(Size(HUGE))
+    if stage.quick:
+        sizes = [Size(50), Size(50, BALANCES[0])]
     bytes_of, callers = {}, {}
     for size in sizes:
         before = stage.used_bytes()
-        settings = stage.filled(f"g{size.customers}x{size.balances}", customers=size.customers, rows=size.balances)
+        settings = stage.filled(
+            f"g{size.customers}x{size.balances}", customers=size.customers, rows=size.balances
+        )
         bytes_of[size] = (stage.used_bytes() - before) / size.customers
         callers[size] = Callers(stage, settings)
     runs = {
-        str(size): callers[size].ask("engine track", at_a_time=AT_A_TIME, customers=size.customers) for size in sizes
+        str(size): callers[size].ask("engine track", at_a_time=AT_A_TIME, customers=size.customers)
+        for size in sizes
     }
     in_turns(runs, 1)  # warms up
     return _rows(sizes, bytes_of, in_turns(runs, stage.rounds))
@@ -51,7 +56,8 @@ def _rows(sizes: list[Size], bytes_of: Mapping[Size, float], found: Mapping[str,
             ("Valkey CPU us", ("valkey",), None),
         ):
             ours, theirs = (
-                [sum(sample.us(tree) for tree in trees) for sample in found[str(which)]] for which in (size, first)
+                [sum(sample.us(tree) for tree in trees) for sample in found[str(which)]]
+                for which in (size, first)
             )
             case = f"track, {size}"
             rows.append(

@@ -1,6 +1,7 @@
 """check and track over HTTP, beside what one would use instead, and beside what they stand on."""
 
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 
 from bench.samples import Row, Sample, in_turns
 from bench.stage import HttpServer, Stage
@@ -21,10 +22,13 @@ def run(stage: Stage) -> list[Row]:
     rows = []
     for verb in ("track", "check"):
         runs = _Runs(stage, verb)
-        in_turns(runs.at(MUST_AT), 1)  # warms up
-        for connections in CONNECTIONS[:2] if stage.quick else CONNECTIONS:
+        if not stage.quick:
+            in_turns(runs.at(MUST_AT), 1)  # warms up
+        for connections in CONNECTIONS[:1] if stage.quick else CONNECTIONS:
             found = in_turns(runs.at(connections), stage.rounds)
-            rows += _rows(f"HTTP {verb} c={connections}", found, is_promised=(verb, connections) == ("track", MUST_AT))
+            rows += _rows(
+                f"HTTP {verb} c={connections}", found, is_promised=(verb, connections) == ("track", MUST_AT)
+            )
     return rows
 
 
@@ -34,7 +38,7 @@ class _Runs:
     def __init__(self, stage: Stage, verb: str) -> None:
         self._stage = stage
         names = TRACK_PEERS if verb == "track" else CHECK_PEERS
-        servers = [stage.sidecar, *(stage.peer(name) for name in names)]
+        servers = [stage.sidecar, *(stage.peer(name) for name in names if stage.has(name))]
         bodies = stage.bodies(verb)
         self._asked = [(server, stage.http(server, verb, bodies)) for server in servers]
         self._raw = stage.payloads(stage.packed(stage.raw, verb))
@@ -80,7 +84,12 @@ def _rows(case: str, found: Samples, *, is_promised: bool) -> list[Row]:
         )
 
     for name in peers:
-        row("CPU us", name, lambda one: one.us("server"), at_most=CPU_AT_MOST.get(name) if is_promised else None)
+        row(
+            "CPU us",
+            name,
+            lambda one: one.us("server"),
+            at_most=CPU_AT_MOST.get(name) if is_promised else None,
+        )
     row("CPU us, worker", "noop", lambda one: one.us("server", "worker_ns"))
     row("Valkey CPU us", "raw", lambda one: one.us("valkey"))
     row("Valkey CPU us", "raw pipelined", lambda one: one.us("valkey"))
@@ -89,5 +98,5 @@ def _rows(case: str, found: Samples, *, is_promised: bool) -> list[Row]:
     for name in peers:
         row("per s", name, lambda one: one.per_s)
     for percentile in ("p50", "p99", "p999"):
-        row(f"{percentile} ms", "baseline", lambda one, which=percentile: one.ms(which))
+        row(f"{percentile} ms", "baseline", methodcaller("ms", percentile))
     return rows

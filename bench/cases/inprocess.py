@@ -128,7 +128,9 @@ def _hot(callers: Callers, stage: Stage) -> list[Row]:
     found = in_turns({**runs, "raw": raw}, stage.rounds)
     rows = []
     for kind in kinds:
-        row = _between(f"in-process {kind} x{HOT_AT_A_TIME}, one customer", found[kind], "an EVALSHA each", found["raw"])
+        row = _between(
+            f"in-process {kind} x{HOT_AT_A_TIME}, one customer", found[kind], "an EVALSHA each", found["raw"]
+        )
         rows += [row("Valkey CPU us", lambda one: one.us("valkey")), row("per s", lambda one: one.per_s)]
     return rows
 

@@ -1,5 +1,7 @@
-"""What one writes first: Starlette, redis-py, one script that checks, deducts and appends to a stream. One balance, whole
-numbers, no retries, no keys, no history in SQL."""
+"""What one writes first: Starlette, redis-py, one script that checks, deducts and appends to a stream.
+
+One balance, whole numbers, no retries, no keys, no history in SQL.
+"""
 
 from redis.asyncio import Redis
 from starlette.applications import Starlette
