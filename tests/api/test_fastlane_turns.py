@@ -38,7 +38,7 @@ class Doorman(FastDoor):
 
         call = HotCall("balances.check", Verb(handler, CheckRequest, CheckAnswer), check_version)
         access = Mock()
-        access.knows.return_value = True
+        access.has.return_value = True
         super().__init__({"/": call}, access, names_us=lambda _: True, env="sandbox")
         self.decide = decide
 
@@ -248,3 +248,78 @@ async def test_what_is_broken_off_inside_is_answered() -> None:
         answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 202 Accepted\r\n")
     assert b'"code":"undecided"' in answer
+
+
+async def test_a_head_that_was_read_is_not_read_again() -> None:
+    """Only where the request is alone and whole; whatever else comes is the parser's, and in order."""
+    async with serving(echo) as server, connected(server) as (reader, writer):
+
+        async def said(*pieces: bytes, answers: list[bytes]) -> None:
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.01)  # so that it is read alone
+            for body in answers:
+                await reader.readuntil(b"\r\n\r\n")
+                assert await reader.readexactly(len(body)) == body
+
+        await said(posted(b"1"), answers=[b"1"])
+        protocol = the_connection(server)
+        (head,) = protocol.heads
+        parser, protocol.parser = protocol.parser, Mock()
+        await said(posted(b"2"), answers=[b"2"])
+        assert not protocol.parser.feed_data.called
+        protocol.parser = parser
+
+        await said(posted(b"3") + posted(b"4"), posted(b"5"), answers=[b"3", b"4", b"5"])
+        await said(head, b"6", posted(b"7"), answers=[b"6", b"7"])
+        await said(head + b"8POST / HT", posted(b"9")[len(b"POST / HT") :], answers=[b"8", b"9"])
+        await said(posted(b"10"), b"\r\n" + posted(b"11"), posted(b"12"), answers=[b"10", b"11", b"12"])
+        access = protocol.door._access
+        access.has.return_value = False  # type: ignore[attr-defined]  # a Mock: the key is gone
+        protocol.parser = Mock(wraps=protocol.parser)
+        await said(posted(b"4"), answers=[b"4"])
+        assert protocol.parser.feed_data.called
+
+
+async def test_a_close_is_never_remembered() -> None:
+    async with serving(echo) as server:
+        for _ in range(2):
+            async with connected(server) as (reader, writer):
+                writer.write(posted(b"last", headers=b"Connection: close\r\n"))
+                assert b"connection: close" in await reader.read()
+
+
+async def test_a_shutdown_waits_for_a_request_that_needed_no_parser() -> None:
+    waiting = asyncio.get_running_loop().create_future()
+
+    async def decide(body: bytes) -> Answer:
+        if body == b"2":
+            await waiting
+        return Answer(body)
+
+    async with serving(decide) as server, connected(server) as (reader, writer):
+        writer.write(posted(b"1"))
+        await reader.readuntil(b"\r\n\r\n1")
+        writer.write(posted(b"2"))
+        await until(lambda: the_connection(server)._is_deciding)
+        server.should_exit = True
+        await until(lambda: the_connection(server).cycle.keep_alive is False)
+        waiting.set_result(None)
+        answer = await reader.read()
+        assert b"connection: close" in answer
+        assert answer.endswith(b"2")
+
+
+async def test_what_needs_no_parser_keeps_a_connection_as_alive() -> None:
+    """Its timer is not set anew for each request, and must count from the last one all the same."""
+    async with (
+        serving(echo, keep_alive_s=HASTY_KEEP_ALIVE_S) as server,
+        connected(server) as (reader, writer),
+    ):
+        for _ in range(6):
+            writer.write(posted(b"1"))
+            await reader.readuntil(b"\r\n\r\n1")
+            await asyncio.sleep(HASTY_KEEP_ALIVE_S / 2)
+        began = asyncio.get_running_loop().time()
+        assert await reader.read() == b""
+        assert asyncio.get_running_loop().time() - began < 3 * HASTY_KEEP_ALIVE_S

@@ -63,7 +63,9 @@ class LimitedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._head_timer = self.loop.call_later(
+                self.timeout_keep_alive, super().timeout_keep_alive_handler
+            )
             return
         self._head_bytes += count
         if self._head_bytes > HEAD_BYTES_MAX:

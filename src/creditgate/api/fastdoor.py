@@ -13,7 +13,7 @@ from uvicorn._types import HTTPScope
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import TurnedAway, answer_to
 from creditgate.api.versions import NEWEST, Version
-from creditgate.engine.access import Access
+from creditgate.engine.access import Access, digest_of
 from creditgate.errors import Undecided
 
 HEADERS_MAX = 64  # nobody who only wants to know a balance sends more
@@ -62,6 +62,8 @@ class Admitted(NamedTuple):
     idempotency_keys: tuple[str, ...]
     base_url: str
     version: Version
+    body_bytes: int
+    key: str  # the API key's digest
 
 
 class FastDoor:
@@ -90,11 +92,12 @@ class FastDoor:
             return None
         host = headers[b"host"].decode("latin-1")
         version = _version(call, headers.get(b"x-api-version"))
+        api_key = self._known(headers.get(b"authorization", b""))
         if (
             version is None
+            or api_key is None
             or not _is_small_json(headers, call.verb.body_bytes_max)
             or not self._names_us([host])
-            or not self._knows(headers.get(b"authorization", b""))
         ):
             return None
         key = headers.get(b"idempotency-key")
@@ -103,7 +106,13 @@ class FastDoor:
             idempotency_keys=() if key is None else (key.decode("latin-1"),),
             base_url=f"{scope['scheme']}://{host}",
             version=version,
+            body_bytes=int(headers[b"content-length"]),
+            key=api_key,
         )
+
+    def still_admits(self, request: Admitted) -> bool:
+        """Say whether the same head, sent again, is let in again: only keys come and go."""
+        return self._access.has(request.key)
 
     async def answer(self, request: Admitted, body: bytes) -> Answer:
         """Return what the Starlette lane would answer: the same handler decides, and failures become the same words."""
@@ -124,10 +133,12 @@ class FastDoor:
         failure = error if isinstance(error, Exception) else Undecided("The call was broken off")
         return answer_to(failure, verb=request.call.name, body=body, env=self._env)
 
-    def _knows(self, authorization: bytes) -> bool:
-        return authorization.startswith(_SCHEME) and self._access.knows(
-            authorization[len(_SCHEME) :].decode("latin-1")
-        )
+    def _known(self, authorization: bytes) -> str | None:
+        """Return the digest of the API key, None where there is none that is known."""
+        if not authorization.startswith(_SCHEME):
+            return None
+        key = digest_of(authorization[len(_SCHEME) :].decode("latin-1"))
+        return key if self._access.has(key) else None
 
 
 def _plain(scope: HTTPScope) -> dict[bytes, bytes] | None:

@@ -6,11 +6,15 @@ in is decided once its body is complete, by the handler of its route, and answer
 to Starlette, as does one whose body keeps us waiting: it is the same cycle, with the bytes it has, so no byte can get
 from one request into another.
 
+A client says the same head again and again. One that was let in is remembered by its bytes, so the next request that
+comes alone, whole and with the same head needs no parser and no cycle: the parser, between two requests as it is, would
+make the same of it. A `_Turn` stands where uvicorn has its cycle meanwhile, and others queue behind it as behind one.
+
 One request of a connection is decided at a time, in order: a track may be what the check behind it asks about.
 """
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import uvicorn
 from uvicorn._types import ASGI3Application
@@ -27,8 +31,25 @@ from creditgate.telemetry.metrics import Metrics
 
 MADE_FOR = "0.54."  # the uvicorn whose inside we know; it has promised nothing about it
 BODY_PATIENCE_S = 0.05  # clients send headers and body in two writes, but at once
+HEADS_MAX = 1024  # remembered by a process: clients are few, and differ in little but the length of the body
+
+_END_OF_HEAD = b"\r\n\r\n"
 
 log = logger(__name__)
+
+
+class _Turn:
+    """What uvicorn and we have to know of a request under way that has no cycle of uvicorn's."""
+
+    __slots__ = ("disconnected", "keep_alive", "response_complete", "response_started")
+
+    message_event = asyncio.Event()  # set when the client leaves; nobody waits for it here
+
+    def __init__(self) -> None:
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
 
 
 class FastLane(LimitedConnection):
@@ -36,6 +57,7 @@ class FastLane(LimitedConnection):
 
     door: ClassVar[FastDoor]
     metrics: ClassVar[Metrics]
+    heads: ClassVar[dict[bytes, Admitted]]
 
     def __init__(
         self,
@@ -49,17 +71,37 @@ class FastLane(LimitedConnection):
         self._patience: asyncio.TimerHandle | None = None
         self._is_deciding = False
         self._is_lost = False
+        self._is_in_message = False
+        self._idle_since = 0.0
+        self._came_alone: tuple[bytes, int] | None = None  # head of what is being read, and bytes behind it
 
     def data_received(self, data: bytes) -> None:
+        if self._is_between_requests():
+            head = data[: data.find(_END_OF_HEAD) + len(_END_OF_HEAD)]
+            behind = len(data) - len(head)
+            request = self.heads.get(head)
+            if request is not None and request.body_bytes == behind and self.door.still_admits(request):
+                self._end_head()
+                self.cycle = turn = cast(RequestResponseCycle, _Turn())
+                self._decide(turn, request, data[-behind:])
+                return
+            self._came_alone = head, behind
         super().data_received(data)
+        self._came_alone = None
         self._limit_patience()
 
+    def on_message_begin(self) -> None:
+        self._is_in_message = True
+        super().on_message_begin()
+
     def on_message_complete(self) -> None:
+        self._is_in_message = False
         super().on_message_complete()
         if self._awaiting_body is not None:
             cycle, request = self._awaiting_body
             self._end_waiting()
-            self._decide(cycle, request)
+            self._remember(cycle, request)
+            self._decide(cycle, request, bytes(cycle.body))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -87,7 +129,37 @@ class FastLane(LimitedConnection):
         elif cycle.more_body:
             self._awaiting_body = cycle, request
         else:
-            self._decide(cycle, request)
+            self._decide(cycle, request, bytes(cycle.body))
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close what is idle. The timer is not set anew for each request that had no cycle: it looks again instead."""
+        rest_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._is_deciding or rest_s > 0:
+            self._limit_idleness(max(rest_s, 0.0) or self.timeout_keep_alive)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _limit_idleness(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _is_between_requests(self) -> bool:
+        """Say whether the next byte begins a request, which is the only one."""
+        return (
+            not self._is_in_message
+            and (self.cycle is None or self.cycle.response_complete)  # type: ignore[redundant-expr]  # None at first
+            and not self._is_deciding
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _remember(self, cycle: RequestResponseCycle, request: Admitted) -> None:
+        """Remember the head that was just read, if the request came alone and whole, and asks for nothing special."""
+        if self._came_alone is not None and cycle.keep_alive:
+            head, behind = self._came_alone
+            if behind == len(cycle.body) == request.body_bytes:
+                if len(self.heads) >= HEADS_MAX:
+                    self.heads.clear()
+                self.heads[head] = request
 
     def _limit_patience(self) -> None:
         if self._awaiting_body is not None and self._patience is None:
@@ -106,9 +178,7 @@ class FastLane(LimitedConnection):
             self._patience.cancel()
             self._patience = None
 
-    def _decide(self, cycle: RequestResponseCycle, request: Admitted) -> None:
-        body = bytes(cycle.body)
-
+    def _decide(self, cycle: RequestResponseCycle, request: Admitted, body: bytes) -> None:
         def done(answer: Answer | None, error: BaseException | None) -> None:
             self._is_deciding = False
             if error is not None:
@@ -140,6 +210,9 @@ class FastLane(LimitedConnection):
             self.transport.close()
         if self.pipeline:  # not at once: a pipeline of requests that are answered at once would recurse
             self.loop.call_soon(self.on_response_complete)
+        elif isinstance(cycle, _Turn) and self.timeout_keep_alive_task is not None:
+            self.server_state.total_requests += 1
+            self._idle_since = self.loop.time()
         else:
             self.on_response_complete()
 
@@ -149,4 +222,4 @@ def fast_lane(door: FastDoor, metrics: Metrics) -> type[HttpToolsProtocol]:
     if not uvicorn.__version__.startswith(MADE_FOR):
         log.warning("fast_lane_off", uvicorn=uvicorn.__version__, made_for=MADE_FOR)
         return HttpToolsProtocol
-    return type("FastLane", (FastLane,), {"door": door, "metrics": metrics})
+    return type("FastLane", (FastLane,), {"door": door, "metrics": metrics, "heads": {}})

@@ -41,8 +41,11 @@ def parse_amount(token: bytes, *, field: str) -> int:
     if match is None:
         raise _not_an_amount(token, field)
     sign, whole, fraction, exponent = match.groups()
-    if fraction is None and exponent is None and len(whole) <= INPUT_INTEGER_DIGITS_MAX:
-        return int(sign + whole) * NANOS
+    if exponent is None and len(whole) <= INPUT_INTEGER_DIGITS_MAX:  # as nearly all are written
+        if fraction is None:
+            return int(sign + whole) * NANOS
+        if len(fraction) <= DECIMALS:
+            return int(sign + whole + fraction.ljust(DECIMALS, b"0"))
     return nanos_of(Decimal(token.decode("ascii")), field=field)
 
 
@@ -74,11 +77,9 @@ def parse_kept(token: bytes, *, field: str) -> int:
 
 def format_amount(nanos: int) -> str:
     """Return the plain decimal text: no exponent, no trailing zeros. `4_980_000_000` is `4.98`."""
-    if nanos % NANOS == 0:
-        return str(nanos // NANOS)
     whole, fraction = divmod(abs(nanos), NANOS)
     sign = "-" if nanos < 0 else ""
-    return f"{sign}{whole}.{fraction:09d}".rstrip("0")
+    return f"{sign}{whole}.{fraction:09d}".rstrip("0") if fraction else f"{sign}{whole}"
 
 
 def multiply(units_nanos: int, cost_nanos: int) -> int:

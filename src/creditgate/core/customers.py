@@ -5,6 +5,7 @@ in the record and changes with every track.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +23,8 @@ from creditgate.core.entities import Entity
 from creditgate.core.holds import Hold
 from creditgate.core.own import METADATA_BYTES_MAX
 from creditgate.errors import InvalidInputs, NotFound
+
+DERIVED_MAX = 64  # kept with the terms of one customer
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -123,10 +126,11 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     overages: dict[str, bool] = {}
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """All rows in burn order, all flags, and the limits that hold, by feature (see `controls.py`).
 
-    `entities` are the limits of those that have any of their own; the customer's hold for them, too.
+    `entities` are the limits of those that have any of their own; the customer's hold for them, too. Terms change
+    seldom and are decoded once for many calls, so what follows from them alone is worked out once.
     """
 
     rows: tuple[Row, ...] = ()
@@ -142,11 +146,39 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
         """The ids of everything that has a balance: rows and gates."""
         return {row.id for row in self.rows} | {gate.id for gate in self.gates}
 
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """The feature of each row, by the row's id."""
+        return {row.id: row.feature_id for row in self.rows}
+
+    @cached_property
+    def by_id(self) -> dict[str, Row]:
+        return {row.id: row for row in self.rows}
+
+    @cached_property
+    def derived(self) -> dict[tuple[object, ...], Any]:
+        """What was worked out from these terms, under keys that begin with the function that did so."""
+        return {}
+
+    def derive(self, key: tuple[object, ...], value: Any) -> None:
+        """Keep what follows from these terms. There are as many keys as entities and features that are asked for."""
+        if len(self.derived) >= DERIVED_MAX:
+            self.derived.clear()
+        self.derived[key] = value
+
     def rows_of(self, feature_id: str, entity_id: str | None = None) -> tuple[Row, ...]:
         """Return the rows of a feature that calls for an entity, or for the customer, draw on: the first to give first.
 
         That unlimited rows and rollovers go before all others is how the scripts rank what they find here.
         """
+        key = (Terms.rows_of, feature_id, entity_id)
+        rows: tuple[Row, ...] | None = self.derived.get(key)
+        if rows is None:
+            rows = self._rows_of(feature_id, entity_id)
+            self.derive(key, rows)
+        return rows
+
+    def _rows_of(self, feature_id: str, entity_id: str | None) -> tuple[Row, ...]:
         found = [
             row
             for row in self.rows
@@ -158,6 +190,8 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def flag(self, feature_id: str, entity_id: str | None = None) -> Flag | None:
         """Return the on/off feature as an entity has it, or the customer; None without it."""
+        if not self.flags:
+            return None
         found = (flag for flag in self.flags if flag.feature_id == feature_id)
         return next((flag for flag in found if flag.entity_id in (None, entity_id)), None)
 

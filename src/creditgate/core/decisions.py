@@ -4,7 +4,7 @@ A refusal is a value. The integers of `Status` are those of lua/lib/status.lua; 
 answered.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -99,33 +99,61 @@ def balance_of(
 
     None where there is no row of it.
     """
-    return _together(feature_id, terms.rows_of(feature_id, entity_id), terms, balances, entity_id)
+    standing = terms.derived.get((balance_of, feature_id, entity_id))
+    if standing is None:
+        standing = _standing(feature_id, terms.rows_of(feature_id, entity_id), terms, entity_id)
+        terms.derive((balance_of, feature_id, entity_id), standing)
+    return _balance(standing, balances)
 
 
-def _together(
-    feature_id: str,
-    rows: Iterable[Row],
-    terms: Terms,
-    balances: Mapping[str, int],
-    entity_id: str | None,
-) -> Balance | None:
-    held = tuple((row, balances[row.id]) for row in rows)
-    if not held:
-        return None
-    unlimited = tuple((row, raw) for row, raw in held if row.unlimited)
-    if unlimited:
-        usage = -sum(raw for _, raw in unlimited)
-        return Balance(feature_id, usage_nanos=usage, unlimited=True, rows=unlimited[:1])
-    granted = sum(row.granted_nanos for row, _ in held)
-    return Balance(
+class _Standing(NamedTuple):
+    """What of a balance follows from the terms alone. Of an unlimited one, `rows` are all that are unlimited."""
+
+    feature_id: str
+    granted_nanos: int
+    next_reset_at: int | None
+    unlimited: bool
+    overage_allowed: bool
+    rows: tuple[Row, ...]
+    rollovers: tuple[Row, ...]
+
+
+def _standing(feature_id: str, rows: Sequence[Row], terms: Terms, entity_id: str | None) -> _Standing:
+    if unlimited := tuple(row for row in rows if row.unlimited):
+        return _Standing(feature_id, 0, None, True, False, unlimited, ())
+    return _Standing(
         feature_id=feature_id,
-        granted_nanos=granted,
-        remaining_nanos=sum(max(0, raw) for _, raw in held),
-        usage_nanos=granted - sum(raw for _, raw in held),
-        next_reset_at=min((row.resets_at for row, _ in held if row.resets_at is not None), default=None),
-        overage_allowed=any(terms.may_go_below(row, entity_id) for row, _ in held),
-        rows=tuple((row, raw) for row, raw in held if row.rolled_from is None),
-        rollovers=tuple((row, raw) for row, raw in held if row.rolled_from is not None),
+        granted_nanos=sum(row.granted_nanos for row in rows),
+        next_reset_at=min((row.resets_at for row in rows if row.resets_at is not None), default=None),
+        unlimited=False,
+        overage_allowed=any(terms.may_go_below(row, entity_id) for row in rows),
+        rows=tuple(row for row in rows if row.rolled_from is None),
+        rollovers=tuple(row for row in rows if row.rolled_from is not None),
+    )
+
+
+def _balance(standing: _Standing, balances: Mapping[str, int]) -> Balance | None:
+    """Return the balance with these raw amounts; None where there is no row."""
+    if not standing.rows and not standing.rollovers:
+        return None
+    rows = tuple([(row, balances[row.id]) for row in standing.rows])
+    if standing.unlimited:
+        usage = -sum(raw for _, raw in rows)
+        return Balance(standing.feature_id, usage_nanos=usage, unlimited=True, rows=rows[:1])
+    rollovers = tuple([(row, balances[row.id]) for row in standing.rollovers])
+    remaining, left = 0, 0
+    for _, raw in rows + rollovers:
+        remaining += max(0, raw)
+        left += raw
+    return Balance(
+        feature_id=standing.feature_id,
+        granted_nanos=standing.granted_nanos,
+        remaining_nanos=remaining,
+        usage_nanos=standing.granted_nanos - left,
+        next_reset_at=standing.next_reset_at,
+        overage_allowed=standing.overage_allowed,
+        rows=rows,
+        rollovers=rollovers,
     )
 
 
@@ -138,6 +166,6 @@ def balances_of(terms: Terms, balances: Mapping[str, int], entity_id: str | None
         )
         if entity_id is not None:
             rows = list(terms.rows_of(feature_id, entity_id))
-        balance = _together(feature_id, rows, terms, balances, entity_id)
+        balance = _balance(_standing(feature_id, rows, terms, entity_id), balances)
         if balance is not None:
             yield balance

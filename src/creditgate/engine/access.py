@@ -32,13 +32,14 @@ class Access:
         self._version = -1
         self._hashes: frozenset[str] = frozenset()
 
-    def knows(self, secret: str) -> bool:
-        """Say whether this is one of the keys that were there when we last looked."""
-        return _digest(secret) in self._hashes
+    def has(self, digest: str) -> bool:
+        """Say whether the key of this digest was there when we last looked."""
+        return digest in self._hashes
 
     async def allows(self, secret: str) -> bool:
         """Say whether this is one of the keys; one that is not known makes us look for new ones once."""
-        return self.knows(secret) or _digest(secret) in await self._refresh()
+        digest = digest_of(secret)
+        return self.has(digest) or digest in await self._refresh()
 
     async def first_key(self, environment: str, now_ms: int) -> str | None:
         """Make the first key and return its secret, which is never seen again; None if there is one already."""
@@ -53,7 +54,7 @@ class Access:
                 not_after=not_after,
                 call=call,
                 document_type=_TYPE,
-                document_id=_digest(secret),
+                document_id=digest_of(secret),
                 expected_version=self._version,
                 document=msgspec.json.encode(ApiKey(created_at=now_ms)),
             ),
@@ -73,5 +74,6 @@ class Access:
         return self._hashes
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Return what is kept of a key."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -98,11 +98,9 @@ class Metrics:
         self._count_moved(terms, moved)
 
     def _count_moved(self, terms: Terms, moved: Sequence[Moved]) -> None:
-        if moved:
-            owners = {row.id: row.feature_id for row in terms.rows}
-            for row_id, delta_nanos in moved:
-                counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
-                counter[owners.get(row_id, OTHER)] += abs(delta_nanos)
+        for row_id, delta_nanos in moved:
+            counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
+            counter[terms.owners.get(row_id, OTHER)] += abs(delta_nanos)
 
 
 class RedisCall:

@@ -4,10 +4,13 @@ A key that is required and empty is null; an optional one that does not apply is
 a function of a decision, so that any server can call it.
 """
 
+from typing import cast
+
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from creditgate.api.wire.features import FeatureAnswer
+from creditgate.api.wire.forms import HOLE, Form
 from creditgate.api.wire.holds import LockAnswer, lock_answer
 from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import interval_count
@@ -142,13 +145,14 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 
 def check_answer(decision: Decision, *, customer_id: str, takes: bool) -> CheckAnswer:
     """`takes`: the check was sent with `send_event`, so an allowed one shows every balance it could have come from."""
+    balance = _answering_balance(decision)
     return CheckAnswer(
         allowed=decision.allowed,
         customer_id=customer_id,
         entity_id=decision.entity_id or UNSET,
         required_balance=number(decision.required_nanos),
-        balance=_answering_balance(decision),
-        balances=_balances(decision) if takes and decision.allowed else UNSET,
+        balance=balance,
+        balances=_balances(decision, balance) if takes and decision.allowed else UNSET,
         flag=_flag(decision),
         lock=lock_answer(decision),
     )
@@ -157,16 +161,17 @@ def check_answer(decision: Decision, *, customer_id: str, takes: bool) -> CheckA
 def track_answer(
     decision: Decision, *, customer_id: str, value_nanos: int, event_name: str | None
 ) -> TrackAnswer:
-    rows = {row.id: row for row in decision.terms.rows}
-    moved = (part for part in decision.moved if part.row_id in rows)
+    rows = decision.terms.by_id
+    balance = _answering_balance(decision)
+    moved = [part for part in decision.moved if part.row_id in rows]
     return TrackAnswer(
         customer_id=customer_id,
         entity_id=decision.entity_id or UNSET,
         event_name=event_name or UNSET,
         value=number(value_nanos),
-        balance=_answering_balance(decision),
-        balances=_balances(decision),
-        deductions=tuple(deduction_answer(rows[part.row_id], 0 - part.delta_nanos) for part in moved),
+        balance=balance,
+        balances=_balances(decision, balance),
+        deductions=tuple([deduction_answer(rows[part.row_id], 0 - part.delta_nanos) for part in moved]),
         lock=lock_answer(decision),
     )
 
@@ -255,16 +260,48 @@ def _answering_balance(decision: Decision) -> BalanceAnswer | None:
     return _balance_in(decision, decision.pool.feature_id) if decision.pool else None
 
 
-def _balances(decision: Decision) -> dict[str, BalanceAnswer | None] | UnsetType:
+def _balances(
+    decision: Decision, answering: BalanceAnswer | None
+) -> dict[str, BalanceAnswer | None] | UnsetType:
     """The feature and the credit systems that price it, null where there is none; not there if no system prices it."""
     if len(decision.pools) < 2:
         return UNSET
-    return {pool.feature_id: _balance_in(decision, pool.feature_id) for pool in decision.pools}
+    return {
+        pool.feature_id: answering if pool is decision.pool else _balance_in(decision, pool.feature_id)
+        for pool in decision.pools
+    }
 
 
 def _balance_in(decision: Decision, feature_id: str) -> BalanceAnswer | None:
+    """Return the answer as text: as `balance_answer` would be encoded, from a form where there is one."""
     balance = decision.balance(feature_id)
-    return balance_answer(balance) if balance else None
+    if balance is None:
+        return None
+    key = (_balance_in, feature_id, decision.entity_id)
+    form: Form | None = decision.terms.derived.get(key)
+    if form is None:
+        form = Form(encode(_with_holes(balance_answer(balance))))
+        decision.terms.derive(key, form)
+    return cast(BalanceAnswer, form.filled(_amounts(balance)))
+
+
+def _with_holes(answer: BalanceAnswer) -> BalanceAnswer:
+    """Return the answer with holes where a call changes it, in the order of `_amounts`."""
+    replace = msgspec.structs.replace
+    return replace(
+        answer,
+        remaining=HOLE,
+        usage=HOLE,
+        breakdown=tuple(replace(row, remaining=HOLE, usage=HOLE) for row in answer.breakdown),
+        rollovers=tuple(replace(part, balance=HOLE) for part in answer.rollovers or ()) or UNSET,
+    )
+
+
+def _amounts(balance: Balance) -> list[int]:
+    amounts = [balance.remaining_nanos, balance.usage_nanos]
+    for row, raw_nanos in balance.rows:
+        amounts += (max(0, raw_nanos), row.granted_nanos - raw_nanos)
+    return amounts + [raw_nanos for _, raw_nanos in balance.rollovers]
 
 
 def _flag(decision: Decision) -> FlagAnswer | None:
