@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 
 from bench import data
 from bench.agent import answer_orders
+from bench.commands import FEATURE, VALUE_NANOS
 from bench.cpu import Meter as CpuMeter
 from bench.samples import Sample, percentiles
 from creditgate import Meter
@@ -79,13 +80,12 @@ class Callers:
         ]
 
     def _track(self, customer_id: str) -> Awaitable[object]:
-        return self._meter.track(customer_id=customer_id, feature_id=data.FEATURE, value=VALUE)
+        return self._meter.track(customer_id=customer_id, feature_id=FEATURE, value=VALUE)
 
     def _batch(self, customers: Iterator[str], items: int) -> Ask:
         async def batch(_: str) -> None:
             calls = [
-                TrackCall(customer_id=next(customers), feature_id=data.FEATURE, value=VALUE)
-                for _ in range(items)
+                TrackCall(customer_id=next(customers), feature_id=FEATURE, value=VALUE) for _ in range(items)
             ]
             outcomes = await self._meter.batch(calls)
             for outcome in outcomes:
@@ -95,14 +95,12 @@ class Callers:
         return batch
 
     def _engine_track(self, customer_id: str) -> Awaitable[Decision]:
-        usage = Usage("track", customer_id, data.FEATURE, None, data.VALUE_NANOS, Mode.CAP)
+        usage = Usage("track", customer_id, FEATURE, None, VALUE_NANOS, Mode.CAP)
         return _stepped(self._cases.meter.track(usage))
 
     def _engine_check(self, customer_id: str) -> Awaitable[Decision]:
         return _stepped(
-            self._cases.meter.check(
-                customer_id=customer_id, feature_id=data.FEATURE, required_nanos=data.VALUE_NANOS
-            )
+            self._cases.meter.check(customer_id=customer_id, feature_id=FEATURE, required_nanos=VALUE_NANOS)
         )
 
 

@@ -1,41 +1,30 @@
 """Data to measure on: customers under a prefix of their own in a Redis, made by the product's own code."""
 
-import secrets
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
-from hiredis import pack_command
 from redis.asyncio import Redis
 
+from bench.commands import FEATURE, SCRIPTS, Calls, Recorder
 from creditgate import server
-from creditgate.balances.calls import Need, text_of
+from creditgate.balances.calls import text_of
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import NANOS
-from creditgate.core.catalog import Catalog
 from creditgate.core.customers import Record
-from creditgate.core.decisions import Mode, Status
-from creditgate.core.journal import Call, StreamId
+from creditgate.core.journal import StreamId
 from creditgate.engine import demo
 from creditgate.engine.customers import Grant, Profile
-from creditgate.engine.ids import OpIds
-from creditgate.engine.needs import needs_of
 from creditgate.settings import Environment, Settings, sqlite_url
 
 CUSTOMERS = 1_000
 PARTITIONS = 8
-FEATURE = (
-    "basic_messages"  # of the tutorial's catalog; the free plan gives 5 credits, each use costs 0.01 of them
-)
-VALUE_NANOS = NANOS // 100  # so little that the credits last
 VALUE = "0.01"
 FILL_AT_ONCE = 1_000
 _FIRST = "customer_first"
-ANY_TIME_MS = 3_600_000  # how long a recorded script may be sent again
 
 
 def settings_of(redis_url: str, directory: Path, prefix: str) -> Settings:
@@ -67,6 +56,14 @@ async def make(settings: Settings, *, customers: int) -> None:
             await cases.customers.get_or_create(customer_id, Profile())
         while await cases.flusher.flush_once():
             pass
+
+
+async def calls(settings: Settings) -> Calls:
+    """Return the calls on this data, with their scripts loaded."""
+    async with opened(settings) as (stores, cases):
+        for script in SCRIPTS:
+            await stores.redis.script_load(script.source)
+        return Calls(stores.keys, await cases.catalogs.refresh(), cases.clock)
 
 
 async def fill(settings: Settings, *, customers: int, rows: int) -> None:
@@ -109,63 +106,6 @@ async def _restore(store: BalanceStore, record: Record, customer_id: str, stood_
         holds={},
         balances=record.balances,
     )
-
-
-class Recorder:
-    """Stands where Redis is, and keeps the calls of scripts instead of making them."""
-
-    def __init__(self) -> None:
-        self.commands: list[tuple[Any, ...]] = []
-
-    async def evalsha(self, sha: str, numkeys: int, *rest: Any) -> list[int]:
-        self.commands.append(("EVALSHA", sha, numkeys, *rest))
-        return [Status.ABSENT, 0]
-
-    async def send(self, redis: "Redis") -> None:
-        """Make the calls; raises if the server refuses one, or a script says anything but OK."""
-        async with redis.pipeline(transaction=False) as together:
-            for command in self.commands:
-                together.execute_command(*command)
-            replies = await together.execute()
-        assert all(reply[0] == Status.OK for reply in replies), replies[0]
-
-
-async def commands(settings: Settings, verb: str, customers: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return what the sidecar sends to Redis for a call of each customer, and load the scripts.
-
-    `verb` is check, track, "track with key" (with a new idempotency key each), or read.
-    """
-    async with opened(settings) as (stores, cases):
-        catalog = await cases.catalogs.refresh()
-        recorder = Recorder()
-        store = BalanceStore(cast("Redis", recorder), stores.keys, cases.clock)
-        for customer_id in customers:
-            await _call(store, verb, customer_id, catalog)
-        for script in (BalanceStore._track, BalanceStore._check, BalanceStore._read):
-            await stores.redis.script_load(script.source)
-        return recorder.commands
-
-
-async def _call(store: BalanceStore, verb: str, customer_id: str, catalog: Catalog) -> None:
-    needs: list[Need] = needs_of(catalog.pools(FEATURE), VALUE_NANOS)
-    if verb == "read":
-        await store.read(customer_id=customer_id)
-        return
-    if verb == "check":
-        await store.check(customer_id=customer_id, properties=[], pools=needs)
-        return
-    call = Call("track", OpIds().next(), catalog.version, feature_id=FEATURE, value_nanos=VALUE_NANOS)
-    if verb == "track with key":
-        call = msgspec.structs.replace(call, key=secrets.token_hex(16), fingerprint=secrets.token_hex(8))
-    not_after = int(time.time() * 1000) + ANY_TIME_MS
-    await store.track(
-        not_after=not_after, customer_id=customer_id, call=call, mode=Mode.CAP, properties=[], pools=needs
-    )
-
-
-def packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
-    """Return commands as they are sent."""
-    return [pack_command(command) for command in commands]
 
 
 def http_requests(port: int, key: str, path: str, bodies: Sequence[str]) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from redis import Redis
 
 from bench import data, wrk
 from bench.agent import CHECKOUT, Agent
+from bench.commands import Calls, Command, packed
 from bench.cpu import Meter, Spent
 from bench.samples import Sample
 from creditgate.balances.keys import Keys
@@ -60,6 +61,7 @@ class Stage:
         self._payloads = 0
         self._peers: dict[str, HttpServer] = {}
         self._sidecars: dict[str, SidecarProcess] = {}
+        self._calls: dict[str, Calls] = {}
         self._settings_of: dict[str, Settings] = {}
 
     def __enter__(self) -> Self:
@@ -247,7 +249,7 @@ class Stage:
 
     def packed(self, settings: Settings, verb: str, customers: list[str] | None = None) -> list[bytes]:
         """Return the same as it is sent."""
-        return data.packed(self.commands(settings, verb, customers))
+        return packed(self.commands(settings, verb, customers))
 
     def commands_file(self, customers: list[str]) -> str:
         """Return the file of the tracks of these customers, for a client that packs them itself."""
@@ -256,14 +258,14 @@ class Stage:
             path.write_bytes(msgspec.msgpack.encode(self.commands(self.raw, "track", customers)))
         return str(path)
 
-    def commands(
-        self, settings: Settings, verb: str, customers: list[str] | None = None
-    ) -> list[tuple[Any, ...]]:
+    def commands(self, settings: Settings, verb: str, customers: list[str] | None = None) -> list[Command]:
         """Return what the sidecar would send to Redis for one call of each customer."""
+        if settings.prefix not in self._calls:
+            self._calls[settings.prefix] = asyncio.run(data.calls(settings))
         names = customers or data.customer_ids(self.customers)
-        return asyncio.run(data.commands(settings, verb, names))
+        return self._calls[settings.prefix].commands(verb, names)
 
-    def us_of(self, commands: list[tuple[Any, ...]]) -> float:
+    def us_of(self, commands: list[Command]) -> float:
         """Send commands of one kind in one write; returns microseconds of each, as Redis counts them (commandstats)."""
         name = f"cmdstat_{str(commands[0][0]).lower()}"
         pipeline = self.redis.pipeline(transaction=False)

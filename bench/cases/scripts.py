@@ -1,9 +1,9 @@
 """What Valkey itself spends on a script, and what it keeps, as multiples of plain commands and values."""
 
 import time
-from typing import Any
 
 from bench import data
+from bench.commands import FEATURE, Command
 from bench.samples import Row
 from bench.stage import Stage
 from creditgate.balances.keys import Keys
@@ -14,8 +14,6 @@ KEPT = 2_000  # entries and keys whose memory is divided by their number
 KEYED = 50  # customers who have those keys
 ONE_FIELD = ("HSET", "bench:hash", "field", 123456789)
 EMPTY = "return 1"
-
-Command = tuple[Any, ...]
 
 
 def run(stage: Stage) -> list[Row]:
@@ -49,7 +47,7 @@ def _bytes(stage: Stage) -> list[Row]:
     redis.hset(*ONE_FIELD[1:])
     redis.set("bench:idempotent", "1", ex=3600)
     for number in range(KEPT):
-        redis.xadd("bench:stream", {"customer": f"customer_{number}", "feature": data.FEATURE, "value": 1})
+        redis.xadd("bench:stream", {"customer": f"customer_{number}", "feature": FEATURE, "value": 1})
     record = _memory(stage, [keys.record(name) for name in names]) / len(names)
     with_keys = names[:KEYED]
     pipeline = redis.pipeline(transaction=False)
