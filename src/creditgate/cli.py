@@ -1,6 +1,7 @@
 """The command line. A setting is the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
 
 import asyncio
+import gc
 import inspect
 import shlex
 import sys
@@ -351,7 +352,10 @@ def main() -> None:
     configure_logging()
     file = _config_file(sys.argv[1:])
     app.config = [Env("CREDITGATE_", command=False), *([file] if file else [])]
-    app(_without_config(sys.argv[1:]))
+    try:
+        app(_without_config(sys.argv[1:]))
+    finally:
+        gc.freeze()  # else Python looks through all that was imported for garbage once more: a quarter of a second
 
 
 async def _serve(settings: Settings, catalog: Path | None, demo: bool, announce: Any) -> None:

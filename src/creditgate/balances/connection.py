@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from creditgate.errors import StartupError
@@ -21,6 +22,10 @@ SOCKET_TIMEOUT_S = 5.0  # the last resort; every call has a shorter deadline of 
 CLIENT_NAME = "creditgate"
 CONNECTIONS_MAX = 64
 CONNECTION_WAIT_S = 1.0
+
+_DRIVER = (
+    DriverInfo()
+)  # once: it looks for redis-py's version on the disk, which every connection would do again
 
 
 class NotWritten(RedisConnectionError):
@@ -86,6 +91,7 @@ def _client(url: str, on_connect: Callable[..., Any] | None) -> "Redis":
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             redis_connect_func=on_connect,
             client_name=CLIENT_NAME,
+            driver_info=_DRIVER,
         )
         # The connection is not opened, but refuses what a URL may not say.
         pool.make_connection()  # type: ignore[no-untyped-call]
