@@ -36,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("cases", nargs="*", metavar="case", help=", ".join({**CASES, **ON_DEMAND}))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.6, help="of each run (default: 0.6)")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each run (default: 0.4)")
     parser.add_argument(
         "--full", action="store_true", help="also what takes long: a million customers and entries"
     )

@@ -276,9 +276,9 @@ class Stage:
         after = self.redis.info("commandstats")[name]
         return float((after["usec"] - before["usec"]) / (after["calls"] - before["calls"]))
 
-    def used_bytes(self) -> int:
-        """Return the memory that Redis uses for data."""
-        return int(self.redis.info("memory")["used_memory_dataset"])
+    def memory_of(self, keys: list[str]) -> int:
+        """Return how many bytes all these keys take."""
+        return sum(self.redis.memory_usage(key, samples=0) or 0 for key in keys)
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:

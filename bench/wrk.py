@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from bench.samples import Sample
 
 PROGRAM = shutil.which("wrk")
 SAID = "BENCH "
-OPENED_S = 0.3  # until when the connections are there
+LONGEST_S = 60
 STOP_S = 30.0
 
 # The requests go in front of it, as a table.
@@ -46,8 +47,10 @@ def run(port: int, payloads: str, connections: int, seconds: float, watch: Mappi
     ]
     meters = {name: Meter(pid) for name, pid in watch.items()}
     process = subprocess.Popen([*command, f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE, text=True)
-    time.sleep(OPENED_S)
+    time.sleep(seconds / 2)
     workers = {name: holders(pid, port) or None for name, pid in watch.items()}
+    time.sleep(seconds / 2)
+    process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=STOP_S)
     spent = {name: meter.spent(workers[name]) for name, meter in meters.items()}
     said = json.loads(next(line for line in out.splitlines() if line.startswith(SAID)).removeprefix(SAID))

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from bench import data
 from bench.cases.inprocess import Callers
 from bench.samples import Row, Sample, in_turns
 from bench.stage import Stage
+from creditgate.balances.keys import Keys
 
 SMALL, LARGE, HUGE = 1_000, 100_000, 1_000_000
 BALANCES = (5, 20)
 AT_A_TIME = 32
+RECORDS_WEIGHED = 1_000
 AT_MOST = 1.15  # of the time at SMALL
 
 
@@ -32,11 +35,12 @@ def run(stage: Stage) -> list[Row]:
         sizes = [Size(50), Size(50, BALANCES[0])]
     bytes_of, callers = {}, {}
     for size in sizes:
-        before = stage.used_bytes()
         settings = stage.filled(
             f"g{size.customers}x{size.balances}", customers=size.customers, rows=size.balances
         )
-        bytes_of[size] = (stage.used_bytes() - before) / size.customers
+        keys = Keys(data.PARTITIONS, settings.prefix)
+        records = [keys.record(name) for name in data.customer_ids(min(size.customers, RECORDS_WEIGHED))]
+        bytes_of[size] = stage.memory_of(records) / len(records)
         callers[size] = Callers(stage, settings)
     runs = {
         str(size): callers[size].ask("engine track", at_a_time=AT_A_TIME, customers=size.customers)

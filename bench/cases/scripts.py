@@ -48,27 +48,22 @@ def _bytes(stage: Stage) -> list[Row]:
     redis.set("bench:idempotent", "1", ex=3600)
     for number in range(KEPT):
         redis.xadd("bench:stream", {"customer": f"customer_{number}", "feature": FEATURE, "value": 1})
-    record = _memory(stage, [keys.record(name) for name in names]) / len(names)
+    record = stage.memory_of([keys.record(name) for name in names]) / len(names)
     with_keys = names[:KEYED]
     pipeline = redis.pipeline(transaction=False)
     for command in stage.commands(settings, "track with key", with_keys * (KEPT // KEYED)):
         pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
     pipeline.execute()
     buckets = [keys.key_buckets(name, int(time.time() * 1000))[0] for name in with_keys]
-    key = _memory(stage, buckets) / KEPT
-    entry = _memory(stage, data.journals(keys)) / KEPT
-    stream = _memory(stage, ["bench:stream"]) / KEPT
+    key = stage.memory_of(buckets) / KEPT
+    entry = stage.memory_of(data.journals(keys)) / KEPT
+    stream = stage.memory_of(["bench:stream"]) / KEPT
     beside = {
-        "a customer": (record, "a hash of one field", _memory(stage, ["bench:hash"])),
-        "an idempotency key": (key, "a SET with EX", _memory(stage, ["bench:idempotent"])),
+        "a customer": (record, "a hash of one field", stage.memory_of(["bench:hash"])),
+        "an idempotency key": (key, "a SET with EX", stage.memory_of(["bench:idempotent"])),
         "a journal entry": (entry, "an entry of three short fields", stream),
     }
     return [
         Row(case=f"memory of {what}", figure="bytes", beside=name, ours=[ours], theirs=[theirs])
         for what, (ours, name, theirs) in beside.items()
     ]
-
-
-def _memory(stage: Stage, keys: list[str]) -> int:
-    """Return what all these keys take."""
-    return sum(stage.redis.memory_usage(key, samples=0) or 0 for key in keys)
