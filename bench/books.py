@@ -1,6 +1,6 @@
 """How long the books take: rebuild Redis from made-up history, verify, back up, restore, move; time and peak memory.
 
-    python bench/books.py --customers 100000 --entries 1000000
+    python -m bench.books --customers 100000 --entries 1000000
 
 The history is appended through the ledger as the flusher would (each customer is granted 1000 credits, then uses some),
 so the figures are those of the commands alone. Prints one line of JSON for each step; the memory is that of this
