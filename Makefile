@@ -2,17 +2,24 @@
 #
 #   make run     start the sidecar on 127.0.0.1:8787 with its own Valkey and SQLite and the tutorial's catalog
 #   make test    run the test suite; ARGS go to pytest: make test ARGS="-k reset -x", or ARGS="-m slow" for the long forms
+#   make bench   measure, in less than five minutes; bench-full also what takes long; ARGS="http --rounds 3" measures a part
 #   make mutants try small wrong versions of the code: some test has to fail with each; ARGS="LIFO" tries some
 #   make lint    check style, formatting, types, import directions and the Lua scripts
-#   make lock    bring requirements.lock up to pyproject.toml; ARGS=--upgrade also takes newer versions
+#   make lock    bring the locks up to pyproject.toml; ARGS=--upgrade also takes newer versions
 #   make clean   remove what these targets made; never the sidecar's data
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# --no-emit-*: a lock says what is installed, not where from, so that it works behind any mirror.
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-build-isolation \
+  --no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: run test mutants lint lock clean
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Set in many containers. Without the compiled modules each process compiles all of ours again: a third of a second.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test bench bench-full mutants lint lock clean
 
 run: .venv/ready
 	$(BIN)/creditgate serve --demo
@@ -23,6 +30,12 @@ run: .venv/ready
 # and would be left to a single worker at the end.
 test: .venv/ready
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+bench: .venv/bench
+	$(BIN)/python -m bench $(ARGS)
+
+bench-full: .venv/bench
+	$(BIN)/python -m bench --full $(ARGS)
 
 mutants: .venv/ready
 	$(BIN)/python -m tests.mutants.run $(ARGS)
@@ -38,10 +51,9 @@ lint: .venv/ready
 	@if command -v luacheck >/dev/null; then luacheck .build/lua; \
 	else echo "SKIPPED: luacheck is not installed (Debian's package lua-check), so no Lua script was checked"; fi
 
-# --no-emit-*: the lock says what is installed, not where from, so that it works behind any mirror.
 lock: .venv/locked
-	$(BIN)/pip-compile --quiet --extra dev --output-file requirements.lock --generate-hashes --strip-extras \
-	  --allow-unsafe --no-build-isolation --no-header --no-emit-index-url --no-emit-find-links $(ARGS) pyproject.toml
+	$(COMPILE) --extra dev --output-file requirements.lock $(ARGS) pyproject.toml
+	$(COMPILE) --extra bench --constraint requirements.lock --output-file requirements-bench.lock $(ARGS) pyproject.toml
 
 clean:
 	rm -rf .venv .build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -57,4 +69,9 @@ clean:
 
 .venv/ready: pyproject.toml .venv/locked
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What is measured beside us. Apart, so that the tests neither need it nor wait for it.
+.venv/bench: requirements-bench.lock .venv/ready
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bench.lock
 	@touch $@

@@ -1,5 +1,5 @@
--- Answers several checks and tracks of one customer in their order, each as check.lua or track.lua would alone. What one
--- takes is gone for those after it; what one is refused for harms none. One entry says what they took.
+-- Answers several checks and tracks of one customer in their order, each as check.lua or track.lua would alone. What
+-- one takes is gone for those after it; what one is refused for harms none. One entry says what they took.
 --
 -- KEYS
 --   record      cg:{p}:c:<customer>
@@ -8,8 +8,8 @@
 -- ARGV
 --   customer_id  as the caller wrote it
 --   calls_count  how many calls follow
---   calls...     of each: not_after, call, key, fingerprint, mode, properties, the number of its pools, and its pools, all
---                as in track.lua; for a check the mode is 'check', and what a check does not have is ''
+--   calls...     of each: not_after, call, key, fingerprint, mode, properties, the number of its pools, and its
+--                pools, all as in track.lua; for a check the mode is 'check', and what a check does not have is ''
 -- Returns
 --   {terms, then for each call what check.lua or track.lua returns, with '' for the terms: OK | REFUSED | REPLAYED |
 --    TOO_LATE | ABSENT | UPGRADE | DUE | NO_ENTITY | KEY_REUSED | OUT_OF_RANGE}; the sequence is that of the entry

@@ -87,8 +87,8 @@ function shapes.rows(key, shape, needs)
     pool.need, pool.headroom, pool.spare, pool.is_emptied, pool.below = needs[p], nil, nil, nil, nil
   end
   for i = 1, #shape.found do
-    local row, pair = shape.found[i], known[shape.fields[i]]
-    row.before, row.balance, row.written, row.text = pair[1], pair[1], pair[1], pair[2]
+    local row, held = shape.found[i], known[shape.fields[i]]
+    row.before, row.balance, row.written, row.text = held[1], held[1], held[1], held[2]
   end
   return shape.list, pools
 end

@@ -14,8 +14,8 @@ from sqlalchemy import event
 
 from creditgate.errors import StartupError
 from creditgate.ledger.database import Database, LedgerUnavailable
+from creditgate.ledger.migrations import take_steps
 from creditgate.ledger.store import Ledger
-from creditgate.ledger.tables import metadata
 from tests.conformance.ledger import EPOCH, FIRST, LedgerConformance, append_all, make_entry
 
 with warnings.catch_warnings():
@@ -26,10 +26,10 @@ psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
 COLUMNS = """
     SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name
-    FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+    FROM information_schema.columns WHERE table_schema = 'public'
 """
 INDEXES = """
-    SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
 """
 COLLATIONS_OF_INDEXES = """
     SELECT DISTINCT collations.collname
@@ -65,14 +65,14 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
         self, ledger: Ledger, database: Database, server: Any
     ) -> None:
         """What Alembic does not compare, such as collations and the condition of an index, is not lost either."""
-        with empty_database(server) as fresh_url:
-            fresh = Database(fresh_url)
-            with fresh.writing() as connection:
-                metadata.create_all(connection)
-                expected = schema_of(connection)
-            fresh.close()
+        with empty_database(server) as old_url:
+            old = Database(old_url)
+            with old.writing() as connection:
+                take_steps(connection)
+                migrated = schema_of(connection)
+            old.close()
         with database.reading() as connection:
-            assert schema_of(connection) == expected
+            assert schema_of(connection) == migrated
 
     def test_no_index_depends_on_the_locale(self, ledger: Ledger, database: Database) -> None:
         """An upgrade of the operating system's locale data cannot make a customer's history unfindable."""

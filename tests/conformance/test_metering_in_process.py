@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.balances.store import BalanceStore
 from creditgate.settings import Environment, Payments, Settings
 from tests.balances.valkey_process import ValkeyProcess
@@ -40,15 +40,15 @@ async def driver_for(
         directory = tmp_path_factory.mktemp("metering")
         settings = Settings(data_dir=directory, redis=process.url, payments=Payments.INSTANT)
         async with (
-            server.open_stores(settings, process.url, make=(Environment.TEST, partitions)) as stores,
-            server.open_use_cases(settings, process.url, stores) as cases,
+            openings.open_stores(settings, process.url, make=(Environment.TEST, partitions)) as stores,
+            openings.open_use_cases(settings, process.url, stores) as cases,
         ):
             drivers = {
                 mode: InProcess(cases, refuses_repeated_keys=mode == "autumn")
                 for mode in ("replay", "autumn")
             }
             yield drivers.__getitem__
-        async with server.open_verifier(settings) as verifier:
+        async with operations.open_verifier(settings) as verifier:
             proof = await verifier.verify(lambda _: None)
         assert proof.holds, proof.differences
         assert proof.entries > proof.customers > 0

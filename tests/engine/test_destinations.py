@@ -74,7 +74,6 @@ async def test_a_name_without_an_address_may_be_set_up_first(monkeypatch: pytest
     courier = Courier(Destinations())
     with pytest.raises(Refused, match="has no address"):
         await courier.deliver(_webhook("https://example.com/hooks"), "msg_1", b"{}")
-    await courier.aclose()
 
 
 async def test_a_name_that_moves_inside_later_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +86,6 @@ async def test_a_name_that_moves_inside_later_gets_nothing(monkeypatch: pytest.M
         courier = Courier(Destinations())
         with pytest.raises(Refused, match=r"leads to 127\.0\.0\.1"):
             await courier.deliver(webhook, "msg_1", b"{}")
-        await courier.aclose()
         assert inside.messages == []
 
 
@@ -99,7 +97,6 @@ async def test_the_address_that_was_looked_at_is_the_one_that_is_used(
         asked = _resolver(monkeypatch, ["127.0.0.1"])
         courier = Courier(Destinations(allow_private=True))
         await courier.deliver(_webhook(f"http://hooks.example.com:{receiver.port}/x"), "msg_1", b"{}")
-        await courier.aclose()
         assert [message.headers["host"] for message in receiver.messages] == [
             f"hooks.example.com:{receiver.port}"
         ]
@@ -116,7 +113,6 @@ async def test_the_next_address_is_tried_where_nobody_listens() -> None:
 
         courier = Courier(Both(allow_private=True))
         await courier.deliver(_webhook(receiver.url), "msg_1", b"{}")
-        await courier.aclose()
         assert len(receiver.messages) == 1
 
 

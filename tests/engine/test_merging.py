@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.balances.merging import CALLS_MAX
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
@@ -37,7 +37,7 @@ async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture
-async def made(cases: server.UseCases) -> server.UseCases:
+async def made(cases: openings.UseCases) -> openings.UseCases:
     """A customer with 1005 credits, and the merged script known to the server."""
     await cases.customers.get_or_create("ann", Profile())
     await cases.customers.grant(Grant("ann", "usd_credits", 1_000 * NANOS))
@@ -53,7 +53,7 @@ def key(text: str, fingerprint: str = "aa") -> CallerKey:
     return CallerKey("track:header", text, fingerprint)
 
 
-async def at_once(cases: server.UseCases, usages: Sequence[Usage]) -> list[Answered]:
+async def at_once(cases: openings.UseCases, usages: Sequence[Usage]) -> list[Answered]:
     return await asyncio.gather(*map(cases.meter.track, usages), return_exceptions=True)
 
 
@@ -62,11 +62,11 @@ def moved(decision: Answered) -> list[int]:
     return [part.delta_nanos for part in decision.moved]
 
 
-async def remaining(cases: server.UseCases) -> int:
+async def remaining(cases: openings.UseCases) -> int:
     return sum((await cases.customers.get("ann")).balances.values())
 
 
-async def test_each_call_is_its_own_in_the_history(made: server.UseCases, settings: Settings) -> None:
+async def test_each_call_is_its_own_in_the_history(made: openings.UseCases, settings: Settings) -> None:
     """Whether still in the stream or in SQL: a line, an event, a key and a proof for each, as if it had come alone."""
     usages = [
         usage(
@@ -106,16 +106,16 @@ async def test_each_call_is_its_own_in_the_history(made: server.UseCases, settin
         others = await at_once(made, [usage(number, key=key(f"k{number}", "bb")) for number in (1, 2, 3)])
         assert [type(answer) for answer in others] == [KeyReused] * 3
     await made.flusher.flush_once()
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify(lambda _: None)
     assert proof.holds, proof.differences
 
 
 async def test_no_more_go_together_than_the_script_takes(
-    settings: Settings, stores: server.Stores, made: server.UseCases, relay: Relay, tmp_path: Path
+    settings: Settings, stores: openings.Stores, made: openings.UseCases, relay: Relay, tmp_path: Path
 ) -> None:
     """What is over goes in the next script, also where the calls are large; who has left is not sent."""
-    async with server.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
+    async with openings.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
         for number in (1, 2):  # so that the server knows both scripts
             await at_once(behind, [usage()] * number)
         for usages, scripts in (
@@ -138,7 +138,7 @@ async def test_no_more_go_together_than_the_script_takes(
         assert await remaining(made) == left - 3 * NANOS // 10
 
 
-async def test_what_is_refused_alone_is_refused_alone(made: server.UseCases) -> None:
+async def test_what_is_refused_alone_is_refused_alone(made: openings.UseCases) -> None:
     """A call that is refused, is nonsense, or names nobody harms none of those that it goes with."""
     usages = [
         usage(),
@@ -164,10 +164,10 @@ async def test_what_is_refused_alone_is_refused_alone(made: server.UseCases) -> 
 
 
 async def test_a_lost_reply_is_looked_up_for_each(
-    settings: Settings, stores: server.Stores, made: server.UseCases, proxy: FaultProxy
+    settings: Settings, stores: openings.Stores, made: openings.UseCases, proxy: FaultProxy
 ) -> None:
     """Each is found by its own op id, and answered with what it took itself; none is taken twice."""
-    async with server.open_use_cases(settings, proxy.url, stores) as behind:
+    async with openings.open_use_cases(settings, proxy.url, stores) as behind:
         await at_once(behind, [usage(), usage()])
         before = await remaining(made)
         proxy.lose_reply_to(b"EVALSHA")
@@ -178,10 +178,10 @@ async def test_a_lost_reply_is_looked_up_for_each(
 
 
 async def test_what_arrives_late_is_sent_again_by_each(
-    settings: Settings, stores: server.Stores, made: server.UseCases, proxy: FaultProxy
+    settings: Settings, stores: openings.Stores, made: openings.UseCases, proxy: FaultProxy
 ) -> None:
     """A merge that stalls past its calls' not_after writes nothing; the second attempt of each is its only effect."""
-    async with server.open_use_cases(settings, proxy.url, stores) as behind:
+    async with openings.open_use_cases(settings, proxy.url, stores) as behind:
         await at_once(behind, [usage(), usage()])
         before = await remaining(made)
         proxy.hold_back(b"EVALSHA", 0.5)
@@ -192,10 +192,10 @@ async def test_what_arrives_late_is_sent_again_by_each(
 
 
 async def test_redis_away_is_undecided_for_each(
-    settings: Settings, stores: server.Stores, made: server.UseCases, proxy: FaultProxy
+    settings: Settings, stores: openings.Stores, made: openings.UseCases, proxy: FaultProxy
 ) -> None:
     """A merge that cannot be sent, or gets an error, fails each of its calls as it would alone."""
-    async with server.open_use_cases(settings, proxy.url, stores) as behind:
+    async with openings.open_use_cases(settings, proxy.url, stores) as behind:
         await at_once(behind, [usage(), usage()])
         await proxy.__aexit__()
         answers = await at_once(behind, [usage()] * 5)

@@ -15,7 +15,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerGuard, server_run_id
+from creditgate.balances.connection import ServerGuard, server_id_of
 from creditgate.balances.holds import Final
 from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
@@ -540,7 +540,7 @@ class Replay:
 async def merging_connection(redis: "Redis") -> AsyncIterator[HotConnection]:
     """A sidecar's connection to the Valkey; checks and tracks go by the merged script also where one is alone."""
     guard = ServerGuard()
-    guard.run_id = await server_run_id(redis)
+    guard.reconciled = frozenset([await server_id_of(redis)])
     merging = BalanceStore.merging()._replace(merges_one=True)
     connection = HotConnection(redis, guard, window_s=WINDOW_SECONDS, merging=merging)
     try:

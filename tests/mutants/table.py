@@ -320,9 +320,16 @@ MUTANTS = (
         (f"{_ENGINE}/test_history.py",),
     ),
     Mutant(
+        "ASKING goes without the call that it is for",
+        "src/creditgate/balances/hot_cluster.py",
+        "self.done = other.done",
+        "self.done = lambda: False",
+        ("tests/balances/test_topology.py",),
+    ),
+    Mutant(
         "a flush in flight is not fenced off",
         "src/creditgate/engine/reconciler.py",
-        "if journal is None or last < position.stream_id or not is_same_run:",
+        "if journal is None or last < position.stream_id or not is_same_server:",
         "if False:",
         (f"{_ENGINE}/test_reconciler.py",),
     ),

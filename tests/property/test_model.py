@@ -969,7 +969,9 @@ class MergedLife(Life):
                 self.used[name, key] = Used("f1", reply.stream_id, (feature, number, mode))
         self.compare(name, "tracks together")
 
-    def grant_rows(self, name: str, count: int, feature: str, amount: Decimal, *args: Any, **more: Any) -> None:
+    def grant_rows(
+        self, name: str, count: int, feature: str, amount: Decimal, *args: Any, **more: Any
+    ) -> None:
         """As ever, but what rolls over is never so much that it leaves the range of amounts."""
         if more.get("rolled") is not None:
             amount = min(amount, D(10) ** 9)

@@ -128,7 +128,7 @@ def create_app(
             Route("/healthz", _alive, methods=["GET"]),
             Route("/readyz", _readiness(ready), methods=["GET"]),
             Route("/metrics", _metrics(numbers), methods=["GET"]),
-            *docs_routes(document(verbs, legacy)),
+            *docs_routes(lambda: document(verbs, legacy)),
         ],
         middleware=[Middleware(HostCheck, allowed_hosts=settings.allowed_hosts, env=env)],
         exception_handlers={HTTPException: _no_such_route(env)},

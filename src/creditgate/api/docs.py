@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 
 import msgspec
@@ -24,19 +26,24 @@ _HEADERS = {
 }
 
 
-def docs_routes(document: Schema) -> list[Route]:
+def docs_routes(document: Callable[[], Schema]) -> list[Route]:
     """Return the routes of the document and of the page that shows it; like the health checks, they need no key."""
     return [
-        _static("/openapi.json", msgspec.json.encode(document), "application/json"),
-        _static("/docs", _file("templates/docs.html"), "text/html"),
-        _static("/docs/docs.css", _file("templates/docs.css"), "text/css"),
-        _static("/docs/redoc.standalone.js", _file("vendor/redoc.standalone.js"), "text/javascript"),
+        _static("/openapi.json", lambda: msgspec.json.encode(document()), "application/json"),
+        _static("/docs", lambda: _file("templates/docs.html"), "text/html"),
+        _static("/docs/docs.css", lambda: _file("templates/docs.css"), "text/css"),
+        _static("/docs/redoc.standalone.js", lambda: _file("vendor/redoc.standalone.js"), "text/javascript"),
     ]
 
 
-def _static(path: str, content: bytes, media_type: str) -> Route:
-    async def endpoint(_request: Request) -> Response:
-        return Response(content, headers=_HEADERS, media_type=media_type)
+def _static(path: str, make: Callable[[], bytes], media_type: str) -> Route:
+    """Return the route of what is made when it is first asked for: most processes never are, and start sooner."""
+    content = cache(make)
+
+    def endpoint(
+        _request: Request,
+    ) -> Response:  # not async, so in a thread: making it holds up no other call
+        return Response(content(), headers=_HEADERS, media_type=media_type)
 
     return Route(path, endpoint, methods=["GET"])
 

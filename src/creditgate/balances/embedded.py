@@ -136,6 +136,7 @@ class EmbeddedValkey:
         self._sidecar_lock: int | None = None  # the descriptor; None before `start` and after `stop`
         self._process: subprocess.Popen[bytes] | None = None
         self._answered = False
+        self._stopping = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -150,6 +151,7 @@ class EmbeddedValkey:
     async def start(self) -> str:
         """Return the URL of a server that has its data and answers; StartupError says why there is none."""
         assert self._sidecar_lock is None, "it was started before"
+        self._stopping.clear()
         self._claim_directory()
         try:
             await self._launch()
@@ -163,11 +165,11 @@ class EmbeddedValkey:
         wait_seconds = RESTART_WAIT_SECONDS_MIN
         while self._sidecar_lock is not None:
             since = time.monotonic()
-            while self._alive:  # noqa: ASYNC110 - a process has no event that every platform and loop knows
-                await asyncio.sleep(WATCH_SECONDS)
+            while self._alive and self._sidecar_lock is not None:
+                await self._sleep(WATCH_SECONDS)  # a process has no event that every platform and loop knows
             if time.monotonic() - since >= STEADY_SECONDS:
                 wait_seconds = RESTART_WAIT_SECONDS_MIN
-            await asyncio.sleep(wait_seconds)
+            await self._sleep(wait_seconds)
             wait_seconds = min(wait_seconds * 2, RESTART_WAIT_SECONDS_MAX)
             if self._sidecar_lock is not None:
                 await self._relaunch()
@@ -175,11 +177,17 @@ class EmbeddedValkey:
     async def stop(self) -> None:
         """End the server, then let go of the directory. Safe to call at any time, and twice."""
         sidecar_lock, self._sidecar_lock = self._sidecar_lock, None
+        self._stopping.set()
         try:
             await self._end()
         finally:
             if sidecar_lock is not None:
                 os.close(sidecar_lock)
+
+    async def _sleep(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     # The directory
 

@@ -3,7 +3,7 @@ Those of one customer go as one command (`merging.py`).
 
 Calls wait in a queue until the tick is over, or the connection is there, or the server has read what was sent. Every
 call ends within the window: with its reply, with `NotWritten` (it was never sent), or with what redis-py would raise
-(it may have taken effect). Nothing is sent twice, nothing to a server process that was not reconciled, and calls that
+(it may have taken effect). Nothing is sent twice, nothing to a server that was not reconciled, and calls that
 are more than Redis can answer in the window are refused at once.
 """
 
@@ -19,13 +19,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from creditgate.balances.connection import (
+    ASK_SERVER_ID,
     CALL_WINDOW_MS,
     CLIENT_NAME,
     CONNECT_TIMEOUT_S,
     NotWritten,
     ServerChanged,
     ServerGuard,
-    run_id_in,
+    server_id_in,
 )
 from creditgate.balances.merging import Merge, Merging
 from creditgate.balances.wire import Call, Command, Wire
@@ -38,7 +39,7 @@ RECONNECT_MAX_S = 0.5  # the next is tried after half of that to all of it, or a
 
 
 class HotConnection:
-    """Runs scripts as redis-py's client does (`evalsha`, `script_load`), which raise the same errors."""
+    """Runs scripts as redis-py's client does (`evalsha`, `eval`), which raise the same errors."""
 
     def __init__(
         self,
@@ -70,9 +71,9 @@ class HotConnection:
         command = ("EVALSHA", sha, numkeys, *keys_and_args)
         return self._join(command) if sha in self._merging.scripts else self._send(command).reply
 
-    def script_load(self, source: str) -> "asyncio.Future[Any]":
-        """Give the server a script that it does not know."""
-        return self._send(("SCRIPT", "LOAD", source)).reply
+    def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
+        """Run a script that the server does not know, and have it remember it."""
+        return self._send(("EVAL", source, numkeys, *keys_and_args)).reply
 
     async def aclose(self) -> None:
         """Close it; what is in flight becomes unknown."""
@@ -109,12 +110,17 @@ class HotConnection:
         return merge
 
     def _send(self, command: Command) -> Call:
-        payload = pack_command(command)
+        call = Call(pack_command(command), self._loop.create_future(), self._loop.time() + self._window_s)
+        self.take(call)
+        return call
+
+    def take(self, call: Call) -> None:
+        """Send a call; raises Unavailable at once if too many wait."""
+        payload = call.payload
         in_flight = len(self._wire) if self._wire is not None else 0
         is_full = in_flight + len(self._queued) >= CALLS_MAX
         if self._is_closed or is_full or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
             raise Unavailable("Redis is slower than calls come in" if is_full else "Redis does not take more")
-        call = Call(payload, self._loop.create_future(), self._loop.time() + self._window_s)
         self._queued.append(call)
         self._queued_bytes += len(payload)
         if not self._flush_is_due:
@@ -122,7 +128,6 @@ class HotConnection:
             self._loop.call_soon(self._flush)
         if self._expiry is None:
             self._expiry = self._loop.call_at(call.deadline, self._expire)
-        return call
 
     def _flush(self) -> None:
         """Write all that is queued, if there is somebody who reads it."""
@@ -133,7 +138,7 @@ class HotConnection:
         wire = self._wire
         if wire is None:
             self._connect()
-        elif wire.run_id != self._guard.run_id:
+        elif wire.server_id not in self._guard.reconciled:
             wire.end("Redis is being reconciled")
         elif self._queued and not wire.is_paused:
             calls, self._queued, self._queued_bytes = self._queued, deque(), 0
@@ -179,13 +184,13 @@ class HotConnection:
         self._flush()
 
     async def _opened(self) -> Wire:
-        """Return a connection to the server process that was reconciled."""
+        """Return a connection to a server that is reconciled."""
         wire = Wire(on_writable=self._flush, on_lost=self._lost)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._reach(wire)
-                wire.run_id = await self._greet(wire)
-            self._guard.check(wire.run_id)
+                wire.server_id = await self._greet(wire)
+            self._guard.check(wire.server_id)
             if wire.is_lost:
                 raise RedisConnectionError("the connection was lost at once")
         except BaseException:
@@ -202,7 +207,7 @@ class HotConnection:
             await self._loop.create_connection(lambda: wire, address.host, address.port, ssl=tls)
 
     async def _greet(self, wire: Wire) -> str:
-        """Log in, choose the database, and return the run id; raises what the server refuses."""
+        """Log in, choose the database, and return the server's id; raises what the server refuses."""
         address = self._address
         commands: list[tuple[Any, ...]] = []
         if address.username or address.password:
@@ -210,11 +215,11 @@ class HotConnection:
         commands.append(("CLIENT", "SETNAME", CLIENT_NAME))
         if address.db:
             commands.append(("SELECT", address.db))
-        commands.append(("INFO", "server"))
+        commands.append(ASK_SERVER_ID)
         calls = [Call(pack_command(command), self._loop.create_future(), 0.0) for command in commands]
         wire.write(calls)
         *_, info = await asyncio.gather(*(call.reply for call in calls))
-        return run_id_in(info)
+        return server_id_in(info)
 
     def _fail_queued(self, kind: type[NotWritten], reason: str) -> None:
         calls, self._queued, self._queued_bytes = self._queued, deque(), 0

@@ -106,7 +106,7 @@ class Merge:
             return
         error = reply.exception()
         if isinstance(error, NoScriptError) and not self._is_loaded:
-            self._load_and_send()
+            self._send_source()
             return
         if error is not None:
             for command, waiter in self._parts:
@@ -121,13 +121,12 @@ class Merge:
             if not waiter.done():
                 waiter.set_result(raw)
 
-    def _load_and_send(self) -> None:
-        """Give the server the script and send the calls again right behind it: none has run."""
+    def _send_source(self) -> None:
+        """Send the calls again with the script itself, which the server does not know: none has run."""
         self._is_loaded = True
+        _, _, *keys_and_arguments = self._merging.command([command for command, _ in self._parts])
         try:
-            self._send(("SCRIPT", "LOAD", self._merging.source)).add_done_callback(_look_at)
-            command = self._merging.command([command for command, _ in self._parts])
-            self._send(command).add_done_callback(self._share)
+            self._send(("EVAL", self._merging.source, *keys_and_arguments)).add_done_callback(self._share)
         except Unavailable as unavailable:
             for _, waiter in self._parts:
                 _fail(waiter, unavailable)
@@ -153,12 +152,6 @@ def _bytes_of(command: Command) -> int:
 def _fail(waiter: Waiter, error: BaseException) -> None:
     if not waiter.done():
         waiter.set_exception(type(error)(*error.args))  # each its own: a traceback grows where it is raised
-
-
-def _look_at(reply: Waiter) -> None:
-    """Take note of an error, or the event loop would complain; the calls behind it find no script again."""
-    if not reply.cancelled():
-        reply.exception()
 
 
 def _hand_on(reply: Waiter, waiter: Waiter) -> None:

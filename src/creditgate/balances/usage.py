@@ -10,11 +10,10 @@ from creditgate.balances.calls import (
     balances_in,
     moved_in,
     needs_sent,
-    stream_id_of,
-    terms_of,
 )
 from creditgate.balances.merging import Merging
 from creditgate.balances.scripts import Argument, Script
+from creditgate.balances.terms import terms_of
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.journal import Call, encode_call
 
@@ -115,5 +114,5 @@ def _reply(raw: Sequence[Any]) -> Reply:
         terms_of(raw[4]),
         balances,
         moved_in(raw, rest),
-        stream_id_of(raw[5]),
+        raw[5],
     )

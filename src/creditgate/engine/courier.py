@@ -1,8 +1,10 @@
 """One attempt to deliver one message: to an address that is allowed, signed, within a time, following nobody's lead."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Mapping
+from functools import cache
 
 import httpx
 
@@ -27,18 +29,6 @@ class Courier:
     def __init__(self, destinations: Destinations, *, timeout_s: float = ATTEMPT_TIMEOUT_S) -> None:
         self._destinations = destinations
         self._timeout_s = timeout_s
-        # No proxy from the environment: it would look the name up itself. No connection is kept: one that was made for
-        # a name must not carry what goes to another name at the same address.
-        self._client = httpx.AsyncClient(
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
-
-    async def aclose(self) -> None:
-        """Close what is open."""
-        await self._client.aclose()
 
     async def deliver(self, webhook: Webhook, message_id: str, body: bytes) -> None:
         """Return once the receiver has answered 2xx; raises Refused for everything else."""
@@ -59,23 +49,43 @@ class Courier:
         url = parsed(webhook.url)
         addresses = await self._destinations.addresses(url)
         headers = {"host": url.netloc.decode("ascii"), **_headers(webhook.secret, message_id, body)}
-        for address in addresses:
-            try:
-                return await self._post_to(
-                    url.copy_with(host=address), url.raw_host.decode("ascii"), headers, body
-                )
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                if address == addresses[-1]:
-                    raise
+        async with await self._client() as client:
+            for address in addresses:
+                try:
+                    return await _post_to(
+                        client, url.copy_with(host=address), url.raw_host.decode("ascii"), headers, body
+                    )
+                except (httpx.ConnectError, httpx.ConnectTimeout):
+                    if address == addresses[-1]:
+                        raise
         raise AssertionError("a name that resolves has an address")
 
-    async def _post_to(self, url: httpx.URL, name: str, headers: Mapping[str, str], body: bytes) -> int:
-        """The certificate must be that of the name, though the connection is made to the address."""
-        sent = self._client.stream(
-            "POST", url, content=body, headers=headers, extensions={"sni_hostname": name}
+    async def _client(self) -> httpx.AsyncClient:
+        """Return a client of this message's own: a connection made for a name must not carry what goes to another.
+
+        It takes no proxy from the environment, which would look the name up itself.
+        """
+        return httpx.AsyncClient(
+            trust_env=False,
+            verify=await asyncio.to_thread(_authorities),
+            follow_redirects=False,
+            timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S),
         )
-        async with sent as response:
-            return response.status_code
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Return whose certificates are trusted. To read them takes 30 ms: once, and not for a start without webhooks."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+async def _post_to(
+    client: httpx.AsyncClient, url: httpx.URL, name: str, headers: Mapping[str, str], body: bytes
+) -> int:
+    """The certificate must be that of the name, though the connection is made to the address."""
+    sent = client.stream("POST", url, content=body, headers=headers, extensions={"sni_hostname": name})
+    async with sent as response:
+        return response.status_code
 
 
 def _headers(secret: str, message_id: str, body: bytes) -> dict[str, str]:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import JSON, ColumnElement, Select, Text, and_, case, cast, func, null, select, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ARRAY, JSON, ColumnElement, Select, Text, and_, case, cast, func, null, select, tuple_
 
 from creditgate.core.journal import USAGE, Call, Entry, Item, StreamId
 from creditgate.ledger.tables import journal_items

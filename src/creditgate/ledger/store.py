@@ -29,7 +29,7 @@ from sqlalchemy import (
 from creditgate.core.journal import ORIGIN, Entry, StreamId
 from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
-from creditgate.ledger import aggregates, customers, events, listing, repartition
+from creditgate.ledger import aggregates, customers, events, listing, migrations, repartition
 from creditgate.ledger.aggregates import Question, Sums
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
@@ -108,9 +108,6 @@ class Ledger:
 
         Raises StartupError if a newer creditgate has already changed them.
         """
-        # Alembic is needed once in a process, and only in one that starts.
-        from creditgate.ledger import migrations
-
         with self._database.writing() as connection:
             migrations.upgrade(connection)
 

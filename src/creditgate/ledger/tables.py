@@ -9,11 +9,10 @@ Times are integers: Unix milliseconds. `migrations/` makes the same tables; a te
 """
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
-from sqlalchemy.dialects import postgresql
 
 # Ids are compared byte by byte, as SQLite does by itself. A PostgreSQL database may have another collation: slower, in
 # an order of its own, and with indexes that break when the operating system's locale data is upgraded.
-ID = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+ID = Text().with_variant(Text(collation="C"), "postgresql")
 
 metadata = MetaData()
 

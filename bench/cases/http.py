@@ -1,0 +1,102 @@
+"""check and track over HTTP, beside what one would use instead, and beside what they stand on."""
+
+from collections.abc import Callable, Mapping
+from operator import methodcaller
+
+from bench.samples import Row, Sample, in_turns
+from bench.stage import HttpServer, Stage
+
+CONNECTIONS = (1, 32, 256)
+TRACK_PEERS = ("baseline", "limits_fixed", "slowapi_fixed", "noop")
+CHECK_PEERS = ("baseline", "noop")
+PIPELINED = 16  # commands that each raw connection sends at once
+MUST_AT = 32  # connections for which ratios are promised
+CPU_AT_MOST = {"baseline": 1 / 7, "limits_fixed": 1 / 8, "noop": 0.6}
+RATE_AT_LEAST = 0.5  # of the same script over as many raw connections
+
+Samples = Mapping[str, list[Sample]]
+
+
+def run(stage: Stage) -> list[Row]:
+    """Measure each verb at each number of connections."""
+    rows = []
+    for verb in ("track", "check"):
+        runs = _Runs(stage, verb)
+        if not stage.quick:
+            in_turns(runs.at(MUST_AT), 1)  # warms up
+        for connections in CONNECTIONS[:1] if stage.quick else CONNECTIONS:
+            found = in_turns(runs.at(connections), stage.rounds)
+            rows += _rows(
+                f"HTTP {verb} c={connections}", found, is_promised=(verb, connections) == ("track", MUST_AT)
+            )
+    return rows
+
+
+class _Runs:
+    """What is asked of each server, made once."""
+
+    def __init__(self, stage: Stage, verb: str) -> None:
+        self._stage = stage
+        names = TRACK_PEERS if verb == "track" else CHECK_PEERS
+        servers = [stage.sidecar, *(stage.peer(name) for name in names if stage.has(name))]
+        bodies = stage.bodies(verb)
+        self._asked = [(server, stage.http(server, verb, bodies)) for server in servers]
+        self._raw = stage.payloads(stage.packed(stage.raw, verb))
+
+    def at(self, connections: int) -> dict[str, Callable[[], Sample]]:
+        """Return the runs with so many connections."""
+        runs = {server.name: self._http(server, payloads, connections) for server, payloads in self._asked}
+        runs["raw"] = self._valkey(connections, depth=1)
+        runs["raw pipelined"] = self._valkey(connections, depth=PIPELINED)
+        return runs
+
+    def _http(self, server: HttpServer, payloads: str, connections: int) -> Callable[[], Sample]:
+        def run() -> Sample:
+            sample = self._stage.ask_http(server, payloads, connections=connections)
+            return self._stage.with_flush(server, sample)
+
+        return run
+
+    def _valkey(self, connections: int, depth: int) -> Callable[[], Sample]:
+        def run() -> Sample:
+            sample = self._stage.ask_valkey(self._raw, connections=connections, depth=depth)
+            self._stage.forget_journal(self._stage.raw)
+            return sample
+
+        return run
+
+
+def _rows(case: str, found: Samples, *, is_promised: bool) -> list[Row]:
+    rows = []
+    ours = found["creditgate"]
+    peers = [name for name in found if name != "creditgate" and not name.startswith("raw")]
+
+    def row(figure: str, beside: str, of: Callable[[Sample], float], **must: float | None) -> None:
+        rows.append(
+            Row(
+                case=case,
+                figure=figure,
+                beside=beside,
+                ours=[of(sample) for sample in ours],
+                theirs=[of(sample) for sample in found[beside]],
+                **must,
+            )
+        )
+
+    for name in peers:
+        row(
+            "CPU us",
+            name,
+            lambda one: one.us("server"),
+            at_most=CPU_AT_MOST.get(name) if is_promised else None,
+        )
+    row("CPU us, worker", "noop", lambda one: one.us("server", "worker_ns"))
+    row("Valkey CPU us", "raw", lambda one: one.us("valkey"))
+    row("Valkey CPU us", "raw pipelined", lambda one: one.us("valkey"))
+    row("per s", "raw", lambda one: one.per_s, at_least=RATE_AT_LEAST if is_promised else None)
+    row("per s", "raw pipelined", lambda one: one.per_s)
+    for name in peers:
+        row("per s", name, lambda one: one.per_s)
+    for percentile in ("p50", "p99", "p999"):
+        row(f"{percentile} ms", "baseline", methodcaller("ms", percentile))
+    return rows

@@ -1,0 +1,5 @@
+"""Where a bench writes what it measured."""
+
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
