@@ -68,6 +68,13 @@ def serve(
         ),
     ] = _DEFAULTS.workers,
     data_dir: DataDir = _DEFAULTS.data_dir,
+    spool_max_mb: Annotated[
+        int,
+        Parameter(
+            help="How much usage to keep in DATA_DIR/spool while Redis is away; 0: none, it is answered 429.",
+            validator=Number(gte=0),
+        ),
+    ] = _DEFAULTS.spool_max_mb,
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
@@ -97,6 +104,7 @@ def serve(
         port=port,
         unix_socket=unix_socket,
         workers=workers,
+        spool_max_mb=spool_max_mb,
         data_dir=data_dir,
         redis=redis,
         database=database,

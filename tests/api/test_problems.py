@@ -1,6 +1,7 @@
 """When something behind the API fails: what an application is told, with an engine that fails on purpose."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -80,6 +81,7 @@ def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") ->
         aggregates=part,
         statements=part,
         endpoints=part,
+        outage=Mock(allows=Mock(return_value=False)),
         ready=_ready,
         numbers=_numbers,
         settings=ApiSettings(env="live", idempotency=idempotency),
