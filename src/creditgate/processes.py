@@ -115,6 +115,7 @@ async def _answer_calls(
 ) -> None:
     async with AsyncExitStack() as opened:
         stores, cases = await _opened(opened, settings, redis_url, is_made=True)
+        await cases.access.refresh()  # so that callers are known, too, if Redis is away from now on
         siblings = Siblings(numbers, name, cases.metrics)
         await opened.enter_async_context(siblings.answering())
         await opened.enter_async_context(upkeep(cases, stores.redis))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -92,6 +93,25 @@ async def test_what_can_never_be_posted_is_set_aside(
     assert b"torn" not in aside
 
 
+async def test_a_full_spool_keeps_nothing_more(
+    behind: openings.UseCases, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that was kept is there; what did not fit, or the disk refused, left no trace, and was told so."""
+    await proxy.__aexit__()
+    monkeypatch.setattr(behind.spool, "_bytes_max", spool.FILE_BYTES_MIN + 300)
+    await _spool(behind, *(TRACK for _ in range(3)))
+    large = replace(TRACK, properties=msgspec.json.encode({"note": "x" * 4000}).decode())
+    with pytest.raises(spool.SpoolFull, match="full"):
+        await _spool(behind, large)
+    monkeypatch.setattr(behind.spool, "_bytes_max", 1 << 20)
+    monkeypatch.setattr("creditgate.engine.spool.os.fsync", _disk_full)
+    with pytest.raises(spool.SpoolFull, match="cannot be written"):
+        await _spool(behind, large)
+    monkeypatch.undo()
+    [path] = spool.unposted(behind.spool.directory)
+    assert path.read_bytes().count(b"\n") == behind.metrics.spooled == 3
+
+
 async def test_a_feature_says_what_is_allowed(
     cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +135,10 @@ async def test_a_feature_says_what_is_allowed(
     await cases.meter.check(customer_id="ann", feature_id="premium_messages", required_nanos=NANOS)
     monkeypatch.setattr("creditgate.engine.outage.monotonic", lambda: later + OUTAGE_ENDS_S + 1)
     assert allows("ann", NANOS)
+
+
+def _disk_full(_: int) -> None:
+    raise OSError(28, "No space left on device")
 
 
 async def _unknown(*_: object) -> None:

@@ -5,7 +5,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -36,7 +36,7 @@ def test_kill_9_with_a_full_spool(sidecar: SidecarProcess) -> None:
     assert sidecar.ask("features.update", limited)["on_unavailable"] == {"allow_up_to": 3}
     with _redis_stopped(sidecar), ThreadPoolExecutor(8) as threads:
         kept = list(threads.map(lambda place: _track(sidecar, place), range(CALLS)))
-        assert {answer.status_code for answer in kept} == {202}
+        assert {answer.status_code for answer in kept} == {202}, {answer.text for answer in kept}
         assert kept[0].json() == {"customer_id": "ann", "value": 1, "balance": None, "deductions": []}
         again = _track(sidecar, 0)
         assert (again.status_code, again.headers["X-Creditgate-Decision"]) == (202, "fallback")
@@ -54,16 +54,17 @@ def test_kill_9_with_a_full_spool(sidecar: SidecarProcess) -> None:
     wait_until(lambda: _uses(sidecar) == CALLS + 1, what="no use is there twice")
 
 
+@pytest.mark.slow
 def test_the_spool_is_full(sidecar: SidecarProcess) -> None:
     """What has no room is refused, in a way that says so; once Redis is back, the rest is posted without a restart."""
     sidecar.stop()
     sidecar.arguments += ["--spool-max-mb", "1"]
     sidecar.start()
     large = {"customer_id": "bob", **TRACK, "properties": {"note": "x" * 4000}}
-    with _redis_stopped(sidecar), ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(lambda _: sidecar.call("balances.track", large), range(400)))
+    with _redis_stopped(sidecar), ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(lambda _: sidecar.call("balances.track", large), range(320)))
     statuses = [answer.status_code for answer in answers]
-    assert set(statuses) == {202, 503}
+    assert set(statuses) == {202, 503}, {answer.text for answer in answers}
     refused = next(answer for answer in answers if answer.status_code == 503)
     assert (refused.json()["code"], refused.headers["Retry-After"]) == ("service_unavailable", "1")
     wait_until(lambda: not _spooled(sidecar), what="the spool is empty")
@@ -91,10 +92,8 @@ def _redis_stopped(sidecar: SidecarProcess) -> Iterator[None]:
     try:
         yield
     finally:
-        try:
+        with suppress(ProcessLookupError):  # it has ended with its sidecar
             os.kill(redis, signal.SIGCONT)
-        except ProcessLookupError:
-            pass  # it has ended with its sidecar
 
 
 def _spooled(sidecar: SidecarProcess) -> list[str]:

@@ -65,6 +65,16 @@ class _Error(msgspec.Struct, frozen=True):
     code: str
 
 
+class _Fallback(msgspec.Struct, frozen=True):
+    """What a check says that could not be decided."""
+
+    allowed: bool
+    code: str
+
+
+_ALLOWED_ANYWAY = _Fallback(allowed=True, code="undecided")
+
+
 class _Outcome(msgspec.Struct, frozen=True):
     status: int
     replayed: bool
@@ -76,9 +86,9 @@ class _Success(msgspec.Struct, frozen=True):
 
 
 def read_checked(reply: Reply) -> Checked:
-    checked = _read(reply, Checked)
-    if reply.status == HTTPStatus.ACCEPTED and not checked.allowed:
+    if reply.status == HTTPStatus.ACCEPTED and _read(reply, _Fallback) != _ALLOWED_ANYWAY:
         raise Undecided("The sidecar could not decide: Redis did not answer in time")
+    checked = _read(reply, Checked)
     return msgspec.structs.replace(checked, is_replay=True) if reply.is_replay else checked
 
 

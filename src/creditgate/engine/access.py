@@ -39,11 +39,11 @@ class Access:
     async def allows(self, secret: str) -> bool:
         """Say whether this is one of the keys; one that is not known makes us look for new ones once."""
         digest = digest_of(secret)
-        return self.has(digest) or digest in await self._refresh()
+        return self.has(digest) or digest in await self.refresh()
 
     async def first_key(self, environment: str, now_ms: int) -> str | None:
         """Make the first key and return its secret, which is never seen again; None if there is one already."""
-        if await self._refresh():
+        if await self.refresh():
             return None
         secret = f"cg_sk_{environment}_{secrets.token_urlsafe(32)}"
         call = Call(verb="key.create", op_id=self._op_ids.next(), catalog_version=0)
@@ -60,13 +60,14 @@ class Access:
             ),
         )
         if isinstance(written, Applied) or written.status is Status.OK:
-            await self._refresh()
+            await self.refresh()
             return secret
-        if await self._refresh():  # another sidecar was first
+        if await self.refresh():  # another sidecar was first
             return None
         raise Undecided("The first API key could not be made")
 
-    async def _refresh(self) -> frozenset[str]:
+    async def refresh(self) -> frozenset[str]:
+        """Read the keys again if there are others; returns their digests."""
         version = await self._attempts.ask(lambda: self._store.documents_version(_TYPE))
         if version != self._version:
             self._version, documents = await self._attempts.ask(lambda: self._store.documents(_TYPE))

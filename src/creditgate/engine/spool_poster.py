@@ -30,7 +30,7 @@ from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 
 POLL_S = 0.5
-RETRY_MAX_S = 30.0  # between rounds that leave something, doubled each time
+RETRY_MAX_S = 4.0  # between rounds that leave something, doubled each time
 ROUND_MS = 5_000  # no call of a round takes effect later
 ROUND_REST_MS = 1_000  # no customer is begun in the last second of a round
 CUSTOMERS_AT_ONCE = 16  # as of batches: it is a caller among others
