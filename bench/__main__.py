@@ -1,8 +1,9 @@
 """What creditgate costs, beside what else one would use, in turns. docs/performance.md says how to read it.
 
-    make bench                                   all but the last two, in less than five minutes
+    make bench                                   all but the last three, in less than five minutes
     python -m bench http inprocess --rounds 3    some of them
     python -m bench lanes                        the fast lane beside Starlette
+    python -m bench workers                      one worker beside none and two
     python -m bench against --against DIR        this checkout beside another
 
 Prints one table and writes the figures of every round to bench/results/latest.json.
@@ -26,7 +27,7 @@ CASES: dict[str, Callable[[Stage], list[Row]]] = {
     "latency": latency.run,
     "flusher": flusher.run,
 }
-ON_DEMAND = {"lanes": sidecars.lanes, "against": sidecars.against}
+ON_DEMAND = {"lanes": sidecars.lanes, "workers": sidecars.workers, "against": sidecars.against}
 
 
 def main() -> None:

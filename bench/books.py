@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
-from creditgate import operations, server
+from creditgate import openings, operations
 from creditgate.balances.keys import Keys
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence
@@ -58,7 +58,7 @@ async def _steps(settings: Settings, customers: int, entries: int) -> None:
     ledger = Ledger(settings.database_url)
     await _said("append", asyncio.to_thread(_fill, ledger, customers, entries))
     ledger.close()
-    restored = await _said("rebuild", server.rebuild(settings, lambda _: None))
+    restored = await _said("rebuild", operations.rebuild(settings, lambda _: None))
     assert restored == customers, restored
     proof = await _said("verify", _verify(settings))
     assert proof.holds, proof.differences
@@ -66,7 +66,7 @@ async def _steps(settings: Settings, customers: int, entries: int) -> None:
     copy = settings.data_dir.parent / "backup"
     await _said("backup", operations.backup(settings, copy))
     await _said("restore", operations.restore(copy, copy.parent / "restored"))
-    async with server.embedded_redis(Settings(data_dir=copy.parent / "t")) as redis_url:
+    async with openings.embedded_redis(Settings(data_dir=copy.parent / "t")) as redis_url:
         to = Settings(redis=redis_url, database=sqlite_url(copy.parent / "moved.db"))
         moved = await _said("move", operations.move(settings, to, _nobody_watches))
     assert moved == proof
@@ -79,16 +79,16 @@ def _nobody_watches(_: str) -> Iterator[Callable[[int], None]]:
 
 async def _init(settings: Settings) -> None:
     async with (
-        server.embedded_redis(settings) as redis_url,
-        server.open_stores(settings, redis_url, make=(Environment.TEST, 8)) as stores,
-        server.open_use_cases(settings, redis_url, stores) as cases,
+        openings.embedded_redis(settings) as redis_url,
+        openings.open_stores(settings, redis_url, make=(Environment.TEST, 8)) as stores,
+        openings.open_use_cases(settings, redis_url, stores) as cases,
     ):
         await demo.load(cases.catalogs, cases.clock.now_ms())
         await cases.flusher.flush_once()
 
 
 async def _verify(settings: Settings) -> Proof:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         return await verifier.verify()
 
 

@@ -31,7 +31,7 @@ from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import stepping
 from creditgate.engine.meter import Usage
 from creditgate.errors import CreditgateError
-from creditgate.server import UseCases
+from creditgate.openings import UseCases
 from creditgate.settings import Settings
 
 CONNECTIONS_MAX = 1_024  # redis-py's own bound of 100 fails the rest of 256 callers

@@ -9,7 +9,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from bench.commands import FEATURE, SCRIPTS, Calls, Recorder
-from creditgate import server
+from creditgate import openings
 from creditgate.balances.calls import text_of
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
@@ -38,12 +38,12 @@ def customer_ids(count: int = CUSTOMERS) -> list[str]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[server.Stores, server.UseCases]]:
+async def opened(settings: Settings) -> AsyncIterator[tuple[openings.Stores, openings.UseCases]]:
     """Yield the data, made if it is not there, with the tutorial's catalog; nothing is flushed meanwhile."""
     assert settings.redis is not None
     async with (
-        server.open_stores(settings, settings.redis, make=(Environment.TEST, PARTITIONS)) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as cases,
+        openings.open_stores(settings, settings.redis, make=(Environment.TEST, PARTITIONS)) as stores,
+        openings.open_use_cases(settings, settings.redis, stores) as cases,
     ):
         await demo.load(cases.catalogs, cases.clock.now_ms())
         yield stores, cases
@@ -88,7 +88,7 @@ async def fill(settings: Settings, *, customers: int, rows: int) -> None:
             await recorder.send(stores.redis)
 
 
-async def _end(stores: server.Stores, partition: str) -> StreamId:
+async def _end(stores: openings.Stores, partition: str) -> StreamId:
     found = await stores.redis.xinfo_stream(stores.keys.journal(partition))
     return StreamId.parse(text_of(found["last-generated-id"]))
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from importlib.util import find_spec
@@ -123,7 +123,13 @@ class Stage:
         return self._opened.enter_context(Agent(module, *arguments, source=source))
 
     def start_sidecar(
-        self, name: str, settings: Settings, *, source: Path = CHECKOUT, program: str = CLI
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        source: Path = CHECKOUT,
+        program: str = CLI,
+        arguments: Sequence[str] = (),
     ) -> HttpServer:
         """Start a sidecar on data that was made; `source` is the checkout that it runs, `program` its main."""
         assert settings.redis is not None
@@ -134,6 +140,7 @@ class Stage:
             settings.database_url,
             "--prefix",
             settings.prefix,
+            *arguments,
         ]
         main = ["env", f"PYTHONPATH={source / 'src'}", sys.executable, "-c", program]
         process = SidecarProcess(arguments=servers, main=main)

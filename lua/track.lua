@@ -29,6 +29,7 @@
 --- @include "lib/journal"
 --- @include "lib/keys"
 --- @include "lib/alerts"
+--- @include "lib/tracking"
 
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
 local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -50,19 +51,13 @@ if replayed then
 end
 
 -- Decide.
-if not burn.draw(list, pools, mode) then
-  return rows.reply({ STATUS.REFUSED, record.now, record.seq, record.uid, record.terms, '' }, list)
-end
-local is_refund = amount.less(pools[1].need, 0)
-local kind = is_refund and 'refund' or 'use'
 local seq = record.seq + 1
-local entry = journal.open(record, customer_id, seq, call)
-local changes = { 'seq', seq }
-local deltas = journal.moves(entry, list, kind, changes)
-local gates = deltas and journal.moves(entry, rows.gates(pools), kind, changes)
-if not gates then return { STATUS.OUT_OF_RANGE, record.time } end
-if entry.items == 0 then journal.add(entry, kind) end
-if not is_refund then alerts.add(entry, list, pools) end
+local entry, changes = journal.open(record, customer_id, seq, call), { 'seq', seq }
+local answer, deltas = tracking.decide(entry, list, pools, mode, changes)
+if answer == STATUS.REFUSED then
+  return rows.reply({ answer, record.now, record.seq, record.uid, record.terms, '' }, list)
+end
+if answer == STATUS.OUT_OF_RANGE then return { answer, record.time } end
 
 -- Write.
 local stream_id = journal.append(JOURNAL, entry) -- first: the one write that could still meet a key of another type

@@ -81,10 +81,12 @@ class SidecarProcess:
         return answer.json()
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """End it with SIGKILL, as a whole: its other processes end when the one that was started does."""
         assert self.process is not None
+        others = self.pids[1:]
         self.process.kill()
         self.ended()
+        wait_until(lambda: not any(is_alive(pid) for pid in others), what="the other processes end")
 
     def stop(self) -> int:
         """End it with SIGTERM; returns its exit code."""
@@ -92,16 +94,37 @@ class SidecarProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.ended()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send all of its own processes a signal, such as SIGSTOP."""
+        for pid in self.pids:
+            os.kill(pid, number)
+
     def kill_valkey(self) -> None:
         """End the embedded server with SIGKILL; the sidecar brings it back."""
         os.kill(self.valkey_pid, signal.SIGKILL)
 
     @property
-    def valkey_pid(self) -> int:
+    def pids(self) -> list[int]:
+        """Its own processes, first the one that was started: not Valkey's."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        assert len(children) == 1, children
-        return int(children[0])
+        main = self.process.pid
+        return [main, *(pid for pid in _children(main) if not _is_valkey(pid))]
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The processes that only answer calls."""
+        return [pid for pid in self.pids[1:] if not _children(pid)]
+
+    @property
+    def background_pid(self) -> int:
+        """The process that has the embedded server, and works in the background."""
+        [pid] = (pid for pid in self.pids if any(_is_valkey(child) for child in _children(pid)))
+        return pid
+
+    @property
+    def valkey_pid(self) -> int:
+        [pid] = _children(self.background_pid)
+        return pid
 
     def verify(self) -> subprocess.CompletedProcess[str]:
         """Run `creditgate verify` on the data."""
@@ -132,6 +155,22 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=STOP_SECONDS_MAX + START_SECONDS_MAX,
     )
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process runs: one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_valkey(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text().strip() in ("valkey-server", "redis-server")
 
 
 def wait_until(condition: Any, *, what: str, seconds: float = 20.0) -> None:

@@ -1,4 +1,4 @@
-"""This sidecar beside another one: itself without the fast lane, or another checkout."""
+"""This sidecar beside another one: itself without the fast lane, with other numbers of workers, or another checkout."""
 
 import sys
 from collections.abc import Callable
@@ -15,6 +15,16 @@ def lanes(stage: Stage) -> list[Row]:
     """Measure the fast lane beside Starlette."""
     plain = stage.start_sidecar("plain lane", stage.settings("plain"), program=WITHOUT_FAST_LANE)
     return _compared(stage, plain)
+
+
+def workers(stage: Stage) -> list[Row]:
+    """Measure one worker beside everything in one process, and beside two workers."""
+    rows = []
+    for number in (0, 2):
+        name = f"{number} workers"
+        other = stage.start_sidecar(name, stage.settings(f"w{number}"), arguments=("--workers", str(number)))
+        rows += _compared(stage, other)
+    return rows
 
 
 def against(stage: Stage) -> list[Row]:

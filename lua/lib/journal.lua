@@ -18,6 +18,12 @@ function journal.call(entry, call)
   entry[#entry + 1] = call
 end
 
+-- Takes back what was put into the entry since it had so many fields and items.
+function journal.rewind(entry, fields, items)
+  for i = #entry, fields + 1, -1 do entry[i] = nil end
+  entry.items = items
+end
+
 function journal.add(entry, text)
   entry[#entry + 1] = entry.items
   entry[#entry + 1] = text

@@ -35,14 +35,19 @@ function rows.fields(pools)
   return fields
 end
 
+-- Reads what a call needs of a pool. Nil if that is no amount, or has another sign than what it needs of its first.
+function rows.need(text, first)
+  local need = amount.read(text or '')
+  if need and need ~= 0 and amount.less(need, 0) ~= amount.less(first or need, 0) then return nil end
+  return need
+end
+
 -- Reads pools from ARGV[first] to ARGV[last] (or the last one), and the names of their fields. Nil if one is malformed.
 function rows.pools(first, last)
   local pools = {}
   for i = first, last or #ARGV, 3 do
-    local cost, need = amount.read(ARGV[i + 1] or ''), amount.read(ARGV[i + 2] or '')
+    local cost, need = amount.read(ARGV[i + 1] or ''), rows.need(ARGV[i + 2], pools[1] and pools[1].need)
     if not cost or not need or amount.less(cost, 0) then return nil end
-    local first_need = pools[1] and pools[1].need or need
-    if need ~= 0 and amount.less(need, 0) ~= amount.less(first_need, 0) then return nil end
     pools[#pools + 1] = rows.pool(ARGV[i], cost, ARGV[i + 1], need)
   end
   if #pools == 0 then return nil end
@@ -118,9 +123,9 @@ local function read_limits_of_customer(pool, order, own, properties, fields, fou
   end
 end
 
--- Turns the order fields that were read with the record into rows with their balances. `properties` are the digests of
--- the call's properties, with blanks between; nil: every usage limit is read.
-function rows.read(key, pools, record, properties)
+-- Turns the order fields that were read with the record into rows in the order in which they give, without their
+-- balances. Returns them, all that have a balance (gates and rows out of reach, too), and the names of their fields.
+function rows.list(pools, record, properties)
   local list, fields, found, is_sorted = {}, {}, {}, true
   for p = 1, #pools do
     local pool = pools[p]
@@ -160,6 +165,14 @@ function rows.read(key, pools, record, properties)
       read_limits_of_customer(pool, of_customer, own, properties, fields, found)
     end
   end
+  if not is_sorted then table.sort(list, by_rank_then_position) end
+  return list, found, fields
+end
+
+-- Returns the rows that the pools may draw on, with their balances. `properties` are the digests of the call's
+-- properties, with blanks between; nil: every usage limit is read.
+function rows.read(key, pools, record, properties)
+  local list, found, fields = rows.list(pools, record, properties)
   if #fields == 0 then return list end
   local balances = redis.call('HMGET', key, unpack(fields))
   for i = 1, #found do
@@ -167,7 +180,6 @@ function rows.read(key, pools, record, properties)
     row.before = amount.read(balances[i])
     row.balance, row.written, row.text = row.before, row.before, balances[i]
   end
-  if not is_sorted then table.sort(list, by_rank_then_position) end
   return list
 end
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import cyclopts
 from cyclopts import CycloptsError, Parameter
 from cyclopts.config import Env, Toml
+from cyclopts.validators import Number
 
 from creditgate import __version__
 from creditgate.core.amounts import format_amount
 from creditgate.errors import CreditgateError
-from creditgate.settings import Environment, Idempotency, Payments, Settings, without_password
+from creditgate.settings import WORKERS_MAX, Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ def serve(
     unix_socket: Annotated[
         Path | None, Parameter(help="Also listen on a unix socket here, for the user who runs this alone.")
     ] = None,
+    workers: Annotated[
+        int,
+        Parameter(
+            help="Processes that answer calls, beside one for the background; 0 does all in one process.",
+            validator=Number(gte=0, lte=WORKERS_MAX),
+        ),
+    ] = _DEFAULTS.workers,
     data_dir: DataDir = _DEFAULTS.data_dir,
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
@@ -88,6 +96,7 @@ def serve(
         host=host,
         port=port,
         unix_socket=unix_socket,
+        workers=workers,
         data_dir=data_dir,
         redis=redis,
         database=database,
@@ -104,7 +113,7 @@ def serve(
         if demo:
             print(demo_text(base_url, key_file), flush=True)
 
-    _run(_serve(settings, catalog, demo, announce))
+    _serve(settings, catalog, demo, announce)
 
 
 @app.command
@@ -119,9 +128,9 @@ def init(
 ) -> None:
     """Make the data, and decide what is fixed from then on: the environment and the number of partitions."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
-    made = _run(server.init(settings, env, partitions))
+    made = _run(operations.init(settings, env, partitions))
     print(f"creditgate data ready: environment {made.environment}, {made.partitions} partitions")
 
 
@@ -191,10 +200,10 @@ def rebuild(
 ) -> None:
     """Fill Redis from SQL: balances, catalog, keys, settings. `serve` does so by itself; this shows the progress."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers put back") as count:
-        restored = _run(server.rebuild(settings, count, partitions=partitions))
+        restored = _run(operations.rebuild(settings, count, partitions=partitions))
     print(f"{restored} customers put back" if restored else "Redis has everything that SQL has")
 
 
@@ -358,11 +367,16 @@ def main() -> None:
         gc.freeze()  # else Python looks through all that was imported for garbage once more: a quarter of a second
 
 
-async def _serve(settings: Settings, catalog: Path | None, demo: bool, announce: Any) -> None:
-    from creditgate import operations, server  # here, since `creditgate --help` need not load SQLAlchemy
+def _serve(
+    settings: Settings, catalog: Path | None, demo: bool, announce: Callable[[str, Path], None]
+) -> None:
+    from creditgate import operations, processes  # here, since `creditgate --help` need not load SQLAlchemy
 
-    file = operations.read_catalog(catalog) if catalog else None
-    await server.serve(settings, catalog=file, load_demo=demo, announce=announce)
+    try:
+        file = operations.read_catalog(catalog) if catalog else None
+        processes.serve(settings, processes.First(file, demo), announce)
+    except CreditgateError as error:
+        _fail(error.message)
 
 
 async def _apply(settings: Settings, path: Path, prune: bool, dry_run: bool) -> "FileChanges":
@@ -385,10 +399,10 @@ def _counter(what: str) -> Iterator[Callable[[int], None]]:
 
 
 async def _verify(settings: Settings) -> bool:
-    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers checked") as count:
-        async with server.open_verifier(settings) as verifier:
+        async with operations.open_verifier(settings) as verifier:
             proof = await verifier.verify(count)
     print(f"{proof.customers} customers, {proof.entries} entries, {proof.differences_count} differences")
     if proof.open_batches:
@@ -409,9 +423,9 @@ async def _doctor(settings: Settings) -> bool:
 
 
 async def _statement(settings: Settings, customer_id: str, since: int | None) -> list[str]:
-    from creditgate import server  # here, since `creditgate --help` need not load SQLAlchemy
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
-    async with server.open_statements(settings) as statements:
+    async with operations.open_statements(settings) as statements:
         told = await statements.of(customer_id, since=since)
     lines = [] if told.is_whole else ["(earlier lines are left out; see --since)"]
     return lines + [line_text(line) for line in told.lines]

@@ -23,12 +23,13 @@ from creditgate.api.routes.holds import HoldRoutes
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
+from creditgate.background import background_work, upkeep
 from creditgate.balances.embedded import EmbeddedValkey
 from creditgate.client.calls import Ask
 from creditgate.client.gate import AsyncFace, SyncFace
 from creditgate.client.replies import Reply
 from creditgate.errors import StartupError, Unavailable
-from creditgate.server import Stores, UseCases, background_work, open_stores, open_use_cases, upkeep
+from creditgate.openings import Stores, UseCases, open_stores, open_use_cases
 from creditgate.settings import Settings
 from creditgate.telemetry import log_into_application
 

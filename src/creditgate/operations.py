@@ -12,9 +12,11 @@ from urllib.parse import unquote
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from creditgate.balances.connection import plain_client
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.cluster import connect
+from creditgate.balances.connection import ServerGuard
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import Unknown
+from creditgate.balances.store import BalanceStore, Unknown
 from creditgate.balances.stream import JournalStream
 from creditgate.core.catalog_changes import FileChanges, changes_by
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
@@ -24,16 +26,39 @@ from creditgate.engine.backup import Manifest
 from creditgate.engine.doctor import examine_journal, examine_redis
 from creditgate.engine.drain import drained, flushing
 from creditgate.engine.imports import Report
-from creditgate.engine.instance import check_server, read_instance
+from creditgate.engine.instance import Instance, check_server, read_instance
 from creditgate.engine.machine import Finding, Level, examine_machine
 from creditgate.engine.move import Counter, Side
-from creditgate.engine.verify import Proof
+from creditgate.engine.rebuild import repartition
+from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.statement import Statements
+from creditgate.engine.verify import Proof, Verifier
 from creditgate.errors import CreditgateError, StartupError
 from creditgate.ledger.store import Ledger
-from creditgate.server import Stores, UseCases, embedded_redis, has_data, open_data, open_use_cases
-from creditgate.settings import Settings, without_password
+from creditgate.openings import (
+    Stores,
+    UseCases,
+    embedded_redis,
+    has_data,
+    open_data,
+    open_stores,
+    open_use_cases,
+)
+from creditgate.settings import Environment, Settings, without_password
 
-KEY_FILE = "secret_key"
+
+async def init(settings: Settings, environment: Environment, partitions: int) -> Instance:
+    """Make the data; StartupError if it is there already with something else decided."""
+    async with (
+        embedded_redis(settings, join=True) as redis_url,
+        open_stores(settings, redis_url, make=(environment, partitions)) as stores,
+    ):
+        made = stores.instance
+    if (made.environment, made.partitions) != (environment, partitions):
+        raise StartupError(
+            f"The data was made for environment {made.environment} with {made.partitions} partitions; that is fixed."
+        )
+    return made
 
 
 def read_catalog(path: Path) -> CatalogFile:
@@ -61,6 +86,39 @@ async def apply(settings: Settings, file: CatalogFile, *, prune: bool, dry_run: 
             return await cases.catalogs.apply(file, prune=prune, now_ms=now_ms)
 
 
+@asynccontextmanager
+async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
+    """Yield a verifier of the data, beside a running sidecar or with nothing running."""
+    async with open_data(settings) as (_, stores):
+        store = BalanceStore(stores.redis, stores.keys, RedisClock())
+        stream = JournalStream(stores.redis, stores.keys)
+        yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
+
+
+async def rebuild(
+    settings: Settings, progress: Callable[[int], None], *, partitions: int | None = None
+) -> int:
+    """Put back into Redis what SQL has beyond it; returns how many customers. Nothing happens if it has everything.
+
+    With `partitions`, the data is first moved into so many; then nothing else may work on it.
+    """
+    async with open_data(settings, join=partitions is None) as (_, stores):
+        keys = stores.keys
+        if partitions is not None:
+            store = BalanceStore(stores.redis, keys, RedisClock())
+            keys = await repartition(stores.redis, keys, store, stores.ledger, partitions)
+        reconciler = Reconciler(stores.redis, keys, RedisClock(), stores.ledger, ServerGuard(), progress)
+        await reconciler.run()
+        return reconciler.customers_restored
+
+
+@asynccontextmanager
+async def open_statements(settings: Settings) -> AsyncIterator[Statements]:
+    """Yield the statements of the data, beside a running sidecar or with nothing running."""
+    async with open_data(settings) as (_, stores):
+        yield Statements(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
+
+
 async def backup(settings: Settings, target: Path) -> Manifest:
     """Write a backup that has all that was answered before; a running sidecar goes on meanwhile."""
     if not settings.database_url.startswith("sqlite:"):
@@ -68,7 +126,7 @@ async def backup(settings: Settings, target: Path) -> Manifest:
     backups.check_empty(target)
     async with _open(settings, join=True) as (stores, cases), flushing(cases.flusher):
         await drained(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
-        key_file = settings.data_dir / KEY_FILE
+        key_file = settings.key_file
         return await asyncio.to_thread(backups.back_up, target, stores.ledger, stores.instance, key_file)
 
 
@@ -117,9 +175,10 @@ async def doctor(settings: Settings) -> AsyncIterator[Finding]:
     async with AsyncExitStack() as opened:
         try:
             redis_url = await opened.enter_async_context(embedded_redis(settings, join=True))
-            redis = await opened.enter_async_context(aclosing(plain_client(redis_url)))
+            redis = await opened.enter_async_context(aclosing(await connect(redis_url)))
         except StartupError as error:
-            yield Finding(Level.BAD, "redis", error.message)
+            place = without_password(settings.redis or "")
+            yield Finding(Level.BAD, "redis", error.message.replace("--redis: the server", place, 1))
             return
         async for finding in examine_redis(redis, without_password(redis_url)):
             yield finding
@@ -169,8 +228,8 @@ async def _open(settings: Settings, *, join: bool) -> AsyncIterator[tuple[Stores
 async def _open_target(to: Settings, partitions: int) -> AsyncIterator[Side]:
     assert to.redis is not None
     async with AsyncExitStack() as opened:
-        redis = await opened.enter_async_context(aclosing(plain_client(to.redis)))
         try:
+            redis = await opened.enter_async_context(aclosing(await connect(to.redis)))
             await check_server(redis)
             ledger = opened.enter_context(closing(Ledger(to.database_url)))
         except StartupError as error:

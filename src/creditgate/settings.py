@@ -9,6 +9,8 @@ import msgspec
 
 _PASSWORDS = re.compile(r"((?:^|&)[^=&]*pass[^=&]*=)[^&]*", re.IGNORECASE)  # in the query part of a URL
 
+WORKERS_MAX = 64  # a slip of the keyboard is not to fork a thousand
+
 
 class Environment(StrEnum):
     """One data directory or prefix holds one of them, fixed when the data is made."""
@@ -37,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8787
     unix_socket: Path | None = None
+    workers: int = 1
     data_dir: Path = Path("creditgate-data")
     redis: str | None = None
     database: str | None = None
@@ -46,6 +49,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     public_url: str | None = None
     allow_private_webhooks: bool = False
+
+    @property
+    def key_file(self) -> Path:
+        """Where the first API key is kept."""
+        return self.data_dir / "secret_key"
 
     @property
     def database_url(self) -> str:

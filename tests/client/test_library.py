@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from creditgate import Meter, SyncMeter, Undecided, server
+from creditgate import Meter, SyncMeter, Undecided, openings, operations
 from creditgate.core.catalog import Feature, FeatureType
 from creditgate.engine import demo as tutorial
 from creditgate.errors import StartupError
@@ -30,8 +30,8 @@ async def settings(valkey_socket: str, redis: Any, tmp_path: Path) -> Settings:
     settings = Settings(redis=f"unix://{valkey_socket}", database=f"sqlite:///{tmp_path}/ledger.db")
     assert settings.redis
     async with (
-        server.open_stores(settings, settings.redis, make=(Environment.TEST, 2)) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as cases,
+        openings.open_stores(settings, settings.redis, make=(Environment.TEST, 2)) as stores,
+        openings.open_use_cases(settings, settings.redis, stores) as cases,
     ):
         await tutorial.load(cases.catalogs, cases.clock.now_ms())
     return settings
@@ -63,8 +63,8 @@ async def test_a_change_of_the_catalog_reaches_it(settings: Settings) -> None:
     assert settings.redis
     async with (
         Meter(redis=settings.redis, database=settings.database, background=False) as meter,
-        server.open_stores(settings, settings.redis, make=None) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as cases,
+        openings.open_stores(settings, settings.redis, make=None) as stores,
+        openings.open_use_cases(settings, settings.redis, stores) as cases,
     ):
         await meter.get_or_create(customer_id="ann")
         await cases.catalogs.create_feature(Feature("images", "Images", FeatureType.METERED, consumable=True))
@@ -193,5 +193,5 @@ def _uses(settings: Settings) -> int:
 
 
 async def _verified(settings: Settings) -> bool:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         return (await verifier.verify(lambda _: None)).holds

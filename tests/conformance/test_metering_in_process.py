@@ -1,5 +1,6 @@
 """Metering through the use cases in this process: on the Valkey that a sidecar embeds and on the machine's Redis, with
-one partition and with 64. What each has left behind is proven at the end.
+one partition and with 64, there by the merged script also where a call is alone. What each has left behind is proven at
+the end.
 """
 
 import shutil
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from creditgate import server
+from creditgate import openings, operations
+from creditgate.balances.store import BalanceStore
 from creditgate.settings import Environment, Payments, Settings
 from tests.balances.valkey_process import ValkeyProcess
 from tests.conformance.drivers.in_process import InProcess
@@ -29,25 +31,29 @@ async def driver_for(
     redis_server = shutil.which("redis-server")
     if kind == "redis" and redis_server is None:
         pytest.skip("redis-server is not installed")
+    merging = BalanceStore.merging()._replace(merges_one=partitions > 1)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(BalanceStore, "merging", lambda: merging)
     process = ValkeyProcess(Path(redis_server) if kind == "redis" and redis_server else None)
     try:
         process.start()
         directory = tmp_path_factory.mktemp("metering")
         settings = Settings(data_dir=directory, redis=process.url, payments=Payments.INSTANT)
         async with (
-            server.open_stores(settings, process.url, make=(Environment.TEST, partitions)) as stores,
-            server.open_use_cases(settings, process.url, stores) as cases,
+            openings.open_stores(settings, process.url, make=(Environment.TEST, partitions)) as stores,
+            openings.open_use_cases(settings, process.url, stores) as cases,
         ):
             drivers = {
                 mode: InProcess(cases, refuses_repeated_keys=mode == "autumn")
                 for mode in ("replay", "autumn")
             }
             yield drivers.__getitem__
-        async with server.open_verifier(settings) as verifier:
+        async with operations.open_verifier(settings) as verifier:
             proof = await verifier.verify(lambda _: None)
         assert proof.holds, proof.differences
         assert proof.entries > proof.customers > 0
     finally:
+        monkeypatch.undo()
         process.close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings
 from creditgate.engine import demo
 from creditgate.settings import Environment, Settings
 
@@ -18,17 +18,17 @@ def settings(tmp_path: Path, valkey_socket: str, redis: "Redis") -> Settings:
 
 
 @pytest.fixture
-async def stores(settings: Settings) -> AsyncIterator[server.Stores]:
+async def stores(settings: Settings) -> AsyncIterator[openings.Stores]:
     """Redis and SQL, opened as a sidecar does."""
     assert settings.redis is not None
-    async with server.open_stores(settings, settings.redis, make=(Environment.TEST, 8)) as opened:
+    async with openings.open_stores(settings, settings.redis, make=(Environment.TEST, 8)) as opened:
         yield opened
 
 
 @pytest.fixture
-async def cases(settings: Settings, stores: server.Stores) -> AsyncIterator[server.UseCases]:
+async def cases(settings: Settings, stores: openings.Stores) -> AsyncIterator[openings.UseCases]:
     """The use cases with the tutorial's catalog; nothing runs in the background."""
     assert settings.redis is not None
-    async with server.open_use_cases(settings, settings.redis, stores) as opened:
+    async with openings.open_use_cases(settings, settings.redis, stores) as opened:
         await demo.load(opened.catalogs, opened.clock.now_ms())
         yield opened

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.bins import DAY_MS, HOUR_MS, BinSize, Range, Span
 from creditgate.core.decisions import Mode
@@ -22,7 +22,7 @@ WEEK = Span(T0, T0 + 7 * DAY_MS)
 
 
 @pytest.fixture
-async def cases(cases: server.UseCases) -> server.UseCases:
+async def cases(cases: openings.UseCases) -> openings.UseCases:
     """The use cases with two customers of 5 credits."""
     await cases.customers.get_or_create("ann", Profile())
     await cases.customers.get_or_create("bob", Profile())
@@ -30,7 +30,7 @@ async def cases(cases: server.UseCases) -> server.UseCases:
 
 
 async def test_what_was_just_tracked_is_counted_once(
-    cases: server.UseCases, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether an event is in the stream, in SQL, or goes from one to the other while we look, it counts once."""
     for number in range(4):
@@ -54,7 +54,7 @@ async def test_what_was_just_tracked_is_counted_once(
 
 
 @pytest.mark.parametrize("flushes", [False, True])
-async def test_totals_are_of_all_bins_and_every_feature(cases: server.UseCases, flushes: bool) -> None:
+async def test_totals_are_of_all_bins_and_every_feature(cases: openings.UseCases, flushes: bool) -> None:
     """What was asked for is in the answer, with 0 where nothing was used, and other features are not."""
     await _track(cases, "ann", BASIC, 0.000000001, day=0)
     await _track(cases, "ann", BASIC, -3, day=2)
@@ -73,7 +73,7 @@ async def test_totals_are_of_all_bins_and_every_feature(cases: server.UseCases, 
 
 
 @pytest.mark.parametrize("flushed", [0, 3, 99])
-async def test_groups(cases: server.UseCases, flushed: int) -> None:
+async def test_groups(cases: openings.UseCases, flushed: int) -> None:
     """The largest groups stand apart in every bin, the others together, and no event is left out of its bin's value."""
     events = [("a", 1, 0), ("b", 5, 0), ("c", 2, 1), ("a", 9, 1), ("d", 1, 1), (None, 4, 1), ("b", 1, 2)]
     for number, (model, units, day) in enumerate(events):
@@ -97,7 +97,7 @@ async def test_groups(cases: server.UseCases, flushed: int) -> None:
 
 
 @pytest.mark.parametrize("flushes", [False, True])
-async def test_deductions_are_by_balance(cases: server.UseCases, flushes: bool) -> None:
+async def test_deductions_are_by_balance(cases: openings.UseCases, flushes: bool) -> None:
     """What was used of two features is shown by the balance that paid, exact and with today's price."""
     await _track(cases, "ann", BASIC, 7, day=0)
     await _track(cases, "ann", PREMIUM, 3, day=0)
@@ -122,7 +122,7 @@ async def test_deductions_are_by_balance(cases: server.UseCases, flushes: bool) 
     ]
 
 
-async def test_ranges_are_the_customers(cases: server.UseCases) -> None:
+async def test_ranges_are_the_customers(cases: openings.UseCases) -> None:
     """With a clock of its own, a customer's 24 hours and cycles are where that clock is, and bins end there."""
     record = await cases.customers.get("ann")
     (row,) = record.terms.rows
@@ -146,7 +146,7 @@ def _crosses_midnight(instant: int) -> int:
     return int((instant % DAY_MS) + 7 * HOUR_MS >= DAY_MS)
 
 
-async def test_what_is_refused(cases: server.UseCases) -> None:
+async def test_what_is_refused(cases: openings.UseCases) -> None:
     """A stranger is not found, and an answer that nobody could read is not made."""
     with pytest.raises(NotFound):
         await _ask(cases, customer_id="nobody")
@@ -155,7 +155,7 @@ async def test_what_is_refused(cases: server.UseCases) -> None:
         await _ask(cases, span=year, grouping=MODEL, groups_max=250)
 
 
-async def test_pages_of_a_range(cases: server.UseCases) -> None:
+async def test_pages_of_a_range(cases: openings.UseCases) -> None:
     """A list of events takes the same filters as the sums."""
     for number in range(3):
         await _track(cases, "ann", BASIC, 1, day=number, model="ab"[number % 2])
@@ -177,7 +177,7 @@ def _usage(
 
 
 async def _track(
-    cases: server.UseCases,
+    cases: openings.UseCases,
     customer_id: str,
     feature_id: str,
     units: float,
@@ -189,7 +189,7 @@ async def _track(
     await cases.meter.track(_usage(customer_id, feature_id, units, at=T0 + day * DAY_MS, text=text))
 
 
-async def _ask(cases: server.UseCases, **changes: Any) -> Aggregate:
+async def _ask(cases: openings.UseCases, **changes: Any) -> Aggregate:
     asked = Asked(feature_ids=(BASIC,), customer_id="ann", span=WEEK)
     return await cases.aggregates.aggregate(asked._replace(**changes))
 

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Feature, FeatureType
 from creditgate.core.catalog_changes import FileChanges
@@ -35,17 +35,17 @@ def file(text: str) -> CatalogFile:
     return read_catalog_file(dedent(text), "catalog.toml")
 
 
-async def apply(cases: server.UseCases, text: str, *, prune: bool = False) -> FileChanges:
+async def apply(cases: openings.UseCases, text: str, *, prune: bool = False) -> FileChanges:
     return await cases.catalogs.apply(file(text), now_ms=cases.clock.now_ms(), prune=prune)
 
 
-async def _written(stores: server.Stores) -> tuple[int, int]:
+async def _written(stores: openings.Stores) -> tuple[int, int]:
     """The version of the catalog, and how many entries the journal has that belong to no customer."""
     version = int(await stores.redis.hget(stores.keys.documents("catalog"), "version") or 0)
     return version, await stores.redis.xlen(stores.keys.journal("sys"))
 
 
-async def test_a_file_is_one_change(cases: server.UseCases, stores: server.Stores) -> None:
+async def test_a_file_is_one_change(cases: openings.UseCases, stores: openings.Stores) -> None:
     """Whatever a file changes is one version and one entry of the journal, so half of it is never answered by."""
     version, entries = await _written(stores)
     applied = await apply(cases, NEW_PRICES)
@@ -54,7 +54,7 @@ async def test_a_file_is_one_change(cases: server.UseCases, stores: server.Store
     assert cases.catalogs.current.document == applied.document
 
 
-async def test_a_second_time_writes_nothing(cases: server.UseCases, stores: server.Stores) -> None:
+async def test_a_second_time_writes_nothing(cases: openings.UseCases, stores: openings.Stores) -> None:
     """A deployment that applies its file each time leaves no trace where nothing changed."""
     await apply(cases, NEW_PRICES)
     before = await _written(stores)
@@ -73,7 +73,7 @@ async def test_a_second_time_writes_nothing(cases: server.UseCases, stores: serv
     ],
 )
 async def test_one_mistake_and_nothing_is_done(
-    cases: server.UseCases, stores: server.Stores, mistake: str
+    cases: openings.UseCases, stores: openings.Stores, mistake: str
 ) -> None:
     """A file with good changes before its mistake changes nothing at all."""
     before, catalog = await _written(stores), cases.catalogs.current
@@ -83,10 +83,12 @@ async def test_one_mistake_and_nothing_is_done(
     assert cases.catalogs.current is catalog
 
 
-async def test_two_files_at_once(cases: server.UseCases, stores: server.Stores, settings: Settings) -> None:
+async def test_two_files_at_once(
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings
+) -> None:
     """Two teams that apply their own files through two sidecars lose nothing, and no other change of the catalog."""
     assert settings.redis is not None
-    async with server.open_use_cases(settings, settings.redis, stores) as other:
+    async with openings.open_use_cases(settings, settings.redis, stores) as other:
         await asyncio.gather(
             apply(cases, "[features.a]\n[features.b]\n[plans.p]"),
             apply(other, "[features.c]\n[plans.q]\nitems = [{ feature = 'c', included = 1 }]"),
@@ -98,13 +100,13 @@ async def test_two_files_at_once(cases: server.UseCases, stores: server.Stores, 
 
 
 async def test_another_sidecar_answers_by_it_at_once(
-    cases: server.UseCases, stores: server.Stores, settings: Settings
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings
 ) -> None:
     """When an apply has returned, a sidecar that was serving all along charges the new price."""
     assert settings.redis is not None
     await cases.customers.get_or_create("ann", Profile())
     async with (
-        server.open_use_cases(settings, settings.redis, stores) as other,
+        openings.open_use_cases(settings, settings.redis, stores) as other,
         other.catalogs.following(),
     ):
         await apply(cases, NEW_PRICES)
@@ -114,7 +116,7 @@ async def test_another_sidecar_answers_by_it_at_once(
     assert decision.required_nanos == 2 * NANOS
 
 
-async def test_customers_keep_their_version(cases: server.UseCases) -> None:
+async def test_customers_keep_their_version(cases: openings.UseCases) -> None:
     """Who has the free plan keeps its five credits; who comes after the apply gets seven."""
     await cases.customers.get_or_create("ann", Profile())
     await apply(cases, NEW_PRICES)
@@ -125,7 +127,7 @@ async def test_customers_keep_their_version(cases: server.UseCases) -> None:
         assert list(record.balances.values()) == [granted * NANOS]
 
 
-async def test_what_was_pruned_is_not_offered(cases: server.UseCases) -> None:
+async def test_what_was_pruned_is_not_offered(cases: openings.UseCases) -> None:
     """An archived plan enables itself for nobody and stays with those who have it; named again, it is offered again."""
     await cases.customers.get_or_create("ann", Profile())
     await apply(
@@ -141,7 +143,7 @@ async def test_what_was_pruned_is_not_offered(cases: server.UseCases) -> None:
     assert held == [1, 0, 1]
 
 
-async def test_the_demo_leaves_what_is_there(cases: server.UseCases, stores: server.Stores) -> None:
+async def test_the_demo_leaves_what_is_there(cases: openings.UseCases, stores: openings.Stores) -> None:
     """Starting with --demo again neither undoes what somebody tried out meanwhile nor writes anything."""
     await apply(cases, NEW_PRICES)
     await cases.catalogs.delete_plan("top_up")
@@ -155,7 +157,7 @@ async def test_the_demo_leaves_what_is_there(cases: server.UseCases, stores: ser
 
 
 async def test_a_worker_that_hangs_is_not_waited_for_long(
-    cases: server.UseCases, stores: server.Stores
+    cases: openings.UseCases, stores: openings.Stores
 ) -> None:
     """A change is answered within a second of a worker that does not follow; one long gone is not waited for."""
     workers = stores.keys.workers()

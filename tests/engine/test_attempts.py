@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine import demo
@@ -27,16 +27,16 @@ async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]
 
 @pytest.fixture
 async def cases(
-    settings: Settings, stores: server.Stores, proxy: FaultProxy
-) -> AsyncIterator[server.UseCases]:
+    settings: Settings, stores: openings.Stores, proxy: FaultProxy
+) -> AsyncIterator[openings.UseCases]:
     """The use cases behind the proxy, with a customer who has 5 credits."""
-    async with server.open_use_cases(settings, proxy.url, stores) as opened:
+    async with openings.open_use_cases(settings, proxy.url, stores) as opened:
         await demo.load(opened.catalogs, opened.clock.now_ms())
         await opened.customers.get_or_create("ann", Profile())
         yield opened
 
 
-async def test_a_lost_reply_is_one_effect(cases: server.UseCases, proxy: FaultProxy) -> None:
+async def test_a_lost_reply_is_one_effect(cases: openings.UseCases, proxy: FaultProxy) -> None:
     """A track whose reply was lost is taken once, and answered with what it took."""
     proxy.lose_reply_to(b"track")
     decision = await cases.meter.track(TRACK)
@@ -47,7 +47,7 @@ async def test_a_lost_reply_is_one_effect(cases: server.UseCases, proxy: FaultPr
 
 
 async def test_a_lost_reply_is_found_in_sql_when_it_was_flushed(
-    cases: server.UseCases, proxy: FaultProxy
+    cases: openings.UseCases, proxy: FaultProxy
 ) -> None:
     """The flusher may have trimmed the entry before we look: then SQL has it, and it is not sent again."""
     proxy.lose_reply_to(b"track")
@@ -63,7 +63,7 @@ async def test_a_lost_reply_is_found_in_sql_when_it_was_flushed(
     assert await _remaining(cases) == 49 * NANOS // 10
 
 
-async def test_a_call_that_arrives_late_has_no_effect(cases: server.UseCases, proxy: FaultProxy) -> None:
+async def test_a_call_that_arrives_late_has_no_effect(cases: openings.UseCases, proxy: FaultProxy) -> None:
     """A first attempt that stalls past its not_after writes nothing; the second one is the only effect."""
     proxy.hold_back(b"track", 0.5)
     decision = await cases.meter.track(TRACK)
@@ -73,7 +73,7 @@ async def test_a_call_that_arrives_late_has_no_effect(cases: server.UseCases, pr
 
 
 async def test_no_answer_in_time_is_undecided(
-    cases: server.UseCases, proxy: FaultProxy, stores: server.Stores
+    cases: openings.UseCases, proxy: FaultProxy, stores: openings.Stores
 ) -> None:
     """While Redis cannot be reached, a call says that it does not know, within its deadline, and nothing is taken."""
     await proxy.__aexit__()
@@ -83,6 +83,6 @@ async def test_no_answer_in_time_is_undecided(
         await cases.meter.check(customer_id="ann", feature_id="premium_messages", required_nanos=NANOS)
 
 
-async def _remaining(cases: server.UseCases) -> int:
+async def _remaining(cases: openings.UseCases) -> int:
     record = await cases.customers.get("ann")
     return sum(record.balances.values())

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import batch_worker, batches
@@ -27,12 +27,12 @@ DEADLINE_S = 20.0
 @pytest.fixture(autouse=True)
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that a test can wait for."""
-    monkeypatch.setattr(server, "BATCH_LEASE_MS", LEASE_MS)
+    monkeypatch.setattr(openings, "BATCH_LEASE_MS", LEASE_MS)
     monkeypatch.setattr(batch_worker, "RETRY_MS", 1)
 
 
 @pytest.fixture
-async def cases(cases: server.UseCases) -> server.UseCases:
+async def cases(cases: openings.UseCases) -> openings.UseCases:
     """The use cases with two customers of 5 credits."""
     await cases.customers.get_or_create("ann", Profile())
     await cases.customers.get_or_create("bob", Profile())
@@ -40,7 +40,7 @@ async def cases(cases: server.UseCases) -> server.UseCases:
 
 
 async def test_a_batch_takes_nothing_until_it_is_worked_off(
-    cases: server.UseCases, settings: Settings
+    cases: openings.UseCases, settings: Settings
 ) -> None:
     """What was sent is kept before it is answered, and visible as waiting; then each item is taken once."""
     opened = await cases.batches.open((_use("ann"), _use("bob", 2), _use("ann", 3)))
@@ -58,7 +58,7 @@ async def test_a_batch_takes_nothing_until_it_is_worked_off(
     assert (proof.holds, proof.open_batches) == (True, 0), proof.differences
 
 
-async def test_what_fails_is_listed_and_stops_nobody_else(cases: server.UseCases) -> None:
+async def test_what_fails_is_listed_and_stops_nobody_else(cases: openings.UseCases) -> None:
     """An unknown customer, feature or event, a refusal and a reused key are each named by their place."""
     other = CallerKey("track:body", "k", "bb")
     opened = await cases.batches.open(
@@ -87,7 +87,7 @@ async def test_what_fails_is_listed_and_stops_nobody_else(cases: server.UseCases
     assert await _remaining(cases) == {"ann": 0, "bob": 490}
 
 
-async def test_the_items_of_a_customer_go_in_their_order(cases: server.UseCases) -> None:
+async def test_the_items_of_a_customer_go_in_their_order(cases: openings.UseCases) -> None:
     """First taken, then given back is not the same as first given back: a batch means what it says."""
     await cases.batches.open((_use("ann", -10), _use("ann", 50), _use("ann", -10), _use("ann", 5)))
     await _work(cases)
@@ -98,7 +98,7 @@ async def test_the_items_of_a_customer_go_in_their_order(cases: server.UseCases)
     assert (await _remaining(cases))["ann"] == 50
 
 
-async def test_an_items_key_is_one_effect_with_a_track_of_that_key(cases: server.UseCases) -> None:
+async def test_an_items_key_is_one_effect_with_a_track_of_that_key(cases: openings.UseCases) -> None:
     """A caller who tries again by batch what may have been taken by a track, or twice in a batch, pays once."""
     key = CallerKey("track:body", "order 7", "ff")
     await cases.meter.track(_use("ann", 1, key=key))
@@ -108,7 +108,7 @@ async def test_an_items_key_is_one_effect_with_a_track_of_that_key(cases: server
     assert await _remaining(cases) == {"ann": 490, "bob": 490}
 
 
-async def test_a_repeated_key_of_a_batch_keeps_one_batch(cases: server.UseCases) -> None:
+async def test_a_repeated_key_of_a_batch_keeps_one_batch(cases: openings.UseCases) -> None:
     """A caller who lost the answer sends the batch again and is told of the first one."""
     key = CallerKey("batch_track:header", "k", "aa")
     first = await cases.batches.open((_use("ann"),), key)
@@ -121,7 +121,7 @@ async def test_a_repeated_key_of_a_batch_keeps_one_batch(cases: server.UseCases)
 
 
 async def test_too_many_open_batches_are_refused(
-    cases: server.UseCases, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody works the batches off, callers are told to wait before Redis is full of them."""
     monkeypatch.setattr(batches, "OPEN_MAX", 2)
@@ -135,7 +135,7 @@ async def test_too_many_open_batches_are_refused(
 
 
 async def test_whoever_takes_over_sends_only_what_is_missing(
-    cases: server.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sidecar that died in the middle of a batch, with part of it in SQL and part in the stream, is finished."""
     opened = await cases.batches.open(tuple(_use("ann") for _ in range(10)))
@@ -151,10 +151,10 @@ async def test_whoever_takes_over_sends_only_what_is_missing(
 
 
 async def test_a_lease_lost_for_a_moment_doubles_nothing(
-    cases: server.UseCases,
+    cases: openings.UseCases,
     settings: Settings,
     redis: "Redis",
-    stores: server.Stores,
+    stores: openings.Stores,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two sidecars that both believe to be the one that works never take an item twice."""
@@ -166,7 +166,7 @@ async def test_a_lease_lost_for_a_moment_doubles_nothing(
 
     monkeypatch.setattr(cases.meter._store, "track", slow)
     opened = await cases.batches.open(tuple(_use(name) for name in ("ann", "bob") * 40))
-    async with server.open_use_cases(settings, settings.redis or "", stores) as other:
+    async with openings.open_use_cases(settings, settings.redis or "", stores) as other:
 
         async def lose_the_lease() -> None:
             while await cases.batches.waiting():
@@ -183,7 +183,7 @@ async def test_a_lease_lost_for_a_moment_doubles_nothing(
 
 
 async def test_a_call_of_an_earlier_holder_has_no_effect(
-    cases: server.UseCases, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that was paused past the end of its lease, and then goes on, is refused by Redis."""
     await cases.batches.open((_use("ann"),))
@@ -198,7 +198,7 @@ async def test_a_call_of_an_earlier_holder_has_no_effect(
 
 
 async def test_a_customer_who_cannot_be_decided_holds_up_nobody_else(
-    cases: server.UseCases, settings: Settings, redis: "Redis", stores: server.Stores
+    cases: openings.UseCases, settings: Settings, redis: "Redis", stores: openings.Stores
 ) -> None:
     """A record of a layout from the future keeps its items waiting, while all others, and later batches, are done."""
     await redis.hset(stores.keys.record("ann"), "v", "9")
@@ -213,7 +213,7 @@ async def test_a_customer_who_cannot_be_decided_holds_up_nobody_else(
 
 
 async def test_a_bug_at_one_item_keeps_no_batch_open(
-    cases: server.UseCases, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What crashes each time is listed as failed; where it crashes after its effect, the journal says it was taken."""
     original = cases.meter._tracked
@@ -241,7 +241,7 @@ async def test_a_bug_at_one_item_keeps_no_batch_open(
 
 
 async def test_open_batches_survive_the_loss_of_redis(
-    cases: server.UseCases, settings: Settings, redis: "Redis"
+    cases: openings.UseCases, settings: Settings, redis: "Redis"
 ) -> None:
     """After FLUSHALL the batches that were not worked off are open again, and no others."""
     done = await cases.batches.open((_use("ann"),))
@@ -260,7 +260,7 @@ async def test_open_batches_survive_the_loss_of_redis(
 
 
 async def test_verify_finds_a_batch_that_was_forgotten(
-    cases: server.UseCases, settings: Settings, redis: "Redis", stores: server.Stores
+    cases: openings.UseCases, settings: Settings, redis: "Redis", stores: openings.Stores
 ) -> None:
     """A batch that the journal opened and Redis does not know would never be worked off: it is a difference."""
     opened = await cases.batches.open((_use("ann"),))
@@ -273,7 +273,7 @@ async def test_verify_finds_a_batch_that_was_forgotten(
 
 
 async def test_verify_says_when_nobody_works(
-    cases: server.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch that has been open for long is usage that nobody has taken yet."""
     monkeypatch.setattr("creditgate.engine.verify.OVERDUE_MS", -60_000)
@@ -283,7 +283,7 @@ async def test_verify_says_when_nobody_works(
     assert opened.batch_id in proof.differences[0]
 
 
-async def test_the_list_of_batches(cases: server.UseCases) -> None:
+async def test_the_list_of_batches(cases: openings.UseCases) -> None:
     """Open and closed, in the stream, in SQL and half in each: the newest first, each once, page by page."""
     first = await cases.batches.open((_use("ann"),))
     await _work(cases)
@@ -322,19 +322,19 @@ def _use(
     return Usage("track", customer_id, feature, None, units * NANOS, mode, key=key)
 
 
-async def _batch(cases: server.UseCases, opened: Opened) -> Batch:
+async def _batch(cases: openings.UseCases, opened: Opened) -> Batch:
     (batch,) = (await cases.batches.newest(limit=1, batch_id=opened.batch_id)).batches
     return batch
 
 
-async def _report(cases: server.UseCases, opened: Opened) -> Report:
+async def _report(cases: openings.UseCases, opened: Opened) -> Report:
     report = (await _batch(cases, opened)).report
     assert report is not None
     return report
 
 
 async def _work(
-    cases: server.UseCases, *, dies_after: int | None = None, monkeypatch: pytest.MonkeyPatch | None = None
+    cases: openings.UseCases, *, dies_after: int | None = None, monkeypatch: pytest.MonkeyPatch | None = None
 ) -> None:
     """Work until nothing is open, or until so many calls were sent: then the worker is gone without a word."""
     if dies_after is None:
@@ -361,21 +361,21 @@ async def _work_again(
     """The same by another sidecar."""
     assert settings.redis is not None
     async with (
-        server.open_stores(settings, settings.redis, make=None) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as cases,
+        openings.open_stores(settings, settings.redis, make=None) as stores,
+        openings.open_use_cases(settings, settings.redis, stores) as cases,
     ):
         await cases.catalogs.refresh()
         await _work(cases, dies_after=dies_after, monkeypatch=monkeypatch)
 
 
-async def _until(cases: server.UseCases, is_enough: Any) -> None:
+async def _until(cases: openings.UseCases, is_enough: Any) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not is_enough((await cases.batches.waiting()).keys()):
             await cases.batch_worker.round()
             await asyncio.sleep(0.01)
 
 
-async def _remaining(cases: server.UseCases) -> dict[str, int]:
+async def _remaining(cases: openings.UseCases) -> dict[str, int]:
     """What is left to each of the two, in cents."""
     found = {}
     for name in ("ann", "bob"):
@@ -384,7 +384,7 @@ async def _remaining(cases: server.UseCases) -> dict[str, int]:
     return found
 
 
-async def _ops(cases: server.UseCases, settings: Settings) -> dict[str, int]:
+async def _ops(cases: openings.UseCases, settings: Settings) -> dict[str, int]:
     """How often each item of a batch stands in SQL, once everything is there."""
     while await cases.flusher.flush_once():
         continue
@@ -394,5 +394,5 @@ async def _ops(cases: server.UseCases, settings: Settings) -> dict[str, int]:
 
 
 async def _verified(settings: Settings) -> Any:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         return await verifier.verify()

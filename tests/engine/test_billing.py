@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.cancellation import CancelAction
 from creditgate.core.catalog import FreeTrial, Interval, Plan, PlanItem, PlanPrice, Recurrence
@@ -26,13 +26,13 @@ PRO, TOP_UP = Named("pro"), Named("top_up", {"usd_credits": 20 * NANOS})
 
 
 @pytest.fixture
-async def ann(cases: server.UseCases) -> server.UseCases:
+async def ann(cases: openings.UseCases) -> openings.UseCases:
     """A customer on the free plan."""
     await cases.customers.get_or_create("ann", Profile())
     return cases
 
 
-async def test_paying_many_times_attaches_once(ann: server.UseCases) -> None:
+async def test_paying_many_times_attaches_once(ann: openings.UseCases) -> None:
     """However often the form is sent, and though all at once, the plan is there once and free is gone."""
     token = await _token(ann, "pro")
     offers = await asyncio.gather(*(ann.billing.pay(token) for _ in range(8)))
@@ -42,7 +42,7 @@ async def test_paying_many_times_attaches_once(ann: server.UseCases) -> None:
     assert list(record.balances.values()) == [10 * NANOS]
 
 
-async def test_tracks_in_flight_lose_nothing_to_an_upgrade(ann: server.UseCases) -> None:
+async def test_tracks_in_flight_lose_nothing_to_an_upgrade(ann: openings.UseCases) -> None:
     """Tracks that land around a plan change are each taken once, from the old plan or from the new one."""
     token = await _token(ann, "pro")
     paying = asyncio.create_task(ann.billing.pay(token))
@@ -56,7 +56,7 @@ async def test_tracks_in_flight_lose_nothing_to_an_upgrade(ann: server.UseCases)
     assert record.balances[row.id] == 10 * NANOS - from_pro
 
 
-async def test_one_off_plans_stack(ann: server.UseCases) -> None:
+async def test_one_off_plans_stack(ann: openings.UseCases) -> None:
     """Each top-up is a purchase of its own; nothing replaces anything."""
     for _ in range(2):
         await ann.billing.pay(await _token(ann, "top_up", {"usd_credits": 20 * NANOS}))
@@ -65,7 +65,7 @@ async def test_one_off_plans_stack(ann: server.UseCases) -> None:
     assert sorted(record.balances.values()) == [5 * NANOS, 20 * NANOS, 20 * NANOS]
 
 
-async def test_what_is_active_is_refused(ann: server.UseCases) -> None:
+async def test_what_is_active_is_refused(ann: openings.UseCases) -> None:
     """A plan that the customer has is 409, at the attach and at a second checkout that was opened before."""
     first, second = await _token(ann, "pro"), await _token(ann, "pro")
     await ann.billing.pay(first)
@@ -76,7 +76,7 @@ async def test_what_is_active_is_refused(ann: server.UseCases) -> None:
         await _token(ann, "pro")
 
 
-async def test_a_key_finds_its_checkout_again(ann: server.UseCases) -> None:
+async def test_a_key_finds_its_checkout_again(ann: openings.UseCases) -> None:
     """The same key gives the same link and opens no second checkout; with other parameters it is refused."""
     first = await _attach(ann, "pro", KEY)
     again = await _attach(ann, "pro", KEY)
@@ -87,13 +87,13 @@ async def test_a_key_finds_its_checkout_again(ann: server.UseCases) -> None:
         await _attach(ann, "top_up", KEY._replace(fingerprint="bb"))
 
 
-async def test_nothing_to_pay_needs_no_checkout(ann: server.UseCases) -> None:
+async def test_nothing_to_pay_needs_no_checkout(ann: openings.UseCases) -> None:
     """A top-up of nothing is attached at once, as Autumn does, and costs nothing."""
     attached = await _attach(ann, "top_up", None)
     assert attached.payment_url is None
 
 
-async def test_a_downgrade_waits_for_the_end_of_what_was_paid(ann: server.UseCases) -> None:
+async def test_a_downgrade_waits_for_the_end_of_what_was_paid(ann: openings.UseCases) -> None:
     """Pro stays until its month is over, then free is there with its own credits; and nothing is to be paid for it."""
     await ann.billing.pay(await _token(ann, "pro"))
     assert (await _attach(ann, "free", None)).payment_url is None
@@ -107,7 +107,9 @@ async def test_a_downgrade_waits_for_the_end_of_what_was_paid(ann: server.UseCas
 
 
 @pytest.mark.parametrize("what", ["carry_usages", "carry_balances"])
-async def test_tracks_in_flight_lose_nothing_to_what_is_carried_over(ann: server.UseCases, what: str) -> None:
+async def test_tracks_in_flight_lose_nothing_to_what_is_carried_over(
+    ann: openings.UseCases, what: str
+) -> None:
     """Usage or what is left goes over to the nano, however many tracks land around the change."""
     await ann.billing.pay(await _token(ann, "pro"))
     await ann.catalogs.create_plan(
@@ -130,7 +132,7 @@ async def test_tracks_in_flight_lose_nothing_to_what_is_carried_over(ann: server
     assert sum(record.balances.values()) == given - 20 * NANOS // 100
 
 
-async def test_a_link_that_is_not_ours_is_not_found(ann: server.UseCases) -> None:
+async def test_a_link_that_is_not_ours_is_not_found(ann: openings.UseCases) -> None:
     """A link that was tampered with shows nothing and pays nothing."""
     token = await _token(ann, "pro")
     for forged in ("", "x", token[:-2], f"A{token}", token.replace(".", "..")):
@@ -140,7 +142,7 @@ async def test_a_link_that_is_not_ours_is_not_found(ann: server.UseCases) -> Non
     assert [s.plan_id for s in record.customer.subscriptions] == ["free"]
 
 
-async def test_cancelling_at_the_end_of_the_cycle(ann: server.UseCases) -> None:
+async def test_cancelling_at_the_end_of_the_cycle(ann: openings.UseCases) -> None:
     """The plan says when it ends and goes on until then; on that day the free one is there, though nobody asked."""
     await ann.billing.pay(await _token(ann, "pro"))
     assert not await _update(ann, CancelAction.CANCEL_END_OF_CYCLE)
@@ -158,7 +160,7 @@ async def test_cancelling_at_the_end_of_the_cycle(ann: server.UseCases) -> None:
     assert list(after.balances.values()) == [5 * NANOS]
 
 
-async def test_cancelling_at_once(ann: server.UseCases) -> None:
+async def test_cancelling_at_once(ann: openings.UseCases) -> None:
     """When the call is answered, the plan is gone and the free one is there; what was bought for good stays."""
     await ann.billing.pay(await _token(ann, "pro"))
     await ann.billing.pay(await _token(ann, "top_up", {"usd_credits": 3 * NANOS}))
@@ -168,7 +170,7 @@ async def test_cancelling_at_once(ann: server.UseCases) -> None:
     assert sorted(record.balances.values()) == [3 * NANOS, 5 * NANOS]
 
 
-async def test_uncancelling(ann: server.UseCases) -> None:
+async def test_uncancelling(ann: openings.UseCases) -> None:
     """Whoever thinks again in time keeps the plan, and nothing happens on the day it would have ended."""
     await ann.billing.pay(await _token(ann, "pro"))
     await _update(ann, CancelAction.CANCEL_END_OF_CYCLE)
@@ -180,7 +182,7 @@ async def test_uncancelling(ann: server.UseCases) -> None:
 
 
 @pytest.mark.parametrize("action", list(CancelAction))
-async def test_a_cancellation_is_repeated_by_its_key(ann: server.UseCases, action: CancelAction) -> None:
+async def test_a_cancellation_is_repeated_by_its_key(ann: openings.UseCases, action: CancelAction) -> None:
     """A retry is answered as the first call, though the plan has gone or somebody has changed it since."""
     await ann.billing.pay(await _token(ann, "pro"))
     assert not await _update(ann, action, key=UPDATE_KEY)
@@ -195,7 +197,7 @@ async def test_a_cancellation_is_repeated_by_its_key(ann: server.UseCases, actio
         await _update(ann, action, key=UPDATE_KEY._replace(fingerprint="bb"))
 
 
-async def test_a_plan_that_the_customer_is_not_on(ann: server.UseCases) -> None:
+async def test_a_plan_that_the_customer_is_not_on(ann: openings.UseCases) -> None:
     """Nothing is cancelled in its place: not the plan of another id, not a purchase, not for nobody."""
     await ann.billing.pay(await _token(ann, "top_up", {"usd_credits": 3 * NANOS}))
     for plan_id in ("pro", "top_up", "nothing"):
@@ -215,7 +217,7 @@ async def test_a_plan_that_the_customer_is_not_on(ann: server.UseCases) -> None:
 
 @pytest.mark.parametrize("pinned", [False, True])
 async def test_tracks_in_flight_lose_nothing_to_a_cancellation(
-    ann: server.UseCases, settings: Settings, pinned: bool
+    ann: openings.UseCases, settings: Settings, pinned: bool
 ) -> None:
     """Tracks that land around the end of a plan are each taken once, from the old row or from the new one."""
     await ann.billing.pay(await _token(ann, "pro"))
@@ -238,12 +240,12 @@ async def test_tracks_in_flight_lose_nothing_to_a_cancellation(
     from_free = sum(-m.delta_nanos for d in decisions for m in d.moved if m.row_id == row.id)
     assert 0 < from_free < taken
     assert record.balances[row.id] == 5 * NANOS - from_free
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
 
-async def test_many_cancellations_at_once_are_one(ann: server.UseCases) -> None:
+async def test_many_cancellations_at_once_are_one(ann: openings.UseCases) -> None:
     """Two buttons that are pressed at once end one plan; the free one that comes in its place is not ended too."""
     await ann.billing.pay(await _token(ann, "pro"))
     tries = (_update(ann, CancelAction.CANCEL_IMMEDIATELY, plan_id="pro") for _ in range(6))
@@ -256,7 +258,7 @@ async def test_many_cancellations_at_once_are_one(ann: server.UseCases) -> None:
 
 
 async def test_several_plans_are_paid_once_and_come_in_one_step(
-    ann: server.UseCases, settings: Settings, redis: "Redis"
+    ann: openings.UseCases, settings: Settings, redis: "Redis"
 ) -> None:
     """One page for all of them; however often it is posted, they are there once, by one entry of the journal."""
     token = _checkout_token((await _multi_attach(ann, PRO, TOP_UP, TOP_UP)).payment_url)
@@ -271,12 +273,12 @@ async def test_several_plans_are_paid_once_and_come_in_one_step(
     assert [s.plan_id for s in record.customer.subscriptions] == ["pro"]
     assert [p.plan_id for p in record.customer.purchases] == ["top_up", "top_up"]
     assert sorted(record.balances.values()) == [10 * NANOS, 20 * NANOS, 20 * NANOS]
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
 
-async def test_of_several_plans_all_come_or_none(ann: server.UseCases) -> None:
+async def test_of_several_plans_all_come_or_none(ann: openings.UseCases) -> None:
     """Whoever names one that is there already, or is nowhere, gets nothing of the list, and pays nothing for it."""
     await ann.billing.pay(await _token(ann, "pro"))
     before = await ann.customers.get("ann")
@@ -287,7 +289,7 @@ async def test_of_several_plans_all_come_or_none(ann: server.UseCases) -> None:
     assert (after.customer, after.sequence) == (before.customer, before.sequence)
 
 
-async def test_several_plans_without_a_price(ann: server.UseCases) -> None:
+async def test_several_plans_without_a_price(ann: openings.UseCases) -> None:
     """Where nothing is to be paid they are there when the call is answered, and a retry with the key adds nothing."""
     row = PlanItem("usd_credits", 2 * NANOS, reset=Recurrence(Interval.MONTH))
     for plan_id in ("gift", "present"):
@@ -301,7 +303,7 @@ async def test_several_plans_without_a_price(ann: server.UseCases) -> None:
         await _multi_attach(ann, PRO, key=MULTI_KEY._replace(fingerprint="bb"))
 
 
-async def test_a_key_finds_the_checkout_of_several_plans_again(ann: server.UseCases) -> None:
+async def test_a_key_finds_the_checkout_of_several_plans_again(ann: openings.UseCases) -> None:
     """A retry opens no second page to pay on, also when the first one was paid meanwhile."""
     first = await _multi_attach(ann, PRO, TOP_UP, key=MULTI_KEY)
     await ann.billing.pay(_checkout_token(first.payment_url))
@@ -311,7 +313,7 @@ async def test_a_key_finds_the_checkout_of_several_plans_again(ann: server.UseCa
     assert len((await ann.customers.get("ann")).customer.checkouts) == 1
 
 
-async def test_a_page_whose_trial_was_used_meanwhile_is_not_paid(ann: server.UseCases) -> None:
+async def test_a_page_whose_trial_was_used_meanwhile_is_not_paid(ann: openings.UseCases) -> None:
     """A trial that came free with a page is free once: the page of a second list does not give a month unpaid."""
     items = (PlanItem("usd_credits", NANOS, reset=Recurrence(Interval.MONTH)),)
     price = PlanPrice(9 * NANOS, Recurrence(Interval.MONTH))
@@ -331,7 +333,7 @@ async def test_a_page_whose_trial_was_used_meanwhile_is_not_paid(ann: server.Use
     assert (await ann.customers.get("ann")).sequence == before.sequence
 
 
-async def test_a_page_for_what_would_come_later_is_not_paid(ann: server.UseCases) -> None:
+async def test_a_page_for_what_would_come_later_is_not_paid(ann: openings.UseCases) -> None:
     """Nobody pays now for a plan that, since the page was made, would wait for the end of a dearer one."""
     price = PlanPrice(50 * NANOS, Recurrence(Interval.MONTH))
     await ann.catalogs.create_plan(Plan("max", "Max", 1, price=price))
@@ -343,7 +345,7 @@ async def test_a_page_for_what_would_come_later_is_not_paid(ann: server.UseCases
     assert (await ann.customers.get("ann")).customer.scheduled == ()
 
 
-async def test_a_preview_writes_nothing(ann: server.UseCases, redis: "Redis") -> None:
+async def test_a_preview_writes_nothing(ann: openings.UseCases, redis: "Redis") -> None:
     """Looking at what a plan would cost leaves no trace: not at the customer, in the journal or in the catalog."""
     before = {key: await redis.dump(key) for key in await redis.keys("*")}
     quantities = {"usd_credits": 20 * NANOS}
@@ -358,7 +360,7 @@ def _one_message() -> Usage:
 
 
 async def _update(
-    cases: server.UseCases,
+    cases: openings.UseCases,
     action: CancelAction,
     *,
     plan_id: str | None = None,
@@ -370,7 +372,7 @@ async def _update(
 
 
 async def _attach(
-    cases: server.UseCases, plan_id: str, key: CallerKey | None, quantities: dict[str, int] | None = None
+    cases: openings.UseCases, plan_id: str, key: CallerKey | None, quantities: dict[str, int] | None = None
 ) -> Attached:
     return await cases.billing.attach(
         customer_id="ann",
@@ -382,13 +384,13 @@ async def _attach(
     )
 
 
-async def _multi_attach(cases: server.UseCases, *plans: Named, key: CallerKey | None = None) -> Attached:
+async def _multi_attach(cases: openings.UseCases, *plans: Named, key: CallerKey | None = None) -> Attached:
     return await cases.billing.multi_attach(
         customer_id="ann", plans=plans, success_url=None, base_url="http://localhost", key=key
     )
 
 
-async def _token(cases: server.UseCases, plan_id: str, quantities: dict[str, int] | None = None) -> str:
+async def _token(cases: openings.UseCases, plan_id: str, quantities: dict[str, int] | None = None) -> str:
     return _checkout_token((await _attach(cases, plan_id, None, quantities)).payment_url)
 
 

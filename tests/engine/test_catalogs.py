@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import CreditCost, Feature, FeatureType
@@ -17,11 +17,11 @@ from creditgate.settings import Settings
 
 
 async def test_a_feature_made_on_one_is_usable_on_the_other(
-    cases: server.UseCases, stores: server.Stores, settings: Settings
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings
 ) -> None:
     """A worker that does not know a feature reads the catalog again before it says so."""
     assert settings.redis is not None
-    async with server.open_use_cases(settings, settings.redis, stores) as other:
+    async with openings.open_use_cases(settings, settings.redis, stores) as other:
         await cases.catalogs.create_feature(Feature("images", "Images", FeatureType.METERED, True))
         assert (await other.catalogs.find_feature("images")).name == "Images"
         with pytest.raises(NotFound):
@@ -29,12 +29,12 @@ async def test_a_feature_made_on_one_is_usable_on_the_other(
 
 
 async def test_a_limit_on_a_feature_that_was_made_on_the_other(
-    cases: server.UseCases, stores: server.Stores, settings: Settings
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings
 ) -> None:
     """A customer's limits may name a feature that is a moment old, and then it is never erased."""
     assert settings.redis is not None
     await cases.customers.get_or_create("ann", Profile())
-    async with server.open_use_cases(settings, settings.redis, stores) as other:
+    async with openings.open_use_cases(settings, settings.redis, stores) as other:
         await cases.catalogs.create_feature(Feature("images", "Images", FeatureType.METERED, True))
         await other.customers.update("ann", _limiting("images"))
         with pytest.raises(Conflict) as refused:
@@ -47,11 +47,11 @@ async def test_a_limit_on_a_feature_that_was_made_on_the_other(
 
 
 async def test_two_writers_lose_nothing(
-    cases: server.UseCases, stores: server.Stores, settings: Settings
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings
 ) -> None:
     """Features made through two sidecars at once are all there afterwards."""
     assert settings.redis is not None
-    async with server.open_use_cases(settings, settings.redis, stores) as other:
+    async with openings.open_use_cases(settings, settings.redis, stores) as other:
         features = [Feature(f"f{n}", f"F{n}", FeatureType.METERED, True) for n in range(6)]
         await asyncio.gather(
             *((cases, other)[n % 2].catalogs.create_feature(feature) for n, feature in enumerate(features))
@@ -60,7 +60,7 @@ async def test_two_writers_lose_nothing(
         assert {feature.id for feature in features} <= catalog.features.keys()
 
 
-async def test_a_repeated_key_makes_one_feature(cases: server.UseCases) -> None:
+async def test_a_repeated_key_makes_one_feature(cases: openings.UseCases) -> None:
     """A create that is repeated with its key is answered as before; without it, the id is taken."""
     feature = Feature(
         "points",
@@ -81,7 +81,7 @@ def _limiting(feature_id: str) -> CustomerChanges:
 
 
 async def test_a_sidecar_stops_though_a_cancellation_is_lost(
-    cases: server.UseCases, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM ends the sidecar even if redis-py swallows the cancellation, as it may before Python 3.12."""
     waiting, lost = asyncio.Event(), asyncio.Event()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.customers import CustomerChanges, Record
 from creditgate.core.decisions import Mode
@@ -18,7 +18,7 @@ from creditgate.errors import InvalidInputs
 EVERYBODY = CustomerFilter()
 
 
-async def test_who_was_just_made_is_there(cases: server.UseCases) -> None:
+async def test_who_was_just_made_is_there(cases: openings.UseCases) -> None:
     """A page that is opened right after a signup shows the signup, flushed or not."""
     assert await _ids(cases) == []
     await _make(cases, "ann")
@@ -29,7 +29,7 @@ async def test_who_was_just_made_is_there(cases: server.UseCases) -> None:
     assert await _ids(cases, newest_first=False) == ["ann", "bob"]
 
 
-async def test_balances_are_those_of_this_moment(cases: server.UseCases) -> None:
+async def test_balances_are_those_of_this_moment(cases: openings.UseCases) -> None:
     """What was used since the history was flushed is in the list; what has expired by now is not."""
     await _make(cases, "ann")
     await cases.customers.grant(Grant("ann", "usd_credits", NANOS, expires_at=cases.clock.now_ms() + 150))
@@ -43,7 +43,7 @@ async def test_balances_are_those_of_this_moment(cases: server.UseCases) -> None
 
 @pytest.mark.parametrize("flushes", range(8))
 async def test_the_deleted_are_gone_and_the_remade_are_there_once(
-    cases: server.UseCases, flushes: int
+    cases: openings.UseCases, flushes: int
 ) -> None:
     """Wherever the journal lies between Redis and SQL, each customer is listed once or not at all."""
     steps: tuple[Callable[[], Awaitable[object]], ...] = (
@@ -61,7 +61,7 @@ async def test_the_deleted_are_gone_and_the_remade_are_there_once(
         assert await _ids(cases) == listed
 
 
-async def test_pages_meet_each_once(cases: server.UseCases) -> None:
+async def test_pages_meet_each_once(cases: openings.UseCases) -> None:
     """Somebody who walks through all customers meets each once, while the history moves from Redis to SQL."""
     names = [f"customer.{number}" for number in range(40)]
     for number, name in enumerate(names):
@@ -74,7 +74,7 @@ async def test_pages_meet_each_once(cases: server.UseCases) -> None:
     assert await _walk(cases, 7, True, flush=True) == names[::-1]
 
 
-async def test_a_page_is_full_though_much_has_changed(cases: server.UseCases) -> None:
+async def test_a_page_is_full_though_much_has_changed(cases: openings.UseCases) -> None:
     """Customers whom SQL has as they were, and who are no longer asked for, leave no holes in a page."""
     names = [f"customer {number:03}" for number in range(120)]
     for name in names:
@@ -87,7 +87,7 @@ async def test_a_page_is_full_though_much_has_changed(cases: server.UseCases) ->
     assert await _walk(cases, 10, False, CustomerFilter(text="blue")) == names[20:115]
 
 
-async def test_nobody_is_missed_while_customers_come_and_go(cases: server.UseCases) -> None:
+async def test_nobody_is_missed_while_customers_come_and_go(cases: openings.UseCases) -> None:
     """Whoever was there before the first page and stays is met once, however busy the sidecar is."""
     names = [f"stays {number:02}" for number in range(30)]
     for name in names:
@@ -112,7 +112,7 @@ async def test_nobody_is_missed_while_customers_come_and_go(cases: server.UseCas
         assert stayed == (names if number % 2 else names[::-1])
 
 
-async def test_filters_hold_for_what_is_not_in_sql_yet(cases: server.UseCases) -> None:
+async def test_filters_hold_for_what_is_not_in_sql_yet(cases: openings.UseCases) -> None:
     """A customer who has just changed the plan or the name is found by the new one only."""
     for name in ("ann", "bob"):
         await _make(cases, name, name.title())
@@ -138,7 +138,7 @@ async def test_filters_hold_for_what_is_not_in_sql_yet(cases: server.UseCases) -
         await cases.flusher.flush_once()
 
 
-async def test_created_at_range_includes_both_ends(cases: server.UseCases) -> None:
+async def test_created_at_range_includes_both_ends(cases: openings.UseCases) -> None:
     """A report of one day has whoever came in its first and in its last millisecond."""
     times = {}
     for name in ("a", "b", "c"):
@@ -153,14 +153,14 @@ async def test_created_at_range_includes_both_ends(cases: server.UseCases) -> No
 @pytest.mark.parametrize(
     "raw", ["", "1", "x.ann", "99999999999999999999.ann", "1.", "1.a\x00b", "1." + "x" * 257]
 )
-async def test_a_cursor_that_is_not_ours_is_refused(cases: server.UseCases, raw: str) -> None:
+async def test_a_cursor_that_is_not_ours_is_refused(cases: openings.UseCases, raw: str) -> None:
     """A cursor that was made up or cut off is an error of the caller's, whatever the database would make of it."""
     cursor = base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=") or "="
     with pytest.raises(InvalidInputs, match="start_cursor"):
         await cases.customer_list.page(EVERYBODY, limit=9, cursor=cursor)
 
 
-async def _make(cases: server.UseCases, customer_id: str, name: str | None = None) -> Record:
+async def _make(cases: openings.UseCases, customer_id: str, name: str | None = None) -> Record:
     """Make a customer; whoever is made next is of a later millisecond."""
     record = await cases.customers.get_or_create(customer_id, Profile(name=name))
     while cases.clock.now_ms() <= record.customer.created_at:
@@ -168,7 +168,7 @@ async def _make(cases: server.UseCases, customer_id: str, name: str | None = Non
     return record
 
 
-async def _buy_pro(cases: server.UseCases, customer_id: str) -> None:
+async def _buy_pro(cases: openings.UseCases, customer_id: str) -> None:
     attached = await cases.billing.attach(
         customer_id=customer_id,
         plan_id="pro",
@@ -182,7 +182,7 @@ async def _buy_pro(cases: server.UseCases, customer_id: str) -> None:
 
 
 async def _ids(
-    cases: server.UseCases, wanted: CustomerFilter = EVERYBODY, *, newest_first: bool = True
+    cases: openings.UseCases, wanted: CustomerFilter = EVERYBODY, *, newest_first: bool = True
 ) -> list[str]:
     page = await cases.customer_list.page(wanted, limit=99, cursor="", newest_first=newest_first)
     assert page.next_cursor is None
@@ -190,7 +190,7 @@ async def _ids(
 
 
 async def _walk(
-    cases: server.UseCases,
+    cases: openings.UseCases,
     limit: int,
     newest_first: bool,
     wanted: CustomerFilter = EVERYBODY,

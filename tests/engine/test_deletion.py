@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
 from creditgate.core.customers import CustomerChanges
@@ -25,14 +25,14 @@ MONTH_MS = 31 * 86_400_000
 
 
 @pytest.fixture
-async def ann(cases: server.UseCases) -> server.UseCases:
+async def ann(cases: openings.UseCases) -> openings.UseCases:
     """A customer with a name, an open checkout, and usage under a caller's key."""
     await cases.customers.get_or_create("ann", Profile(name="Ann", metadata={"team": "red"}))
     await _track(cases, 3, TRACK_KEY)
     return cases
 
 
-async def test_a_deleted_customer_is_unknown_everywhere(ann: server.UseCases) -> None:
+async def test_a_deleted_customer_is_unknown_everywhere(ann: openings.UseCases) -> None:
     """Nobody can check, track, grant, attach or delete for a customer who is gone."""
     assert not await ann.customers.delete("ann")
     for call in (
@@ -50,7 +50,7 @@ async def test_a_deleted_customer_is_unknown_everywhere(ann: server.UseCases) ->
         assert refused.value.code == "customer_not_found"
 
 
-async def test_a_deletion_is_repeated_by_its_key(ann: server.UseCases) -> None:
+async def test_a_deletion_is_repeated_by_its_key(ann: openings.UseCases) -> None:
     """A retry after a lost answer succeeds; it spares whoever came after, and another call has another key."""
     assert not await ann.customers.delete("ann", KEY)
     assert await ann.customers.delete("ann", KEY)
@@ -62,13 +62,13 @@ async def test_a_deletion_is_repeated_by_its_key(ann: server.UseCases) -> None:
     assert not await ann.customers.delete("ann", KEY._replace(text="another"))
 
 
-async def test_many_deletions_at_once_are_one(ann: server.UseCases) -> None:
+async def test_many_deletions_at_once_are_one(ann: openings.UseCases) -> None:
     """Two buttons that are pressed at once delete once, and the second is told that there is nobody."""
     outcomes = await asyncio.gather(*(ann.customers.delete("ann") for _ in range(6)), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NotFound"] * 5 + ["bool"]
 
 
-async def test_who_comes_after_starts_anew(ann: server.UseCases, stores: server.Stores) -> None:
+async def test_who_comes_after_starts_anew(ann: openings.UseCases, stores: openings.Stores) -> None:
     """The new customer has the free plan untouched, an own uid, and none of the old one's words."""
     old = await ann.customers.get("ann")
     await ann.customers.delete("ann")
@@ -79,7 +79,7 @@ async def test_who_comes_after_starts_anew(ann: server.UseCases, stores: server.
     assert not {row.id for row in new.terms.rows} & {row.id for row in old.terms.rows}
 
 
-async def test_keys_of_the_old_one_are_free(ann: server.UseCases) -> None:
+async def test_keys_of_the_old_one_are_free(ann: openings.UseCases) -> None:
     """A caller's key that was used for the old customer charges the new one, once."""
     await ann.customers.delete("ann")
     await ann.customers.get_or_create("ann", Profile())
@@ -88,7 +88,7 @@ async def test_keys_of_the_old_one_are_free(ann: server.UseCases) -> None:
     assert list((await ann.customers.get("ann")).balances.values()) == [5 * NANOS - 3 * NANOS // 100]
 
 
-async def test_a_checkout_of_the_old_one_is_gone(ann: server.UseCases) -> None:
+async def test_a_checkout_of_the_old_one_is_gone(ann: openings.UseCases) -> None:
     """A payment link that was sent to the old customer gives the new one nothing."""
     token = (await _checkout(ann)).rsplit("/", 1)[1]
     await ann.customers.delete("ann")
@@ -99,7 +99,7 @@ async def test_a_checkout_of_the_old_one_is_gone(ann: server.UseCases) -> None:
 
 
 @pytest.mark.parametrize("is_flushed", [False, True])
-async def test_events_and_statement_are_of_the_new_life(ann: server.UseCases, is_flushed: bool) -> None:
+async def test_events_and_statement_are_of_the_new_life(ann: openings.UseCases, is_flushed: bool) -> None:
     """The new customer is shown nobody else's usage; until there is one, the old history can still be looked at."""
     assert await _values(ann) == [3]
     await ann.customers.delete("ann")
@@ -120,7 +120,7 @@ async def test_events_and_statement_are_of_the_new_life(ann: server.UseCases, is
 
 
 async def test_what_was_due_of_the_old_one_happens_to_nobody(
-    ann: server.UseCases, stores: server.Stores, redis: "Redis"
+    ann: openings.UseCases, stores: openings.Stores, redis: "Redis"
 ) -> None:
     """The due index names only customers who are there, so no sweep steps the new one at the old one's time."""
     await ann.customers.grant(Grant("ann", "usd_credits", NANOS, expires_at=ann.clock.now_ms() + 60_000))
@@ -131,7 +131,7 @@ async def test_what_was_due_of_the_old_one_happens_to_nobody(
     assert await redis.zrange(due, 0, -1) == [f"{new.uid} ann".encode()]
 
 
-async def test_a_pinned_clock_is_not_inherited(ann: server.UseCases) -> None:
+async def test_a_pinned_clock_is_not_inherited(ann: openings.UseCases) -> None:
     """Who comes after a customer of a test clock lives in the present."""
     record = await ann.customers.get("ann")
     await ann.customers.advance_test_clock("ann", record.now + MONTH_MS)
@@ -141,7 +141,7 @@ async def test_a_pinned_clock_is_not_inherited(ann: server.UseCases) -> None:
     assert new.now < record.now + MONTH_MS
 
 
-async def test_what_fell_due_is_done_before(ann: server.UseCases, stores: server.Stores) -> None:
+async def test_what_fell_due_is_done_before(ann: openings.UseCases, stores: openings.Stores) -> None:
     """The last entries of a customer whose grant has just expired are the expiry and then the deletion."""
     await ann.customers.grant(Grant("ann", "usd_credits", NANOS, expires_at=ann.clock.now_ms() + 150))
     await asyncio.sleep(0.2)  # until it has expired on Redis's clock
@@ -155,7 +155,7 @@ async def test_what_fell_due_is_done_before(ann: server.UseCases, stores: server
 @pytest.mark.parametrize("comes_again", [False, True])
 @pytest.mark.parametrize("lost", ["everything", "the deletion", "nothing"])
 async def test_a_redis_that_lost_the_deletion_gets_it_back(
-    ann: server.UseCases, settings: Settings, redis: "Redis", comes_again: bool, lost: str
+    ann: openings.UseCases, settings: Settings, redis: "Redis", comes_again: bool, lost: str
 ) -> None:
     """A Redis that comes back from before the deletion raises nobody from the dead, and has whoever came after."""
     await ann.flusher.flush_once()
@@ -180,14 +180,14 @@ async def test_a_redis_that_lost_the_deletion_gets_it_back(
 
 @pytest.mark.parametrize("comes_again", [False, True])
 async def test_another_number_of_partitions(
-    ann: server.UseCases, settings: Settings, comes_again: bool
+    ann: openings.UseCases, settings: Settings, comes_again: bool
 ) -> None:
     """Moving the history to other partitions mixes no two lives, and keeps the list of customers."""
     await ann.customers.delete("ann", KEY)
     if comes_again:
         await ann.customers.get_or_create("ann", Profile(name="New"))
         await _track(ann, 9)
-    assert await server.rebuild(settings, lambda _: None, partitions=3) == 1
+    assert await operations.rebuild(settings, lambda _: None, partitions=3) == 1
     async with _again(settings) as cases:
         await _check_who_is_there(cases, comes_again)
         assert await cases.customers.delete("ann", KEY)
@@ -197,17 +197,17 @@ async def test_another_number_of_partitions(
 
 
 @asynccontextmanager
-async def _again(settings: Settings) -> AsyncIterator[server.UseCases]:
+async def _again(settings: Settings) -> AsyncIterator[openings.UseCases]:
     """A second sidecar on the same data."""
     assert settings.redis is not None
     async with (
-        server.open_stores(settings, settings.redis, make=None) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as cases,
+        openings.open_stores(settings, settings.redis, make=None) as stores,
+        openings.open_use_cases(settings, settings.redis, stores) as cases,
     ):
         yield cases
 
 
-async def _check_who_is_there(cases: server.UseCases, comes_again: bool) -> None:
+async def _check_who_is_there(cases: openings.UseCases, comes_again: bool) -> None:
     if not comes_again:
         with pytest.raises(NotFound):
             await cases.customers.get("ann")
@@ -219,24 +219,24 @@ async def _check_who_is_there(cases: server.UseCases, comes_again: bool) -> None
 
 
 async def _check_books(settings: Settings) -> None:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
 
-async def _track(cases: server.UseCases, units: int, key: CallerKey | None = None) -> Decision:
+async def _track(cases: openings.UseCases, units: int, key: CallerKey | None = None) -> Decision:
     return await cases.meter.track(
         Usage("track", "ann", "basic_messages", None, units * NANOS, Mode.CAP, key=key)
     )
 
 
-async def _track_anybody(cases: server.UseCases) -> None:
+async def _track_anybody(cases: openings.UseCases) -> None:
     """Use goes on: for the customer, made again if need be."""
     await cases.customers.get_or_create("ann", Profile())
     await _track(cases, 1)
 
 
-async def _checkout(cases: server.UseCases) -> str:
+async def _checkout(cases: openings.UseCases) -> str:
     attached = await cases.billing.attach(
         customer_id="ann",
         plan_id="pro",
@@ -249,7 +249,7 @@ async def _checkout(cases: server.UseCases) -> str:
     return attached.payment_url
 
 
-async def _values(cases: server.UseCases, *, of_everybody: bool = False) -> list[int]:
+async def _values(cases: openings.UseCases, *, of_everybody: bool = False) -> list[int]:
     """The units of the events that are listed for the customer, newest first."""
     page = await cases.history.events(
         customer_id=None if of_everybody else "ann", feature_ids=(), start=None, end=None, limit=9, cursor=""

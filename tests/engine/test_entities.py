@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
@@ -30,7 +30,7 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-async def shop(cases: server.UseCases) -> server.UseCases:
+async def shop(cases: openings.UseCases) -> openings.UseCases:
     """Ann, on a plan that gives her 100 images and each of her seats 10."""
     for feature_id, consumable in (("images", True), ("seats", False)):
         await cases.catalogs.create_feature(
@@ -48,7 +48,7 @@ async def shop(cases: server.UseCases) -> server.UseCases:
     return cases
 
 
-async def _attach(cases: server.UseCases, plan_id: str, entity_id: str | None = None) -> None:
+async def _attach(cases: openings.UseCases, plan_id: str, entity_id: str | None = None) -> None:
     await cases.billing.attach(
         customer_id="ann",
         plan_id=plan_id,
@@ -60,7 +60,7 @@ async def _attach(cases: server.UseCases, plan_id: str, entity_id: str | None = 
     )
 
 
-async def _seat(cases: server.UseCases, entity_id: str, **more: Any) -> None:
+async def _seat(cases: openings.UseCases, entity_id: str, **more: Any) -> None:
     await cases.entities.create(NewEntity("ann", entity_id, "seats", **more))
 
 
@@ -68,7 +68,7 @@ def _usage(units: int, entity_id: str | None = None, mode: Mode = Mode.CAP, verb
     return Usage(verb, "ann", "images", None, units * NANOS, mode, entity_id=entity_id)
 
 
-async def _track(cases: server.UseCases, units: int, entity_id: str | None = None) -> Decision:
+async def _track(cases: openings.UseCases, units: int, entity_id: str | None = None) -> Decision:
     return await cases.meter.track(_usage(units, entity_id))
 
 
@@ -77,14 +77,14 @@ def _left(record: Record, entity_id: str | None = None) -> int:
     return balance.remaining_nanos // NANOS if balance else 0
 
 
-async def _proof(cases: server.UseCases, settings: Settings) -> Any:
+async def _proof(cases: openings.UseCases, settings: Settings) -> Any:
     while await cases.flusher.flush_once():
         pass
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         return await verifier.verify()
 
 
-async def test_many_at_once_make_an_entity_once(shop: server.UseCases) -> None:
+async def test_many_at_once_make_an_entity_once(shop: openings.UseCases) -> None:
     """An application that makes a seat on every request has one, with one slot."""
     made = await asyncio.gather(*(_seat(shop, "one") for _ in range(8)), return_exceptions=True)
     refused = [error for error in made if error is not None]
@@ -98,7 +98,7 @@ async def test_many_at_once_make_an_entity_once(shop: server.UseCases) -> None:
     assert (_left(record), _left(record, "one")) == (120, 110)
 
 
-async def test_every_call_of_an_entity_at_once(shop: server.UseCases, settings: Settings) -> None:
+async def test_every_call_of_an_entity_at_once(shop: openings.UseCases, settings: Settings) -> None:
     """Entities that are used at the same time take what is there once: their own, then the customer's, and no more."""
     for name in "abcde":
         await _seat(shop, name)
@@ -111,7 +111,7 @@ async def test_every_call_of_an_entity_at_once(shop: server.UseCases, settings: 
     assert (await _proof(shop, settings)).holds
 
 
-async def test_as_many_as_can_be(shop: server.UseCases, settings: Settings) -> None:
+async def test_as_many_as_can_be(shop: openings.UseCases, settings: Settings) -> None:
     """At the limit, every call still works: one that draws on all slots, a reset of all, a deletion of the customer."""
     free = len((await shop.customers.get("ann")).terms.rows)
     for number in range(ALL_ROWS_MAX - free):
@@ -134,7 +134,7 @@ async def test_as_many_as_can_be(shop: server.UseCases, settings: Settings) -> N
     assert (await _proof(shop, settings)).holds
 
 
-async def test_holds_that_expire_together_at_the_limit(shop: server.UseCases, settings: Settings) -> None:
+async def test_holds_that_expire_together_at_the_limit(shop: openings.UseCases, settings: Settings) -> None:
     """Many holds over many slots, which run out at the same moment, all come back."""
     free = len((await shop.customers.get("ann")).terms.rows)
     for number in range(ALL_ROWS_MAX - free):
@@ -150,7 +150,7 @@ async def test_holds_that_expire_together_at_the_limit(shop: server.UseCases, se
     assert (await _proof(shop, settings)).holds
 
 
-async def test_no_more_entities_than_can_be(cases: server.UseCases) -> None:
+async def test_no_more_entities_than_can_be(cases: openings.UseCases) -> None:
     """The customer's document has an end: beyond it a clear answer, and nothing changed."""
     await cases.catalogs.create_feature(Feature("seats", "seats", FeatureType.METERED, consumable=False))
     await cases.customers.get_or_create("ann", Profile())
@@ -162,7 +162,7 @@ async def test_no_more_entities_than_can_be(cases: server.UseCases) -> None:
     assert len((await cases.customers.get("ann")).customer.entities) == ENTITIES_MAX
 
 
-async def test_no_more_limits_than_can_be(cases: server.UseCases) -> None:
+async def test_no_more_limits_than_can_be(cases: openings.UseCases) -> None:
     """Each usage limit is a number that calls read: beyond the end a clear answer, and nothing changed."""
     await cases.catalogs.create_feature(Feature("seats", "seats", FeatureType.METERED, consumable=False))
     await cases.customers.get_or_create("ann", Profile())
@@ -178,7 +178,7 @@ async def test_no_more_limits_than_can_be(cases: server.UseCases) -> None:
     assert len((await cases.customers.get("ann")).terms.gates) == 256
 
 
-async def test_nothing_is_lost_in_a_rebuild(shop: server.UseCases, settings: Settings) -> None:
+async def test_nothing_is_lost_in_a_rebuild(shop: openings.UseCases, settings: Settings) -> None:
     """Redis is gone and filled again from SQL: each entity has what it had, its limits, its plans and its holds."""
     limited = BillingControls(
         spend_limits=(SpendLimit("images", 5 * NANOS),),
@@ -196,12 +196,12 @@ async def test_nothing_is_lost_in_a_rebuild(shop: server.UseCases, settings: Set
     before = await shop.customers.get("ann")
     assert (await _proof(shop, settings)).holds
 
-    await server.rebuild(settings, lambda _: None, partitions=3)
+    await operations.rebuild(settings, lambda _: None, partitions=3)
 
     assert settings.redis is not None
     async with (
-        server.open_stores(settings, settings.redis, make=None) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as again,
+        openings.open_stores(settings, settings.redis, make=None) as stores,
+        openings.open_use_cases(settings, settings.redis, stores) as again,
     ):
         after = await again.customers.get("ann")
         assert (after.customer, after.terms, after.balances) == (
@@ -219,7 +219,7 @@ async def test_nothing_is_lost_in_a_rebuild(shop: server.UseCases, settings: Set
 
 
 async def test_what_is_pooled_is_for_all_and_goes_with_its_plan(
-    shop: server.UseCases, settings: Settings
+    shop: openings.UseCases, settings: Settings
 ) -> None:
     """Each seat that is paid for adds to what all seats share, and takes it along when it goes."""
     item = PlanItem("images", 30 * NANOS, MONTH, pooled=True)
@@ -239,7 +239,7 @@ async def test_what_is_pooled_is_for_all_and_goes_with_its_plan(
     assert (await _proof(shop, settings)).holds
 
 
-async def test_several_plans_for_an_entity(shop: server.UseCases) -> None:
+async def test_several_plans_for_an_entity(shop: openings.UseCases) -> None:
     """All of them are the entity's, in one step."""
     item = PlanItem("images", 30 * NANOS, MONTH)
     await shop.catalogs.create_plan(Plan("more", "More", 0, group="more", items=(item,)))
@@ -260,7 +260,7 @@ async def test_several_plans_for_an_entity(shop: server.UseCases) -> None:
 
 
 async def test_what_an_entity_leaves_behind(
-    shop: server.UseCases, settings: Settings, redis: "Redis"
+    shop: openings.UseCases, settings: Settings, redis: "Redis"
 ) -> None:
     """An entity that is deleted leaves no field in the record that a later one of its id could find."""
     fields = await _fields(redis)
@@ -282,7 +282,7 @@ async def _fields(redis: "Redis") -> set[Any]:
     return set(await redis.hkeys(key))
 
 
-async def test_alerts_say_whose_they_are(shop: server.UseCases, redis: "Redis") -> None:
+async def test_alerts_say_whose_they_are(shop: openings.UseCases, redis: "Redis") -> None:
     """A webhook is told by an entity's calls of its own alerts with its name, and of the customer's without."""
     half = UsageAlert("images", 50 * NANOS, "usage_percentage", "half")
     await _seat(shop, "one", controls=BillingControls(usage_alerts=(half,)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.core.amounts import NANOS, AmountOutOfRange
 from creditgate.core.catalog import Feature, FeatureType
 from creditgate.core.decisions import Decision, Mode
@@ -33,11 +33,11 @@ async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]
 
 @pytest.fixture
 async def cases(
-    settings: Settings, stores: server.Stores, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[server.UseCases]:
+    settings: Settings, stores: openings.Stores, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[openings.UseCases]:
     """The use cases behind the proxy; `sent` counts for two features that share the credits, and for images."""
-    monkeypatch.setattr(server, "BATCH_LEASE_MS", 200)  # what a start waits before its first batch
-    async with server.open_use_cases(settings, proxy.url, stores) as opened:
+    monkeypatch.setattr(openings, "BATCH_LEASE_MS", 200)  # what a start waits before its first batch
+    async with openings.open_use_cases(settings, proxy.url, stores) as opened:
         await demo.load(opened.catalogs, opened.clock.now_ms())
         for feature_id in (BASIC, PREMIUM):
             await opened.catalogs.update_feature(feature_id, {"event_names": ("sent",)})
@@ -50,7 +50,7 @@ async def cases(
         yield opened
 
 
-async def test_every_feature_pays_and_none_answers_for_all(cases: server.UseCases) -> None:
+async def test_every_feature_pays_and_none_answers_for_all(cases: openings.UseCases) -> None:
     """Two features draw on the credits, each at its cost, the third on its own; what each balance gave is told once."""
     decision = await _track(cases, 3)
     assert (decision.allowed, decision.pool) == (True, None)
@@ -60,7 +60,7 @@ async def test_every_feature_pays_and_none_answers_for_all(cases: server.UseCase
     assert await _left(cases) == _shown(decision) == {CREDITS: 467, IMAGES: 700}
 
 
-async def test_each_feature_has_an_event_of_its_own(cases: server.UseCases, settings: Settings) -> None:
+async def test_each_feature_has_an_event_of_its_own(cases: openings.UseCases, settings: Settings) -> None:
     """In the history and in sums each feature counts once, from the stream and from SQL, page by page."""
     await _track(cases, 3)
     for _ in range(2):
@@ -75,11 +75,11 @@ async def test_each_feature_has_an_event_of_its_own(cases: server.UseCases, sett
         ]
         assert await _events(cases, limit=1) == whole
         await cases.flusher.flush_once()
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         assert (await verifier.verify()).holds
 
 
-async def test_a_lost_reply_is_one_effect(cases: server.UseCases, proxy: FaultProxy) -> None:
+async def test_a_lost_reply_is_one_effect(cases: openings.UseCases, proxy: FaultProxy) -> None:
     """An event whose reply was lost is taken once, of every feature, and answered with all that it took."""
     proxy.lose_reply_to(b"track")
     decision = await _track(cases, 3)
@@ -89,7 +89,7 @@ async def test_a_lost_reply_is_one_effect(cases: server.UseCases, proxy: FaultPr
 
 
 @pytest.mark.parametrize("flushes", [False, True])
-async def test_a_repeated_key_takes_nothing(cases: server.UseCases, flushes: bool) -> None:
+async def test_a_repeated_key_takes_nothing(cases: openings.UseCases, flushes: bool) -> None:
     """A client that repeats an event is told what the first one took, of every balance once."""
     first = await _track(cases, 3, key=KEY)
     if flushes:
@@ -99,7 +99,7 @@ async def test_a_repeated_key_takes_nothing(cases: server.UseCases, flushes: boo
     assert await _left(cases) == _shown(again) == {CREDITS: 467, IMAGES: 700}
 
 
-async def test_all_or_none(cases: server.UseCases) -> None:
+async def test_all_or_none(cases: openings.UseCases) -> None:
     """What one feature costs too much of takes nothing of the others."""
     with pytest.raises(NotFound):
         await _track(cases, 1, customer_id="nobody")
@@ -113,7 +113,7 @@ async def test_all_or_none(cases: server.UseCases) -> None:
     assert await _events(cases) == []
 
 
-async def test_what_fell_due_is_brought_up_first(cases: server.UseCases) -> None:
+async def test_what_fell_due_is_brought_up_first(cases: openings.UseCases) -> None:
     """After a month the credits are renewed before the event draws on them."""
     await _track(cases, 3)
     month_ms = 32 * 86_400_000
@@ -122,7 +122,7 @@ async def test_what_fell_due_is_brought_up_first(cases: server.UseCases) -> None
     assert await _left(cases) == {CREDITS: 489, IMAGES: 600}
 
 
-async def test_it_cannot_be_locked(cases: server.UseCases) -> None:
+async def test_it_cannot_be_locked(cases: openings.UseCases) -> None:
     """A lock is of one feature: an event that several count takes nothing under a lock."""
     usage = Usage("hold", "ann", None, "sent", NANOS, Mode.CAP)
     with pytest.raises(InvalidRequest, match="several features"):
@@ -132,7 +132,7 @@ async def test_it_cannot_be_locked(cases: server.UseCases) -> None:
     assert await _left(cases) == {CREDITS: 500, IMAGES: 900}
 
 
-async def test_more_features_than_fit_are_refused(cases: server.UseCases) -> None:
+async def test_more_features_than_fit_are_refused(cases: openings.UseCases) -> None:
     """An event that too many features count is refused as a whole, with the bound in the message."""
     for number in range(17):
         feature = Feature(f"f{number}", "F", FeatureType.METERED, consumable=True, event_names=("crowd",))
@@ -143,7 +143,7 @@ async def test_more_features_than_fit_are_refused(cases: server.UseCases) -> Non
     assert (await _track(cases, 1, event="crowd")).allowed
 
 
-async def test_in_a_batch(cases: server.UseCases) -> None:
+async def test_in_a_batch(cases: openings.UseCases) -> None:
     """An item of a batch may be such an event; whoever finishes the batch after a crash finds it as one item."""
     opened = await cases.batches.open((_usage(3), _usage(1), _usage(1, event="nothing")))
     await cases.meter.track(_usage(3), op_id=f"{opened.batch_id}.0")
@@ -157,7 +157,7 @@ async def test_in_a_batch(cases: server.UseCases) -> None:
     assert await _left(cases) == {CREDITS: 456, IMAGES: 600}
 
 
-async def test_decisions_are_counted_for_each_feature(cases: server.UseCases) -> None:
+async def test_decisions_are_counted_for_each_feature(cases: openings.UseCases) -> None:
     """The metrics tell how often each feature was used, whichever way."""
     await _track(cases, 3)
     decisions: dict[Any, int] = cases.metrics.decisions
@@ -170,11 +170,11 @@ def _usage(
     return Usage("track", customer_id, None, event, units * NANOS, Mode.CAP, key=key)
 
 
-async def _track(cases: server.UseCases, units: int, **named: Any) -> Decision:
+async def _track(cases: openings.UseCases, units: int, **named: Any) -> Decision:
     return await cases.meter.track(_usage(units, **named))
 
 
-async def _left(cases: server.UseCases) -> dict[str, int]:
+async def _left(cases: openings.UseCases) -> dict[str, int]:
     """What is left of each balance, in hundredths."""
     record = await cases.customers.get("ann")
     return {row.feature_id: record.balances[row.id] * 100 // NANOS for row in record.terms.rows}
@@ -191,7 +191,7 @@ def _gave(decision: Decision) -> dict[str, int]:
     return {rows[part.row_id]: part.delta_nanos * 100 // NANOS for part in decision.moved}
 
 
-async def _events(cases: server.UseCases, limit: int = 10) -> list[Event]:
+async def _events(cases: openings.UseCases, limit: int = 10) -> list[Event]:
     """Every event, the newest first, read in pages of so many."""
     found: list[Event] = []
     cursor: str | None = ""

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.core.journal import SYSTEM_PAGE_MAX, Call
@@ -24,7 +24,7 @@ TRACKS = 7
 
 
 @pytest.fixture
-async def used(cases: server.UseCases) -> server.UseCases:
+async def used(cases: openings.UseCases) -> openings.UseCases:
     """A customer with some tracks, nothing of it in SQL yet but the catalog."""
     await cases.customers.get_or_create("ann", Profile())
     for _ in range(TRACKS):
@@ -33,7 +33,7 @@ async def used(cases: server.UseCases) -> server.UseCases:
 
 
 async def test_a_crash_between_commit_and_trim_counts_nothing_twice(
-    used: server.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    used: openings.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the commit and before the trim, the next flusher goes on after what SQL has."""
     stream = used.flusher._stream
@@ -53,7 +53,7 @@ async def test_a_crash_between_commit_and_trim_counts_nothing_twice(
 
 
 async def test_entries_stay_in_redis_while_sql_is_down(
-    used: server.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    used: openings.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is trimmed that SQL did not take; once it is back, everything is there."""
 
@@ -70,7 +70,7 @@ async def test_entries_stay_in_redis_while_sql_is_down(
 
 
 async def test_what_does_not_fit_one_page_is_flushed_at_the_stop(
-    used: server.UseCases, stores: server.Stores
+    used: openings.UseCases, stores: openings.Stores
 ) -> None:
     """The system's journal is read in small pages, since a batch may be large; a stop waits for all of them."""
     usage = Usage("track", "ann", "basic_messages", None, NANOS, Mode.CAP)
@@ -82,7 +82,7 @@ async def test_what_does_not_fit_one_page_is_flushed_at_the_stop(
 
 
 async def test_two_flushers_at_once_count_nothing_twice(
-    used: server.UseCases, stores: server.Stores, settings: Settings
+    used: openings.UseCases, stores: openings.Stores, settings: Settings
 ) -> None:
     """A flusher that lost its lease without noticing commits nothing."""
     lease = Lease(used.flusher._lease._store, "other", ttl_ms=1000)
@@ -93,7 +93,7 @@ async def test_two_flushers_at_once_count_nothing_twice(
     assert (await _proof(settings)).holds
 
 
-async def test_one_lease_one_flusher(used: server.UseCases) -> None:
+async def test_one_lease_one_flusher(used: openings.UseCases) -> None:
     """While one process flushes, another stands by; it may when the first one gives up."""
     store = used.flusher._lease._store
     first, second = Lease(store, "flush", ttl_ms=60_000), Lease(store, "flush", ttl_ms=60_000)
@@ -105,7 +105,7 @@ async def test_one_lease_one_flusher(used: server.UseCases) -> None:
 
 
 async def test_poison_is_set_aside_and_counts_as_drift(
-    used: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+    used: openings.UseCases, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     """A message that is no entry stops nobody else's history, and `verify` does not forget it."""
     stream = stores.keys.journal(stores.keys.partition_of("ann"))
@@ -120,7 +120,7 @@ async def test_poison_is_set_aside_and_counts_as_drift(
 
 
 async def test_an_entry_that_sql_refuses_is_set_aside(
-    used: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+    used: openings.UseCases, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     """An entry that reads well but that no database can store is set aside alone; what is around it is kept."""
     stream = stores.keys.journal(stores.keys.partition_of("ann"))
@@ -133,7 +133,7 @@ async def test_an_entry_that_sql_refuses_is_set_aside(
 
 
 async def _proof(settings: Settings) -> Proof:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         return await verifier.verify()
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence
 from creditgate.core.decisions import Mode
@@ -16,7 +16,7 @@ from creditgate.errors import Undecided
 MONTH_MS = 31 * 86_400_000
 
 
-async def test_month_end_resets_the_plan_and_leaves_the_top_up(cases: server.UseCases) -> None:
+async def test_month_end_resets_the_plan_and_leaves_the_top_up(cases: openings.UseCases) -> None:
     """A month later the monthly credits are back at their allowance; what was bought is as it was."""
     await cases.customers.get_or_create("ann", Profile())
     await _buy(cases, "ann", "pro", {})
@@ -29,7 +29,7 @@ async def test_month_end_resets_the_plan_and_leaves_the_top_up(cases: server.Use
     assert again.balances == later.balances
 
 
-async def test_many_missed_months_are_one_reset(cases: server.UseCases) -> None:
+async def test_many_missed_months_are_one_reset(cases: openings.UseCases) -> None:
     """A customer who comes back after years has one month's credits, and the next reset lies ahead."""
     await cases.customers.get_or_create("ann", Profile())
     record = await cases.customers.get("ann")
@@ -41,7 +41,7 @@ async def test_many_missed_months_are_one_reset(cases: server.UseCases) -> None:
     assert row.period >= 100
 
 
-async def test_calls_at_the_boundary_reset_once(cases: server.UseCases) -> None:
+async def test_calls_at_the_boundary_reset_once(cases: openings.UseCases) -> None:
     """Parallel tracks one instant after a reset was due see one reset, and each is taken from the new credits."""
     await cases.customers.get_or_create("ann", Profile())
     now = cases.clock.now_ms()
@@ -60,7 +60,7 @@ async def test_calls_at_the_boundary_reset_once(cases: server.UseCases) -> None:
     assert len(page.events) == 6
 
 
-async def test_the_sweep_closes_what_expired(cases: server.UseCases) -> None:
+async def test_the_sweep_closes_what_expired(cases: openings.UseCases) -> None:
     """A grant that expires is gone though nobody asks, and two sweeps at once close it once."""
     await cases.customers.get_or_create("ann", Profile())
     now = cases.clock.now_ms()
@@ -73,7 +73,7 @@ async def test_the_sweep_closes_what_expired(cases: server.UseCases) -> None:
     assert record.sequence == before.sequence + 1
 
 
-async def test_clocks_that_disagree_step_nobody(cases: server.UseCases) -> None:
+async def test_clocks_that_disagree_step_nobody(cases: openings.UseCases) -> None:
     """A clock that jumped gives nobody a month: what is overdue waits, undecided, and everybody else goes on."""
     now = cases.clock.now_ms()
     for customer_id, next_reset_at in (("ann", now + 200), ("bob", now + MONTH_MS)):
@@ -91,7 +91,7 @@ async def test_clocks_that_disagree_step_nobody(cases: server.UseCases) -> None:
     await _track(cases, "ann", 1)
 
 
-async def _buy(cases: server.UseCases, customer_id: str, plan_id: str, quantities: dict[str, int]) -> None:
+async def _buy(cases: openings.UseCases, customer_id: str, plan_id: str, quantities: dict[str, int]) -> None:
     attached = await cases.billing.attach(
         customer_id=customer_id,
         plan_id=plan_id,
@@ -106,6 +106,6 @@ async def _buy(cases: server.UseCases, customer_id: str, plan_id: str, quantitie
 
 
 async def _track(
-    cases: server.UseCases, customer_id: str, units: int, feature: str = "premium_messages"
+    cases: openings.UseCases, customer_id: str, units: int, feature: str = "premium_messages"
 ) -> None:
     await cases.meter.track(Usage("track", customer_id, feature, None, units * NANOS, Mode.CAP))

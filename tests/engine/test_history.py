@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Profile
@@ -16,7 +16,7 @@ TRACKS = 5
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["before SQL is asked", "after SQL was asked"])
 async def test_a_flush_while_history_is_read_hides_nothing(
-    cases: server.UseCases, monkeypatch: pytest.MonkeyPatch, is_first: bool
+    cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch, is_first: bool
 ) -> None:
     """What leaves the stream while it is read is in SQL by then, or was in the stream before: each use is told once."""
     await cases.customers.get_or_create("ann", Profile())

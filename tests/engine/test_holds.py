@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.balances.holds import POINTER_TTL_MS
 from creditgate.core.amounts import AMOUNT_MAX, NANOS, format_amount
 from creditgate.core.catalog import CreditCost, Feature, FeatureType, Interval, Recurrence
@@ -28,7 +28,7 @@ KEY = CallerKey("finalize:header", "k", "abcd")
 
 
 @pytest.fixture
-async def ann(cases: server.UseCases) -> server.UseCases:
+async def ann(cases: openings.UseCases) -> openings.UseCases:
     """A customer with 5 monthly credits, 100 messages an hour and 10 that never reset."""
     await cases.customers.get_or_create("ann", Profile())
     record = await cases.customers.get("ann")
@@ -39,7 +39,7 @@ async def ann(cases: server.UseCases) -> server.UseCases:
 
 
 async def hold(
-    cases: server.UseCases,
+    cases: openings.UseCases,
     units: float,
     *,
     hold_id: str | None = "lock",
@@ -55,7 +55,7 @@ async def hold(
     return await cases.holds.hold(usage, hold_id=hold_id, expires_at=expires_at)
 
 
-async def balances(cases: server.UseCases) -> list[str]:
+async def balances(cases: openings.UseCases) -> list[str]:
     """What is left in each row of basic messages, in burn order."""
     record = await cases.customers.get("ann")
     return [
@@ -65,7 +65,7 @@ async def balances(cases: server.UseCases) -> list[str]:
     ]
 
 
-async def events(cases: server.UseCases) -> list[tuple[str, str]]:
+async def events(cases: openings.UseCases) -> list[tuple[str, str]]:
     """The customer's events, newest first: value and properties."""
     page = await cases.history.events(
         customer_id="ann", feature_ids=(), start=None, end=None, limit=100, cursor=""
@@ -73,17 +73,17 @@ async def events(cases: server.UseCases) -> list[tuple[str, str]]:
     return [(format_amount(event.value_nanos), event.properties) for event in page.events]
 
 
-async def now_of(cases: server.UseCases) -> int:
+async def now_of(cases: openings.UseCases) -> int:
     return (await cases.customers.get("ann")).now
 
 
-async def passed(cases: server.UseCases, instant: int) -> None:
+async def passed(cases: openings.UseCases, instant: int) -> None:
     """Return when an instant has passed on Redis's clock."""
     await asyncio.sleep(max(0, instant + 5 - cases.clock.now_ms()) / 1000)
 
 
 async def verified(settings: Settings) -> None:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
@@ -91,7 +91,7 @@ async def verified(settings: Settings) -> None:
 # The life of a hold
 
 
-async def test_held_used_and_settled(ann: server.UseCases, settings: Settings) -> None:
+async def test_held_used_and_settled(ann: openings.UseCases, settings: Settings) -> None:
     """What is held is gone at once, what was not used comes back, and the events add up to what was used."""
     decision = await hold(ann, 105)
     assert decision.allowed
@@ -107,14 +107,14 @@ async def test_held_used_and_settled(ann: server.UseCases, settings: Settings) -
     await verified(settings)
 
 
-async def test_properties_given_at_the_end_replace_those_of_the_hold(ann: server.UseCases) -> None:
+async def test_properties_given_at_the_end_replace_those_of_the_hold(ann: openings.UseCases) -> None:
     """What the application knows only afterwards stands on the event of the settled hold."""
     await hold(ann, 8)
     await ann.holds.finalize("lock", 0, properties='{"tokens":5}')
     assert (await events(ann))[0] == ("-8", '{"tokens":5}')
 
 
-async def test_used_as_held_is_no_event(ann: server.UseCases) -> None:
+async def test_used_as_held_is_no_event(ann: openings.UseCases) -> None:
     """Nothing happens but that the hold is no more."""
     await hold(ann, 8)
     await ann.holds.finalize("lock", None)
@@ -124,7 +124,7 @@ async def test_used_as_held_is_no_event(ann: server.UseCases) -> None:
         await ann.holds.finalize("lock", None)
 
 
-async def test_a_hold_that_is_refused_leaves_nothing(ann: server.UseCases, redis: "Redis") -> None:
+async def test_a_hold_that_is_refused_leaves_nothing(ann: openings.UseCases, redis: "Redis") -> None:
     """A denied hold takes nothing, and its id is free for anyone at once."""
     decision = await hold(ann, 1000)
     assert (decision.allowed, decision.held) == (False, None)
@@ -136,7 +136,7 @@ async def test_a_hold_that_is_refused_leaves_nothing(ann: server.UseCases, redis
     assert await redis.keys("cg:{l:*") == []
 
 
-async def test_an_id_is_made_where_none_is_given(ann: server.UseCases) -> None:
+async def test_an_id_is_made_where_none_is_given(ann: openings.UseCases) -> None:
     """Without an id of its own, the caller learns the one to finalize."""
     first, second = await hold(ann, 1, hold_id=None), await hold(ann, 2, hold_id=None)
     assert first.held is not None
@@ -146,7 +146,7 @@ async def test_an_id_is_made_where_none_is_given(ann: server.UseCases) -> None:
     assert await balances(ann) == ["99", "10"]
 
 
-async def test_what_cannot_be_held(ann: server.UseCases) -> None:
+async def test_what_cannot_be_held(ann: openings.UseCases) -> None:
     """On/off features and seats have nothing to hold; a time in the past or beyond a day is no expiry."""
     now = await now_of(ann)
     for expires_at in (now, now + 24 * HOUR_MS + 1):
@@ -155,7 +155,7 @@ async def test_what_cannot_be_held(ann: server.UseCases) -> None:
     assert await balances(ann) == ["100", "10"]
 
 
-async def test_only_so_many(ann: server.UseCases, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many(ann: openings.UseCases, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the most holds that a customer may have, the next is refused with a code of its own."""
     few = HOLD_LIMITS._replace(holds_max=2)
     monkeypatch.setattr("creditgate.engine.holds.HOLD_LIMITS", few)
@@ -169,7 +169,7 @@ async def test_only_so_many(ann: server.UseCases, monkeypatch: pytest.MonkeyPatc
 # Ids
 
 
-async def test_one_id_names_one_hold(ann: server.UseCases) -> None:
+async def test_one_id_names_one_hold(ann: openings.UseCases) -> None:
     """An open lock's id is refused to everybody, to its own customer too, and nothing is taken."""
     await ann.customers.get_or_create("bob", Profile())
     await hold(ann, 8)
@@ -182,7 +182,7 @@ async def test_one_id_names_one_hold(ann: server.UseCases) -> None:
     assert (await hold(ann, 1)).allowed, "its customer may use the id again"
 
 
-async def test_another_customer_may_use_an_id_that_is_free(ann: server.UseCases, redis: "Redis") -> None:
+async def test_another_customer_may_use_an_id_that_is_free(ann: openings.UseCases, redis: "Redis") -> None:
     """An id whose hold is settled may name another customer's, once nobody can be making a hold under it any more."""
     await ann.customers.get_or_create("bob", Profile())
     await hold(ann, 8)
@@ -195,7 +195,7 @@ async def test_another_customer_may_use_an_id_that_is_free(ann: server.UseCases,
     await ann.holds.finalize("lock", 0)
 
 
-async def test_a_pointer_outlives_every_hold(ann: server.UseCases, redis: "Redis") -> None:
+async def test_a_pointer_outlives_every_hold(ann: openings.UseCases, redis: "Redis") -> None:
     """An id that its customer uses again can be found for as long as the new hold is open."""
     await hold(ann, 8)
     (pointer,) = await redis.keys("cg:{l:*")
@@ -205,7 +205,7 @@ async def test_a_pointer_outlives_every_hold(ann: server.UseCases, redis: "Redis
     assert await redis.pttl(pointer) > 24 * HOUR_MS
 
 
-async def test_a_lost_pointer_comes_back(ann: server.UseCases, redis: "Redis") -> None:
+async def test_a_lost_pointer_comes_back(ann: openings.UseCases, redis: "Redis") -> None:
     """Whoever asks for the id again is told that it is taken, and it can be finalized again."""
     await hold(ann, 8)
     (pointer,) = await redis.keys("cg:{l:*")
@@ -221,7 +221,7 @@ async def test_a_lost_pointer_comes_back(ann: server.UseCases, redis: "Redis") -
 # Twice
 
 
-async def test_a_repeated_hold_is_one_hold(ann: server.UseCases) -> None:
+async def test_a_repeated_hold_is_one_hold(ann: openings.UseCases) -> None:
     """With its key, a repeated call is told of the hold that it made, also of the id that was made for it."""
     for hold_id in ("lock", None):
         key = CallerKey("check:header", f"k {hold_id}", "ab")
@@ -238,7 +238,7 @@ async def test_a_repeated_hold_is_one_hold(ann: server.UseCases) -> None:
     assert await balances(ann) == ["100", "10"]
 
 
-async def test_a_repeated_finalize_is_one(ann: server.UseCases) -> None:
+async def test_a_repeated_finalize_is_one(ann: openings.UseCases) -> None:
     """With its key, finalizing again is a success that changes nothing; with other parameters it is refused."""
     await hold(ann, 8)
     assert not await ann.holds.finalize("lock", 3 * NANOS, key=KEY)
@@ -250,7 +250,7 @@ async def test_a_repeated_finalize_is_one(ann: server.UseCases) -> None:
     assert await balances(ann) == ["97", "10"]
 
 
-async def test_lk_16_two_at_once(ann: server.UseCases) -> None:
+async def test_lk_16_two_at_once(ann: openings.UseCases) -> None:
     """LK-16: of two who confirm at once, one is told that it did; the other that it was too late."""
     for number in range(5):
         await hold(ann, 8, hold_id=f"h{number}")
@@ -267,7 +267,7 @@ async def test_lk_16_two_at_once(ann: server.UseCases) -> None:
 # Time
 
 
-async def test_lk_16_an_expired_hold_is_released(ann: server.UseCases, settings: Settings) -> None:
+async def test_lk_16_an_expired_hold_is_released(ann: openings.UseCases, settings: Settings) -> None:
     """LK-16: what nobody finalized comes back once, with an event at the moment it expired; later it is unknown."""
     now = await now_of(ann)
     await hold(ann, 8, expires_at=now + 5 * MINUTE_MS)
@@ -288,7 +288,7 @@ async def test_lk_16_an_expired_hold_is_released(ann: server.UseCases, settings:
     await verified(settings)
 
 
-async def test_lk_16_confirmed_then_expired(ann: server.UseCases) -> None:
+async def test_lk_16_confirmed_then_expired(ann: openings.UseCases) -> None:
     """LK-16: the expiry of a hold that is settled changes nothing."""
     now = await now_of(ann)
     await hold(ann, 8, expires_at=now + 5 * MINUTE_MS)
@@ -300,7 +300,7 @@ async def test_lk_16_confirmed_then_expired(ann: server.UseCases) -> None:
 
 
 async def test_finalizing_what_has_just_expired(
-    ann: server.UseCases, stores: server.Stores, redis: "Redis"
+    ann: openings.UseCases, stores: openings.Stores, redis: "Redis"
 ) -> None:
     """A caller who comes too late is told so, and the hold is released first, not as the caller says."""
     await hold(ann, 8)
@@ -312,7 +312,7 @@ async def test_finalizing_what_has_just_expired(
         await ann.holds.progress("lock", NANOS)
 
 
-async def test_progress_is_charged_if_the_hold_expires(ann: server.UseCases) -> None:
+async def test_progress_is_charged_if_the_hold_expires(ann: openings.UseCases) -> None:
     """A stream that broke off is charged for what it had reported, not for all that was held, nor for nothing."""
     now = await now_of(ann)
     await hold(ann, 50, expires_at=now + 5 * MINUTE_MS)
@@ -325,7 +325,7 @@ async def test_progress_is_charged_if_the_hold_expires(ann: server.UseCases) -> 
     assert (await events(ann))[0][0] == "-20"
 
 
-async def test_progress_beyond_the_hold_is_charged_too(ann: server.UseCases) -> None:
+async def test_progress_beyond_the_hold_is_charged_too(ann: openings.UseCases) -> None:
     """What was used beyond the hold is taken when it expires, as far as there is something."""
     now = await now_of(ann)
     await hold(ann, 50, expires_at=now + 5 * MINUTE_MS)
@@ -334,7 +334,7 @@ async def test_progress_beyond_the_hold_is_charged_too(ann: server.UseCases) -> 
     assert await balances(ann) == ["0", "5"]
 
 
-async def test_confirming_after_progress_charges_what_was_held(ann: server.UseCases) -> None:
+async def test_confirming_after_progress_charges_what_was_held(ann: openings.UseCases) -> None:
     """Progress is for the worst case only: who confirms says what was used."""
     await hold(ann, 50)
     await ann.holds.progress("lock", 20 * NANOS)
@@ -342,7 +342,7 @@ async def test_confirming_after_progress_charges_what_was_held(ann: server.UseCa
     assert await balances(ann) == ["50", "10"]
 
 
-async def test_no_progress(ann: server.UseCases) -> None:
+async def test_no_progress(ann: openings.UseCases) -> None:
     """Progress of an unknown lock, or of one that gave credit, is refused."""
     with pytest.raises(InvalidRequest, match="Lock not found for ID: lock"):
         await ann.holds.progress("lock", NANOS)
@@ -352,7 +352,7 @@ async def test_no_progress(ann: server.UseCases) -> None:
         await ann.holds.progress("lock", NANOS)
 
 
-async def test_nobody_was_there_for_a_day(ann: server.UseCases, settings: Settings) -> None:
+async def test_nobody_was_there_for_a_day(ann: openings.UseCases, settings: Settings) -> None:
     """Holds and resets that fell due while every process was down come in the order of time, as if one had been up.
 
     Each hour has 100 messages of its own. A hold that expires within its hour gives back to that hour, one that expires
@@ -384,7 +384,7 @@ async def test_nobody_was_there_for_a_day(ann: server.UseCases, settings: Settin
     await verified(settings)
 
 
-async def test_as_many_steps_as_it_takes(ann: server.UseCases, settings: Settings) -> None:
+async def test_as_many_steps_as_it_takes(ann: openings.UseCases, settings: Settings) -> None:
     """Holds that expire between the resets of a whole day are all stepped over by the first call that comes."""
     now = await now_of(ann)
     for number in range(60):
@@ -397,7 +397,7 @@ async def test_as_many_steps_as_it_takes(ann: server.UseCases, settings: Setting
     await verified(settings)
 
 
-async def test_the_sweep_releases_what_expired(cases: server.UseCases, settings: Settings) -> None:
+async def test_the_sweep_releases_what_expired(cases: openings.UseCases, settings: Settings) -> None:
     """Credits that were held by an application that died come back though nobody asks."""
     await cases.customers.get_or_create("ann", Profile())
     expires_at = cases.clock.now_ms() + 200
@@ -412,7 +412,7 @@ async def test_the_sweep_releases_what_expired(cases: server.UseCases, settings:
     await verified(settings)
 
 
-async def test_an_expired_hold_that_cannot_come_back_stays_charged(ann: server.UseCases) -> None:
+async def test_an_expired_hold_that_cannot_come_back_stays_charged(ann: openings.UseCases) -> None:
     """A balance that has no room for a return does not stop everything else of its customer for ever."""
     now = await now_of(ann)
     await ann.customers.grant(Grant("ann", "premium_messages", AMOUNT_MAX - 1))
@@ -428,7 +428,7 @@ async def test_an_expired_hold_that_cannot_come_back_stays_charged(ann: server.U
 # Plans, catalogs, deletions
 
 
-async def test_a_plan_that_changed_meanwhile(cases: server.UseCases, settings: Settings) -> None:
+async def test_a_plan_that_changed_meanwhile(cases: openings.UseCases, settings: Settings) -> None:
     """A customer who upgrades while units are held has all of the new plan, and no more of it when they come back."""
     await cases.customers.get_or_create("ann", Profile())
     await hold(cases, 200)  # 2 of the 5 credits of free
@@ -449,7 +449,7 @@ async def test_a_plan_that_changed_meanwhile(cases: server.UseCases, settings: S
     await verified(settings)
 
 
-async def test_a_feature_that_was_deleted_meanwhile(ann: server.UseCases, settings: Settings) -> None:
+async def test_a_feature_that_was_deleted_meanwhile(ann: openings.UseCases, settings: Settings) -> None:
     """A hold on a feature that the catalog has no more is settled all the same."""
     now = await now_of(ann)
     await ann.catalogs.create_feature(_feature("words"))
@@ -467,7 +467,7 @@ async def test_a_feature_that_was_deleted_meanwhile(ann: server.UseCases, settin
 
 
 async def test_a_customer_who_was_deleted_meanwhile(
-    ann: server.UseCases, settings: Settings, redis: "Redis"
+    ann: openings.UseCases, settings: Settings, redis: "Redis"
 ) -> None:
     """A deletion releases every hold; whoever comes again under the id has none of them, also after a restore."""
     await hold(ann, 105)
@@ -506,17 +506,17 @@ async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]
 
 @pytest.fixture
 async def behind(
-    settings: Settings, stores: server.Stores, proxy: FaultProxy
-) -> AsyncIterator[server.UseCases]:
+    settings: Settings, stores: openings.Stores, proxy: FaultProxy
+) -> AsyncIterator[openings.UseCases]:
     """The use cases behind the proxy, with a customer who has 5 credits."""
-    async with server.open_use_cases(settings, proxy.url, stores) as opened:
+    async with openings.open_use_cases(settings, proxy.url, stores) as opened:
         await demo.load(opened.catalogs, opened.clock.now_ms())
         await opened.customers.get_or_create("ann", Profile())
         yield opened
 
 
 @pytest.mark.parametrize("word", [b'["hold"', b"{l:"])
-async def test_a_lost_reply_is_one_hold(behind: server.UseCases, proxy: FaultProxy, word: bytes) -> None:
+async def test_a_lost_reply_is_one_hold(behind: openings.UseCases, proxy: FaultProxy, word: bytes) -> None:
     """A hold, or the claim of its id, whose reply was lost happens once, and is answered with what it holds."""
     proxy.lose_reply_to(word)
     decision = await hold(behind, 100)
@@ -530,7 +530,7 @@ async def test_a_lost_reply_is_one_hold(behind: server.UseCases, proxy: FaultPro
     assert await _credits(behind) == 5 * NANOS
 
 
-async def test_a_lost_reply_is_one_end(behind: server.UseCases, proxy: FaultProxy) -> None:
+async def test_a_lost_reply_is_one_end(behind: openings.UseCases, proxy: FaultProxy) -> None:
     """A finalize whose reply was lost settles once, and says that it did."""
     await hold(behind, 100)
     proxy.lose_reply_to(b'["balances.finalize"')
@@ -539,7 +539,7 @@ async def test_a_lost_reply_is_one_end(behind: server.UseCases, proxy: FaultProx
     assert await _credits(behind) == 2 * NANOS
 
 
-async def test_a_lost_reply_is_one_progress(behind: server.UseCases, proxy: FaultProxy) -> None:
+async def test_a_lost_reply_is_one_progress(behind: openings.UseCases, proxy: FaultProxy) -> None:
     """Progress whose reply was lost is answered with the hold as it is."""
     await hold(behind, 100)
     proxy.lose_reply_to(b'["balances.progress"')
@@ -548,7 +548,7 @@ async def test_a_lost_reply_is_one_progress(behind: server.UseCases, proxy: Faul
     assert held.hold.used_nanos == 30 * NANOS
 
 
-async def test_a_lost_reply_is_one_expiry(behind: server.UseCases, proxy: FaultProxy) -> None:
+async def test_a_lost_reply_is_one_expiry(behind: openings.UseCases, proxy: FaultProxy) -> None:
     """An expiry whose reply was lost happens once."""
     expires_at = behind.clock.now_ms() + 100
     await hold(behind, 100, expires_at=expires_at)
@@ -558,7 +558,7 @@ async def test_a_lost_reply_is_one_expiry(behind: server.UseCases, proxy: FaultP
     assert proxy.faults == 1
 
 
-async def test_a_hold_that_arrives_late_has_no_effect(behind: server.UseCases, proxy: FaultProxy) -> None:
+async def test_a_hold_that_arrives_late_has_no_effect(behind: openings.UseCases, proxy: FaultProxy) -> None:
     """A first attempt that stalls past its deadline holds nothing; the second is the only hold."""
     proxy.hold_back(b'["hold"', 0.5)
     assert (await hold(behind, 100)).allowed
@@ -566,7 +566,7 @@ async def test_a_hold_that_arrives_late_has_no_effect(behind: server.UseCases, p
     assert await _credits(behind) == 4 * NANOS
 
 
-async def test_undecided_leaves_the_id(behind: server.UseCases, proxy: FaultProxy) -> None:
+async def test_undecided_leaves_the_id(behind: openings.UseCases, proxy: FaultProxy) -> None:
     """While Redis cannot be reached, nobody is told that something is held, or is not."""
     await hold(behind, 100)
     await proxy.__aexit__()
@@ -577,7 +577,7 @@ async def test_undecided_leaves_the_id(behind: server.UseCases, proxy: FaultProx
 
 
 async def test_an_emptied_redis_has_its_holds_again(
-    ann: server.UseCases, settings: Settings, redis: "Redis"
+    ann: openings.UseCases, settings: Settings, redis: "Redis"
 ) -> None:
     """After Redis lost everything, open holds are open, found by their ids, due when they were, and settled exactly."""
     now = await now_of(ann)
@@ -601,5 +601,5 @@ async def test_an_emptied_redis_has_its_holds_again(
     await verified(settings)
 
 
-async def _credits(cases: server.UseCases) -> int:
+async def _credits(cases: openings.UseCases) -> int:
     return sum((await cases.customers.get("ann")).balances.values())

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import stepping
@@ -19,7 +19,7 @@ from tests.balances.relay import Relay
 
 KEY = CallerKey("track:header", "again", "cd" * 8)
 
-Verb = Callable[[server.UseCases, str], Coroutine[Any, Any, Decision]]
+Verb = Callable[[openings.UseCases, str], Coroutine[Any, Any, Decision]]
 
 
 class Seen(NamedTuple):
@@ -32,42 +32,42 @@ class Seen(NamedTuple):
     is_replay: bool
 
 
-def check(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def check(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return cases.meter.check(customer_id=customer_id, feature_id="premium_messages", required_nanos=3 * NANOS)
 
 
-def check_too_much(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def check_too_much(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return cases.meter.check(
         customer_id=customer_id, feature_id="premium_messages", required_nanos=900 * NANOS
     )
 
 
-def check_unknown_feature(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def check_unknown_feature(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return cases.meter.check(customer_id=customer_id, feature_id="nothing", required_nanos=NANOS)
 
 
-def check_unknown_customer(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def check_unknown_customer(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return cases.meter.check(customer_id="nobody", feature_id="premium_messages", required_nanos=NANOS)
 
 
-def track(cases: server.UseCases, customer_id: str, **more: Any) -> Coroutine[Any, Any, Decision]:
+def track(cases: openings.UseCases, customer_id: str, **more: Any) -> Coroutine[Any, Any, Decision]:
     fields: dict[str, Any] = {"feature_id": "premium_messages", "value_nanos": NANOS, "mode": Mode.CAP} | more
     return cases.meter.track(Usage(verb="track", customer_id=customer_id, event_name=None, **fields))
 
 
-def track_refused(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def track_refused(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return track(cases, customer_id, value_nanos=900 * NANOS, mode=Mode.REJECT)
 
 
-def track_with_a_key(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def track_with_a_key(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return track(cases, customer_id, key=KEY)
 
 
-def track_out_of_range(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def track_out_of_range(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return track(cases, customer_id, value_nanos=10**40)
 
 
-def track_unknown_feature(cases: server.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
+def track_unknown_feature(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
     return track(cases, customer_id, feature_id="nothing")
 
 
@@ -115,7 +115,7 @@ async def seen(work: Any) -> Seen | tuple[str, str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_it_answers_the_same_without_a_task(cases: server.UseCases, verb: Verb) -> None:
+async def test_it_answers_the_same_without_a_task(cases: openings.UseCases, verb: Verb) -> None:
     """Both lanes must give the same answer to the same call, also when it comes again."""
     for customer_id in ("ann", "bob"):
         await cases.customers.get_or_create(customer_id, Profile())
@@ -124,7 +124,7 @@ async def test_it_answers_the_same_without_a_task(cases: server.UseCases, verb: 
 
 
 @pytest.mark.parametrize("verb", [check, track])
-async def test_a_customer_for_whom_something_is_due(cases: server.UseCases, verb: Verb) -> None:
+async def test_a_customer_for_whom_something_is_due(cases: openings.UseCases, verb: Verb) -> None:
     """Who asks first after a boundary is stepped over it, which needs a task, and answered from after it."""
     customers = ("ann", "bob")
     for customer_id in customers:
@@ -138,7 +138,7 @@ async def test_a_customer_for_whom_something_is_due(cases: server.UseCases, verb
 
 
 @pytest.mark.parametrize("verb", [check, track, track_with_a_key, track_refused])
-async def test_no_task_is_made(cases: server.UseCases, verb: Verb) -> None:
+async def test_no_task_is_made(cases: openings.UseCases, verb: Verb) -> None:
     """A task for each call costs as much as the call itself."""
     await cases.customers.get_or_create("ann", Profile())
     await track(cases, "ann")  # the connection is there
@@ -165,14 +165,17 @@ async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
 
 
 async def test_calls_of_one_tick_share_a_write(
-    settings: Any, stores: server.Stores, relay: Relay, tmp_path: Path, cases: server.UseCases
+    settings: Any, stores: openings.Stores, relay: Relay, tmp_path: Path, cases: openings.UseCases
 ) -> None:
-    """At 64 calls at once, Redis is written to once: 64 commands a write, the figure that the speed comes from."""
-    await cases.customers.get_or_create("ann", Profile())
-    async with server.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
-        await track(behind, "ann")
+    """At 64 calls at once, Redis is written to once, and those of one customer are one command."""
+    customers = [f"customer_{number}" for number in range(8)]
+    for customer_id in customers:
+        await cases.customers.get_or_create(customer_id, Profile())
+    async with openings.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
+        for _ in range(2):  # after the first, the server knows the script for several
+            await asyncio.gather(*(by_hand(track(behind, customers[0])) for _ in range(2)))
         pieces, scripts = len(relay.pieces), relay.scripts
-        calls = [by_hand((check, track)[number % 2](behind, "ann")) for number in range(64)]
+        calls = [by_hand((check, track)[number % 2](behind, customers[number // 8])) for number in range(64)]
         await asyncio.gather(*calls)
-        assert relay.scripts - scripts == 64
+        assert relay.scripts - scripts == len(customers)
         assert len(relay.pieces) - pieces == 1

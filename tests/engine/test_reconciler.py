@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import server_run_id
+from creditgate.balances.connection import server_id_of
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
@@ -29,7 +29,7 @@ KEY = CallerKey("track:header", "k", "abcd")
 
 
 async def test_an_empty_redis_is_filled_from_sql(
-    cases: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     """After FLUSHALL every answer is as before: balances, catalog, keys of callers, API keys, settings."""
     secret = await cases.access.first_key("test", 1)
@@ -55,13 +55,13 @@ async def test_an_empty_redis_is_filled_from_sql(
         assert replay.is_replay
         await _track(cases_again, "ann", None)
         assert await cases_again.flusher.flush_once() == 1
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
 
 async def test_what_redis_lost_is_replayed_and_what_it_has_stays(
-    cases: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     """A Redis that lost its last entries gets them back from SQL; customers it did not lose are left alone."""
     await cases.customers.get_or_create("ann", Profile())
@@ -80,13 +80,13 @@ async def test_what_redis_lost_is_replayed_and_what_it_has_stays(
         bob = await cases_again.customers.get("bob")
         assert sum(ann.balances.values()) == 5 * NANOS - NANOS // 100
         assert sum(bob.balances.values()) == 5 * NANOS
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
 
 async def test_flushall_under_a_running_sidecar_is_noticed(
-    cases: server.UseCases, stores: server.Stores, redis: "Redis"
+    cases: openings.UseCases, stores: openings.Stores, redis: "Redis"
 ) -> None:
     """Somebody empties Redis while we run: within a tick it is filled again, and no customer is unknown."""
     await cases.customers.get_or_create("ann", Profile())
@@ -100,7 +100,7 @@ async def test_flushall_under_a_running_sidecar_is_noticed(
 
 
 async def test_calls_before_the_tick_after_flushall(
-    cases: server.UseCases, settings: Settings, redis: "Redis"
+    cases: openings.UseCases, settings: Settings, redis: "Redis"
 ) -> None:
     """Redis was emptied a moment ago: whatever call comes first puts it back, before anything is written."""
     await cases.customers.get_or_create("ann", Profile())
@@ -114,13 +114,13 @@ async def test_calls_before_the_tick_after_flushall(
     await cases.flusher.flush_once()
     assert sum((await cases.customers.get("bob")).balances.values()) == 5 * NANOS
     assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS - 9 * NANOS // 100
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
 
 async def test_a_change_of_the_catalog_before_the_tick_after_flushall(
-    cases: server.UseCases, redis: "Redis"
+    cases: openings.UseCases, redis: "Redis"
 ) -> None:
     """A catalog is not begun anew, with one plan, because Redis was emptied a moment ago."""
     await cases.flusher.flush_once()
@@ -129,7 +129,7 @@ async def test_a_change_of_the_catalog_before_the_tick_after_flushall(
     assert {"free", "pro", "gift"} <= cases.catalogs.current.plans.keys()
 
 
-async def test_a_customer_is_not_unknown_before_the_tick(cases: server.UseCases, redis: "Redis") -> None:
+async def test_a_customer_is_not_unknown_before_the_tick(cases: openings.UseCases, redis: "Redis") -> None:
     """Neither a check nor a read nor a track says that nobody is there, because Redis was emptied a moment ago."""
     await cases.customers.get_or_create("ann", Profile())
     asks: list[Callable[[], Awaitable[object]]] = [
@@ -145,8 +145,8 @@ async def test_a_customer_is_not_unknown_before_the_tick(cases: server.UseCases,
 
 @pytest.mark.parametrize("is_empty", [True, False], ids=["emptied", "restarted"])
 async def test_a_flush_in_flight_while_redis_loses_its_data(
-    cases: server.UseCases,
-    stores: server.Stores,
+    cases: openings.UseCases,
+    stores: openings.Stores,
     settings: Settings,
     redis: "Redis",
     monkeypatch: pytest.MonkeyPatch,
@@ -168,10 +168,12 @@ async def test_a_flush_in_flight_while_redis_loses_its_data(
         if not is_empty:
             for key, value in kept.items():
                 await redis.restore(key, 0, value)
-            monkeypatch.setattr(reconciler, "server_run_id", _another_run)
-            cases.reconciler._guard.run_id = None
+            monkeypatch.setattr(reconciler, "server_ids", _another_run)
+            cases.reconciler._guard.reconciled = frozenset()
         await cases.reconciler.watch()
-        cases.reconciler._guard.run_id = await server_run_id(redis)  # the process is the same one after all
+        cases.reconciler._guard.reconciled = frozenset(
+            [await server_id_of(redis)]
+        )  # it is the same one after all
 
     loop = asyncio.get_running_loop()
     with monkeypatch.context() as patched:
@@ -180,13 +182,13 @@ async def test_a_flush_in_flight_while_redis_loses_its_data(
     assert sum((await cases.customers.get("ann")).balances.values()) == 5 * NANOS
     await _track(cases, "ann", None)
     assert await cases.flusher.flush_once() == 1
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         proof = await verifier.verify()
     assert proof.holds, proof.differences
 
 
 async def test_a_new_database_is_not_taken_for_the_history_of_what_redis_has(
-    cases: server.UseCases, settings: Settings, tmp_path: Path
+    cases: openings.UseCases, settings: Settings, tmp_path: Path
 ) -> None:
     """Who forgets --database would get a sidecar that works, and a history that begins in the middle."""
     await cases.customers.get_or_create("ann", Profile())
@@ -198,7 +200,7 @@ async def test_a_new_database_is_not_taken_for_the_history_of_what_redis_has(
 
 
 async def test_a_server_whose_clock_is_behind(
-    cases: server.UseCases, stores: server.Stores, redis: "Redis"
+    cases: openings.UseCases, stores: openings.Stores, redis: "Redis"
 ) -> None:
     """What is put back goes on after SQL's position, though the server's clock is not there yet."""
     await cases.customers.get_or_create("ann", Profile())
@@ -213,7 +215,7 @@ async def test_a_server_whose_clock_is_behind(
 
 
 async def test_a_second_sidecar_disturbs_no_flush(
-    cases: server.UseCases, stores: server.Stores, settings: Settings
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings
 ) -> None:
     """A server that was reconciled keeps its place in SQL: who comes later finds nothing to put right."""
     await cases.customers.get_or_create("ann", Profile())
@@ -222,12 +224,12 @@ async def test_a_second_sidecar_disturbs_no_flush(
         assert stores.ledger.positions() == before
 
 
-async def _another_run(_: object) -> str:
-    return "another"
+async def _another_run(_: object) -> dict[str, str]:
+    return {"": "another"}
 
 
 async def test_a_rebuild_half_way_under_a_running_sidecar_is_noticed(
-    cases: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     """Redis was emptied and another process has put back a part of it: the sidecar puts back the rest at once."""
     names = [f"customer {number}" for number in range(20)]
@@ -246,7 +248,7 @@ async def test_a_rebuild_half_way_under_a_running_sidecar_is_noticed(
 
 
 async def test_two_sidecars_that_find_redis_empty_both_start(
-    cases: server.UseCases, settings: Settings, redis: "Redis"
+    cases: openings.UseCases, settings: Settings, redis: "Redis"
 ) -> None:
     """After Redis lost everything, all sidecars put it back at the same time, and none stumbles over another."""
     for number in range(20):
@@ -258,12 +260,12 @@ async def test_two_sidecars_that_find_redis_empty_both_start(
         await other.customers.get("customer 7")
     for sidecar in sidecars:
         await sidecar.__aexit__(None, None, None)
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         assert (await verifier.verify()).holds
 
 
 async def test_two_histories_are_refused(
-    cases: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+    cases: openings.UseCases, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     """A Redis with a journal of its own is not mixed with the SQL of another."""
     await redis.set(stores.keys.epoch("p00"), "another")
@@ -278,11 +280,11 @@ class _again:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    async def __aenter__(self) -> tuple[server.Stores, server.UseCases]:
+    async def __aenter__(self) -> tuple[openings.Stores, openings.UseCases]:
         assert self._settings.redis is not None
-        self._stores = server.open_stores(self._settings, self._settings.redis, make=None)
+        self._stores = openings.open_stores(self._settings, self._settings.redis, make=None)
         stores = await self._stores.__aenter__()
-        self._cases = server.open_use_cases(self._settings, self._settings.redis, stores)
+        self._cases = openings.open_use_cases(self._settings, self._settings.redis, stores)
         try:
             return stores, await self._cases.__aenter__()
         except BaseException:
@@ -298,13 +300,13 @@ def _usage(customer_id: str, key: CallerKey | None) -> Usage:
     return Usage("track", customer_id, "basic_messages", None, NANOS, Mode.CAP, key=key)
 
 
-async def _track(cases: server.UseCases, customer_id: str, key: CallerKey | None) -> None:
+async def _track(cases: openings.UseCases, customer_id: str, key: CallerKey | None) -> None:
     decision = await cases.meter.track(_usage(customer_id, key))
     assert decision.moved
     assert not decision.is_replay
 
 
-async def test_documents_that_several_put_back_at_once(stores: server.Stores) -> None:
+async def test_documents_that_several_put_back_at_once(stores: openings.Stores) -> None:
     """However many sidecars restore the catalog at the same moment, each finds it restored, and none gives up."""
     store = BalanceStore(stores.redis, stores.keys, RedisClock())
     await asyncio.gather(*(store.restore_documents("other", 5, {"-": "{}"}) for _ in range(20)))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from creditgate import server
+from creditgate import openings
 from creditgate.balances.store import BalanceStore
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Plan, PlanItem, PlanPrice, Recurrence, Rollover
@@ -54,7 +54,7 @@ RENTED = Plan(
 
 
 @pytest.fixture
-async def shop(cases: server.UseCases) -> server.UseCases:
+async def shop(cases: openings.UseCases) -> openings.UseCases:
     """The tutorial's catalog, and two plans of which things roll over."""
     for plan in (SAVER, RENTED):
         await cases.catalogs.create_plan(plan)
@@ -66,7 +66,7 @@ async def shop(cases: server.UseCases) -> server.UseCases:
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Apia"])
 @pytest.mark.parametrize("start", [MONTH_END, BEFORE_SUMMER])
 async def test_one_leap_is_as_many_small_steps(
-    shop: server.UseCases, stores: server.Stores, start: int, zone: str, plan_id: str
+    shop: openings.UseCases, stores: openings.Stores, start: int, zone: str, plan_id: str
 ) -> None:
     """A test that advances a clock by half a year sees what production does in half a year of days."""
     for name in ("leaps", "walks"):
@@ -84,7 +84,7 @@ async def test_one_leap_is_as_many_small_steps(
 @pytest.mark.parametrize("plan_id", ["saver", "rented"])
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
 async def test_a_sidecar_that_was_down_for_months_catches_up(
-    shop: server.UseCases, stores: server.Stores, zone: str, plan_id: str
+    shop: openings.UseCases, stores: openings.Stores, zone: str, plan_id: str
 ) -> None:
     """Nobody loses, and nobody gains, by months in which nothing ran: the first sweep makes up for all of them."""
     now = shop.clock.now_ms()
@@ -102,8 +102,8 @@ async def test_a_sidecar_that_was_down_for_months_catches_up(
 
 
 async def _made(
-    cases: server.UseCases,
-    stores: server.Stores,
+    cases: openings.UseCases,
+    stores: openings.Stores,
     customer_id: str,
     start: int,
     zone: str,
@@ -128,13 +128,13 @@ async def _made(
     )
 
 
-async def _walk(cases: server.UseCases, customer_id: str, to: int) -> None:
+async def _walk(cases: openings.UseCases, customer_id: str, to: int) -> None:
     """Be there at every boundary."""
     while (record := await cases.customers.get(customer_id)).now < to:
         await cases.customers.advance_test_clock(customer_id, min(_due(record), to))
 
 
-async def _track(cases: server.UseCases, customer_id: str, feature: str, units: int) -> None:
+async def _track(cases: openings.UseCases, customer_id: str, feature: str, units: int) -> None:
     await cases.meter.track(Usage("track", customer_id, feature, None, units * NANOS, Mode.CAP))
 
 
@@ -154,7 +154,7 @@ def _seen(record: Record) -> dict[str, Any]:
     return {"rows": rows, "gates": gates, "plans": [s.plan_id for s in record.customer.subscriptions]}
 
 
-async def test_a_grant_is_the_same_in_a_leap(shop: server.UseCases, stores: server.Stores) -> None:
+async def test_a_grant_is_the_same_in_a_leap(shop: openings.UseCases, stores: openings.Stores) -> None:
     """A grant with resets, a rollover and an end is over when it is over, however time comes there."""
     for name in ("leaps", "walks"):
         await _made(shop, stores, name, MONTH_END, "Europe/Berlin", "saver", is_pinned=True)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Profile
@@ -16,11 +16,11 @@ from creditgate.engine.verify import Proof
 from creditgate.settings import Settings
 
 PROOFS = 5
-Tamper = Callable[[server.Stores, "Redis", sqlite3.Connection], Awaitable[None]]
+Tamper = Callable[[openings.Stores, "Redis", sqlite3.Connection], Awaitable[None]]
 
 
 @pytest.fixture
-async def books(cases: server.UseCases) -> server.UseCases:
+async def books(cases: openings.UseCases) -> openings.UseCases:
     """A customer whose history is partly in SQL and partly in the stream."""
     await cases.customers.get_or_create("ann", Profile())
     await _track(cases)
@@ -29,7 +29,7 @@ async def books(cases: server.UseCases) -> server.UseCases:
     return cases
 
 
-async def test_untouched_books_hold(books: server.UseCases, settings: Settings) -> None:
+async def test_untouched_books_hold(books: openings.UseCases, settings: Settings) -> None:
     """No false alarm: half in SQL, half in the stream, all of it proven."""
     proof = await _verify(settings)
     assert proof.holds, proof.differences
@@ -37,7 +37,7 @@ async def test_untouched_books_hold(books: server.UseCases, settings: Settings) 
 
 
 @pytest.mark.parametrize("flushes", [0b000, 0b001, 0b011, 0b111, 0b010, 0b100])
-async def test_deleted_and_made_again(books: server.UseCases, settings: Settings, flushes: int) -> None:
+async def test_deleted_and_made_again(books: openings.UseCases, settings: Settings, flushes: int) -> None:
     """A customer who is gone is no difference, nor is one who came after, wherever the history of both lies."""
     for step in (_deleted, _made_again, _deleted):
         await step(books)
@@ -52,7 +52,7 @@ async def test_deleted_and_made_again(books: server.UseCases, settings: Settings
     assert (proof.customers, proof.entries) == (1, 7)
 
 
-async def test_customers_come_and_go_meanwhile(cases: server.UseCases, settings: Settings) -> None:
+async def test_customers_come_and_go_meanwhile(cases: openings.UseCases, settings: Settings) -> None:
     """While customers are deleted and made again all the time, no proof finds fault with that."""
     names = [f"customer {number}" for number in range(4)]
     is_over = False
@@ -77,43 +77,43 @@ async def test_customers_come_and_go_meanwhile(cases: server.UseCases, settings:
     assert proofs[-1].entries > 3 * len(names)
 
 
-async def _a_balance(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _a_balance(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     key = stores.keys.record("ann")
     (field,) = [name for name in map(_text, await redis.hgetall(key)) if name.startswith("b:")]
     await redis.hset(key, field, "4990000000")
 
 
-async def _a_record(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _a_record(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     await redis.delete(stores.keys.record("ann"))
 
 
-async def _a_sequence(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _a_sequence(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     await redis.hincrby(stores.keys.record("ann"), "seq", 1)
 
 
-async def _an_entry_in_the_stream(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _an_entry_in_the_stream(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     await redis.xtrim(stores.keys.journal(stores.keys.partition_of("ann")), maxlen=0, approximate=False)
 
 
-async def _a_row_of_sql(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+async def _a_row_of_sql(_s: openings.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("DELETE FROM journal_items WHERE kind = 'use'")
 
 
-async def _an_amount_in_sql(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+async def _an_amount_in_sql(_s: openings.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("UPDATE journal_items SET delta_nano = delta_nano + 1 WHERE kind = 'use'")
 
 
-async def _a_copied_row(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+async def _a_copied_row(_s: openings.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("UPDATE journal_items SET sequence = sequence - 1 WHERE kind = 'use'")
 
 
-async def _an_older_record(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _an_older_record(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     key = stores.keys.record("ann")
     (field,) = [name for name in map(_text, await redis.hgetall(key)) if name.startswith("b:")]
     await redis.hset(key, mapping={field: "4990000000", "seq": "2"})
 
 
-async def _a_document(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _a_document(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     await redis.hset(stores.keys.documents("catalog"), "-", '{"features":[],"plans":[]}')
 
 
@@ -133,8 +133,8 @@ async def _a_document(stores: server.Stores, redis: "Redis", _: sqlite3.Connecti
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
 async def test_what_was_tampered_with_is_found(
-    books: server.UseCases,
-    stores: server.Stores,
+    books: openings.UseCases,
+    stores: openings.Stores,
     settings: Settings,
     redis: "Redis",
     tamper: Tamper,
@@ -144,23 +144,23 @@ async def test_what_was_tampered_with_is_found(
     await _find(tamper, said, stores, settings, redis)
 
 
-async def _the_deletion(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+async def _the_deletion(_s: openings.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("DELETE FROM journal_items WHERE document = 'null'")
 
 
-async def _what_it_took(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+async def _what_it_took(_s: openings.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("DELETE FROM journal_items WHERE kind = 'expire'")
 
 
-async def _the_end_of_a_hold(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+async def _the_end_of_a_hold(_s: openings.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("DELETE FROM journal_items WHERE document_type = 'hold' AND document = 'null'")
 
 
-async def _an_amount_of_before(_s: server.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
+async def _an_amount_of_before(_s: openings.Stores, _r: "Redis", sql: sqlite3.Connection) -> None:
     sql.execute("UPDATE journal_items SET delta_nano = delta_nano + 1 WHERE kind = 'use'")
 
 
-async def _the_record_of_before(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _the_record_of_before(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     key = stores.keys.record("ann")
     for field, value in {"v": "1", "uid": "x", "seq": "3", "shape": "1", "due": "", "clock": ""}.items():
         await redis.hset(key, field, value)
@@ -179,8 +179,8 @@ async def _the_record_of_before(stores: server.Stores, redis: "Redis", _: sqlite
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
 async def test_the_books_of_the_deleted_are_closed(
-    books: server.UseCases,
-    stores: server.Stores,
+    books: openings.UseCases,
+    stores: openings.Stores,
     settings: Settings,
     redis: "Redis",
     comes_again: bool,
@@ -198,7 +198,7 @@ async def test_the_books_of_the_deleted_are_closed(
 
 
 async def test_a_record_that_should_be_gone_is_found(
-    books: server.UseCases, stores: server.Stores, settings: Settings, redis: "Redis"
+    books: openings.UseCases, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     """A deleted customer whom Redis still has could go on spending."""
     key = stores.keys.record("ann")
@@ -212,7 +212,7 @@ async def test_a_record_that_should_be_gone_is_found(
 
 
 async def _find(
-    tamper: Tamper | None, said: str, stores: server.Stores, settings: Settings, redis: "Redis"
+    tamper: Tamper | None, said: str, stores: openings.Stores, settings: Settings, redis: "Redis"
 ) -> None:
     if tamper is not None:
         sql = sqlite3.connect(settings.data_dir / "ledger.db")
@@ -224,16 +224,16 @@ async def _find(
     assert any(said in difference for difference in proof.differences), proof.differences
 
 
-async def _a_lost_hold(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _a_lost_hold(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     await redis.hdel(stores.keys.record("ann"), "h:two%20words")
 
 
-async def _a_hold_of_nobody(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _a_hold_of_nobody(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     key = stores.keys.record("ann")
     await redis.hset(key, "h:other", await redis.hget(key, "h:two%20words"))
 
 
-async def _a_receipt(stores: server.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
+async def _a_receipt(stores: openings.Stores, redis: "Redis", _: sqlite3.Connection) -> None:
     key = stores.keys.record("ann")
     receipt = _text(await redis.hget(key, "h:two%20words") or "")
     await redis.hset(key, "h:two%20words", receipt.replace("-70000000", "-70000001"))
@@ -250,8 +250,8 @@ async def _a_receipt(stores: server.Stores, redis: "Redis", _: sqlite3.Connectio
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
 async def test_holds_are_proven_too(
-    books: server.UseCases,
-    stores: server.Stores,
+    books: openings.UseCases,
+    stores: openings.Stores,
     settings: Settings,
     redis: "Redis",
     tamper: Tamper,
@@ -275,11 +275,11 @@ async def test_holds_are_proven_too(
     assert any(said in difference for difference in proof.differences), proof.differences
 
 
-async def _deleted(cases: server.UseCases) -> None:
+async def _deleted(cases: openings.UseCases) -> None:
     await cases.customers.delete("ann")
 
 
-async def _made_again(cases: server.UseCases) -> None:
+async def _made_again(cases: openings.UseCases) -> None:
     await cases.customers.get_or_create("ann", Profile())
     await _track(cases)
 
@@ -289,9 +289,9 @@ def _text(name: bytes | str) -> str:
 
 
 async def _verify(settings: Settings) -> Proof:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         return await verifier.verify()
 
 
-async def _track(cases: server.UseCases, customer_id: str = "ann") -> None:
+async def _track(cases: openings.UseCases, customer_id: str = "ann") -> None:
     await cases.meter.track(Usage("track", customer_id, "basic_messages", None, NANOS, Mode.CAP))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 
-from creditgate import server
+from creditgate import background, openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.controls import BillingControls, UsageAlert
 from creditgate.core.decisions import Mode
@@ -42,20 +42,20 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield running
 
 
-async def made(cases: server.UseCases, receiver: Receiver, name: str = "hook", **fields: object) -> Webhook:
+async def made(cases: openings.UseCases, receiver: Receiver, name: str = "hook", **fields: object) -> Webhook:
     """A webhook that goes to the receiver."""
     await cases.endpoints.create(Wanted(name, receiver.url, fields))
     return await cases.endpoints.get(name)
 
 
-async def cross(cases: server.UseCases, customer_id: str = "ann") -> None:
+async def cross(cases: openings.UseCases, customer_id: str = "ann") -> None:
     """Use up a new customer's credits, and bring that to SQL."""
     await use_up(cases, customer_id)
     while await cases.flusher.flush_once():
         pass
 
 
-async def use_up(cases: server.UseCases, customer_id: str) -> None:
+async def use_up(cases: openings.UseCases, customer_id: str) -> None:
     """Use up all of a new customer's credits, 3 and then the rest, so that an alert and the limit are crossed."""
     await cases.customers.get_or_create(customer_id, Profile(controls=BillingControls(usage_alerts=(LOW,))))
     for units in (420, 80):
@@ -63,7 +63,7 @@ async def use_up(cases: server.UseCases, customer_id: str) -> None:
 
 
 def delivery(
-    cases: server.UseCases, stores: server.Stores, *retries_s: float, timeout_s: float = 5.0
+    cases: openings.UseCases, stores: openings.Stores, *retries_s: float, timeout_s: float = 5.0
 ) -> WebhookDelivery:
     """Another process that delivers, with waits of its own."""
     courier = Courier(Destinations(allow_private=True), timeout_s=timeout_s)
@@ -93,7 +93,7 @@ async def delivered(work: WebhookDelivery) -> None:
 
 
 async def test_each_event_is_told_once_in_order_and_signed(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """A team hears of the alert and then of the limit, with what it needs to act, and can prove who said so."""
     hook = await made(cases, receiver)
@@ -120,7 +120,7 @@ async def test_each_event_is_told_once_in_order_and_signed(
     assert stores.ledger.outbox.backlog() == Backlog(0, 0)
 
 
-async def test_an_alert_is_told_as_it_was_then(cases: server.UseCases, receiver: Receiver) -> None:
+async def test_an_alert_is_told_as_it_was_then(cases: openings.UseCases, receiver: Receiver) -> None:
     """An alert of a customer who is deleted before it was sent is still told, in its own words."""
     await made(cases, receiver, events=(EventType.USAGE_ALERT_TRIGGERED,))
     await use_up(cases, "ann")
@@ -134,7 +134,7 @@ async def test_an_alert_is_told_as_it_was_then(cases: server.UseCases, receiver:
 
 
 async def test_a_crash_between_delivery_and_commit_repeats_the_same_id(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that dies before it has noted a delivery makes it again, and the receiver can tell."""
     await made(cases, receiver, events=(EventType.LIMIT_REACHED,))
@@ -153,7 +153,7 @@ async def test_a_crash_between_delivery_and_commit_repeats_the_same_id(
 
 
 async def test_a_500_is_tried_again_with_the_same_id(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """A receiver that was down for a moment misses nothing."""
     receiver.answer = lambda before: answer(200 if before else 500)
@@ -169,7 +169,7 @@ async def test_a_500_is_tried_again_with_the_same_id(
 
 
 async def test_the_next_attempt_survives_a_restart(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """A sidecar that is restarted all the time does not hammer a receiver that is down."""
     receiver.answer = lambda _: answer(503)
@@ -182,7 +182,7 @@ async def test_the_next_attempt_survives_a_restart(
 
 
 async def test_what_always_fails_becomes_a_dead_letter(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After the last attempt nothing is sent any more, and the operator can see it."""
     receiver.answer = lambda _: answer(400)
@@ -199,7 +199,7 @@ async def test_what_always_fails_becomes_a_dead_letter(
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_redirect_is_not_followed(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver, status: int
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver, status: int
 ) -> None:
     """A receiver cannot send us to an address inside the network."""
     async with Receiver().running() as inside:
@@ -213,7 +213,7 @@ async def test_a_redirect_is_not_followed(
 
 
 async def test_a_slow_endpoint_does_not_hold_up_others(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """One receiver that never answers costs the others nothing, and is given up after its time."""
     async with Receiver().running() as slow:
@@ -230,7 +230,7 @@ async def test_a_slow_endpoint_does_not_hold_up_others(
 
 
 async def test_disabled_and_deleted_webhooks_are_told_nothing(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """Who was taken off the list hears nothing more, not even what was waiting; nor does a new one of the same name."""
     receiver.answer = lambda _: answer(500)
@@ -250,7 +250,7 @@ async def test_disabled_and_deleted_webhooks_are_told_nothing(
     assert stores.ledger.outbox.backlog() == Backlog(0, 0)
 
 
-async def test_a_webhook_hears_only_what_it_asked_for(cases: server.UseCases, receiver: Receiver) -> None:
+async def test_a_webhook_hears_only_what_it_asked_for(cases: openings.UseCases, receiver: Receiver) -> None:
     """A pager that wants limits is not called for every alert."""
     await made(cases, receiver, events=(EventType.LIMIT_REACHED,))
     await cross(cases)
@@ -259,7 +259,7 @@ async def test_a_webhook_hears_only_what_it_asked_for(cases: server.UseCases, re
 
 
 async def test_two_processes_at_once_lose_nothing(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """A second sidecar, or one that lost its lease without noticing, makes repetitions at worst."""
     await made(cases, receiver)
@@ -271,17 +271,17 @@ async def test_two_processes_at_once_lose_nothing(
 
 
 async def test_the_background_work_delivers(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """Nobody has to ask: what a call crossed arrives by itself."""
     await made(cases, receiver)
-    async with server.background_work(cases, stores.redis):
+    async with background.background_work(cases, stores.redis):
         await use_up(cases, "ann")
         await until(lambda: len(receiver.messages) == 2)
 
 
 async def test_webhooks_survive_the_loss_of_redis(
-    cases: server.UseCases, stores: server.Stores, receiver: Receiver
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """After a FLUSHALL the webhooks are there with their secrets, and `verify` compares them with the journal."""
     hook = await made(cases, receiver)
@@ -296,7 +296,7 @@ async def test_webhooks_survive_the_loss_of_redis(
     assert proof.differences == ("document webhook -: Redis and the journal differ",)
 
 
-async def test_the_number_of_webhooks_is_bounded(cases: server.UseCases, receiver: Receiver) -> None:
+async def test_the_number_of_webhooks_is_bounded(cases: openings.UseCases, receiver: Receiver) -> None:
     """A loop that makes webhooks ends, however many callers run it; a name is used once."""
     wanted = [Wanted(f"hook-{number}", receiver.url, {}) for number in range(WEBHOOKS_MAX)]
     for one in wanted:
@@ -311,6 +311,6 @@ async def test_the_number_of_webhooks_is_bounded(cases: server.UseCases, receive
     await cases.endpoints.create(Wanted("one-more", receiver.url, {}))
 
 
-def _verifier(cases: server.UseCases, stores: server.Stores) -> Verifier:
+def _verifier(cases: openings.UseCases, stores: openings.Stores) -> Verifier:
     webhooks = cases.webhooks
     return Verifier(stores.redis, stores.keys, webhooks._lease._store, cases.history._stream, stores.ledger)

@@ -49,12 +49,11 @@ def test_a_sidecar_that_was_paused_doubles_nothing(sidecar: SidecarProcess) -> N
     try:
         batch_ids = _send(other)
         _wait_for(sidecar, BEFORE_THE_KILL)
-        assert sidecar.process is not None
-        sidecar.process.send_signal(signal.SIGSTOP)
+        sidecar.signal(signal.SIGSTOP)
         taken = len(_taken(sidecar))
         assert taken < ITEMS / 2, "the batches were over before the pause: this test tests nothing"
         _wait_for(sidecar, taken + BEFORE_THE_KILL)
-        sidecar.process.send_signal(signal.SIGCONT)
+        sidecar.signal(signal.SIGCONT)
         _assert_each_item_once(other, batch_ids)
     finally:
         other.close()

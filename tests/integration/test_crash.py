@@ -1,13 +1,16 @@
-"""kill -9 under load: of the sidecar, and of its Valkey."""
+"""kill -9 under load: of the sidecar, of one of its processes, and of its Valkey."""
 
 import asyncio
+import os
+import signal
 import sqlite3
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.sidecar_process import SidecarProcess, wait_until
+from tests.sidecar_process import SidecarProcess, is_alive, wait_until
+from tests.telemetry.scraping import scrape
 
 CLIENTS = 16
 CALLS_BEFORE_THE_KILL = 200
@@ -15,8 +18,8 @@ CALLS_BEFORE_THE_KILL = 200
 
 @pytest.fixture
 def sidecar() -> Iterator[SidecarProcess]:
-    """A running sidecar with the tutorial's catalog and a customer with enough to spend."""
-    process = SidecarProcess(arguments=["--demo"]).start()
+    """A running sidecar with the tutorial's catalog, two workers, and a customer with enough to spend."""
+    process = SidecarProcess(arguments=["--demo", "--workers", "2"]).start()
     process.ask("customers.get_or_create", {"customer_id": "busy"})
     process.ask(
         "balances.create",
@@ -30,8 +33,10 @@ def sidecar() -> Iterator[SidecarProcess]:
 
 async def test_kill_9_of_the_sidecar_loses_nothing_acknowledged(sidecar: SidecarProcess) -> None:
     """Every call that was answered before the sidecar was killed is in SQL once, after the next start."""
+    valkey = sidecar.valkey_pid
     acknowledged = await _load(sidecar, sidecar.kill)
     assert len(acknowledged) >= CALLS_BEFORE_THE_KILL
+    wait_until(lambda: not is_alive(valkey), what="Valkey has ended")
     sidecar.start()
     _assert_the_books_hold(sidecar, acknowledged)
 
@@ -40,8 +45,33 @@ async def test_kill_9_of_valkey_loses_nothing_acknowledged(sidecar: SidecarProce
     """Every call that was answered is in SQL once, though Valkey was killed and brought back under load."""
     acknowledged = await _load(sidecar, sidecar.kill_valkey)
     assert len(acknowledged) >= CALLS_BEFORE_THE_KILL
-    wait_until(lambda: httpx.get(f"{sidecar.url}/readyz").status_code == 200, what="ready again")
+    wait_until(lambda: _is_ready(sidecar), what="ready again")
     _assert_the_books_hold(sidecar, acknowledged)
+
+
+async def test_kill_9_of_one_process_loses_nothing_acknowledged(sidecar: SidecarProcess) -> None:
+    """A worker, then the background process with its Valkey, are killed under load: others take their places."""
+    before = sidecar.pids
+    taken = []
+
+    def disturb() -> None:
+        first, second = sidecar.worker_pids
+        os.kill(first, signal.SIGKILL)
+        taken.append(_taken(sidecar))  # by the other one
+        wait_until(lambda: len(set(sidecar.worker_pids) - {first, second}) == 1, what="another worker")
+        valkey = sidecar.valkey_pid
+        os.kill(sidecar.background_pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(valkey), what="Valkey has ended")
+        wait_until(lambda: _is_ready(sidecar), what="ready again")
+        taken.append(_taken(sidecar))
+
+    acknowledged = await _load(sidecar, disturb)
+    assert len(sidecar.pids) == len(before)
+    assert sidecar.pids[0] == before[0]
+    _assert_the_books_hold(sidecar, acknowledged)
+    assert taken == sorted(taken), "a counter fell"
+    assert _taken(sidecar) > 0.9 * len(_ids_in_sql(sidecar)), "what the dead have counted is forgotten"
+    assert sidecar.stop() == 0
 
 
 async def test_sigterm_answers_what_is_in_flight_and_flushes(sidecar: SidecarProcess) -> None:
@@ -51,6 +81,16 @@ async def test_sigterm_answers_what_is_in_flight_and_flushes(sidecar: SidecarPro
     assert codes == [0]
     assert _ids_in_sql(sidecar) >= acknowledged
     assert sidecar.verify().returncode == 0
+
+
+def _is_ready(sidecar: SidecarProcess) -> bool:
+    return httpx.get(f"{sidecar.url}/readyz").status_code == 200
+
+
+def _taken(sidecar: SidecarProcess) -> float:
+    """Return how many tracks were allowed, as the sidecar counts them."""
+    labels = {"verb": "track", "feature": "basic_messages", "outcome": "allowed"}
+    return scrape(sidecar).value("creditgate_decisions_total", **labels) or 0
 
 
 def _assert_the_books_hold(sidecar: SidecarProcess, acknowledged: set[str]) -> None:

@@ -147,8 +147,8 @@ def test_no_data_is_said_and_none_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
-def test_a_cluster_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    """A cluster answers for some customers and refuses others: better not to start, and to say why."""
+def test_a_cluster_that_is_not_whole_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """It answers for some customers and refuses others: better not to start, and to say why."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -166,4 +166,4 @@ def test_a_cluster_is_refused_in_a_sentence(tmp_path: Path) -> None:
     finally:
         cluster.close()
     assert ended.returncode != 0
-    assert "part of a cluster, which is not supported yet" in ended.stderr
+    assert "16384 slots of the cluster have no node" in ended.stderr

@@ -6,7 +6,8 @@ taken from the code under test.
 
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +15,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import ServerGuard, server_id_of
 from creditgate.balances.holds import Final
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Need, Reply, Use, Written
 from creditgate.balances.stream import JournalStream
@@ -73,6 +76,7 @@ KNOWN_KEYS = {
 }
 """Every key that may exist, and whether it must have an expiry."""
 KEY_HOURS_MAX = 36
+WINDOW_SECONDS = 20.0  # of a connection on a busy machine
 
 
 def nanos(text: str) -> int:
@@ -150,12 +154,16 @@ class World:
     """One Valkey with its store, and a catalog."""
 
     def __init__(
-        self, redis: "Redis", clock: RedisClock, costs: Mapping[str, Mapping[str, str]] = COSTS
+        self,
+        redis: "Redis",
+        clock: RedisClock,
+        costs: Mapping[str, Mapping[str, str]] = COSTS,
+        hot: HotConnection | None = None,
     ) -> None:
         self.redis = redis
         self.clock = clock
         self.keys = Keys(PARTITIONS)
-        self.store = BalanceStore(redis, self.keys, clock)
+        self.store = BalanceStore(redis, self.keys, clock, hot=hot)
         self.stream = JournalStream(redis, self.keys)
         self.ops = OpIds()
         self.catalog = catalog_of(costs)
@@ -514,6 +522,8 @@ class Replay:
         for text in held.values():
             assert record["due"], "nothing is due, but a hold is open"
             assert int(record["due"]) <= msgspec.json.decode(text, type=Hold).expires_at
+        if any(name.startswith("o:/") for name in record):
+            return  # an entity's rows stand in orders of its own, which tests/core/test_burn.py knows
         ordered = [
             part.split(":")
             for name, text in record.items()
@@ -524,6 +534,19 @@ class Replay:
         assert [row_id for _, row_id, *_ in sorted(ordered, key=lambda part: int(part[0]))] == [
             row.id for row in terms.rows
         ]
+
+
+@asynccontextmanager
+async def merging_connection(redis: "Redis") -> AsyncIterator[HotConnection]:
+    """A sidecar's connection to the Valkey; checks and tracks go by the merged script also where one is alone."""
+    guard = ServerGuard()
+    guard.reconciled = frozenset([await server_id_of(redis)])
+    merging = BalanceStore.merging()._replace(merges_one=True)
+    connection = HotConnection(redis, guard, window_s=WINDOW_SECONDS, merging=merging)
+    try:
+        yield connection
+    finally:
+        await connection.aclose()
 
 
 def answer(reply: Any) -> Awaitable[Any]:

@@ -173,6 +173,35 @@ MUTANTS = (
         "'XADD', stream, '*'",
         (f"{_LUA}/test_faults.py", "-k", "journal_that_is_gone"),
     ),
+    # merged calls
+    Mutant(
+        "a merged call does not find what those before it took",
+        "lua/merged.lua",
+        "  shapes.keep(call.shape)\n",
+        "",
+        ("tests/lua/test_merged.py",),
+    ),
+    Mutant(
+        "what a merged call is refused stays in the entry of the others",
+        "lua/merged.lua",
+        "    journal.rewind(entry, fields, items)\n",
+        "",
+        ("tests/lua/test_merged.py",),
+    ),
+    Mutant(
+        "a key is new to a merged call, though one before it used it",
+        "lua/merged.lua",
+        "  if call.key ~= '' then used[call.key] = call end\n",
+        "",
+        ("tests/lua/test_merged.py",),
+    ),
+    Mutant(
+        "a replay answers with all that moved in the entry of its first call",
+        "src/creditgate/engine/meter.py",
+        "items = list(entry.items_of(op_id))",
+        "items = list(entry.items)",
+        ("tests/engine/test_merging.py",),
+    ),
     # keys of callers
     Mutant(
         "a key that comes back with other parameters is a replay",
@@ -291,9 +320,16 @@ MUTANTS = (
         (f"{_ENGINE}/test_history.py",),
     ),
     Mutant(
+        "ASKING goes without the call that it is for",
+        "src/creditgate/balances/hot_cluster.py",
+        "self.done = other.done",
+        "self.done = lambda: False",
+        ("tests/balances/test_topology.py",),
+    ),
+    Mutant(
         "a flush in flight is not fenced off",
         "src/creditgate/engine/reconciler.py",
-        "if journal is None or last < position.stream_id or not is_same_run:",
+        "if journal is None or last < position.stream_id or not is_same_server:",
         "if False:",
         (f"{_ENGINE}/test_reconciler.py",),
     ),

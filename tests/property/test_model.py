@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.store import Reply, Unknown
 from creditgate.balances.stream import READ_COUNT
 from creditgate.core import attach as attaching
@@ -42,7 +44,7 @@ from creditgate.core.journal import ORIGIN, Kind, StreamId
 from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import CreditgateError
 from tests.balances.valkey_process import ValkeyProcess
-from tests.lua.harness import NEVER_TOO_LATE, Replay, World, decimal_text, nanos
+from tests.lua.harness import NEVER_TOO_LATE, Replay, World, decimal_text, merging_connection, nanos
 from tests.property import model
 
 IS_LONG = "CREDITGATE_MODEL_EXAMPLES" in os.environ
@@ -268,6 +270,8 @@ class Server:
     def __init__(self, socket: str, process: ValkeyProcess | None = None) -> None:
         self.process = process
         self.runner = asyncio.Runner()
+        self.hot: HotConnection | None = None
+        self._until_closed = AsyncExitStack()
         self.redis = Redis(
             unix_socket_path=socket, retry=Retry(NoBackoff(), 0), socket_timeout=SOCKET_TIMEOUT_SECONDS
         )
@@ -276,7 +280,12 @@ class Server:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
+    def merge(self) -> None:
+        """Let checks and tracks go by the merged script, those that are sent together as one."""
+        self.hot = self.run(self._until_closed.enter_async_context(merging_connection(self.redis)))
+
     def close(self) -> None:
+        self.run(self._until_closed.aclose())
         self.run(self.redis.aclose())
         self.runner.close()
 
@@ -314,7 +323,7 @@ class Life(RuleBasedStateMachine):
         self.run(emptied(server.redis))
         clock = RedisClock()
         self.run(clock.read(server.redis))
-        self.world = World(server.redis, clock)
+        self.world = World(server.redis, clock, hot=server.hot)
         self.run(self.world.begin())
         self.world.catalog = build_catalog()
         self.models: dict[str, model.Customer] = {}
@@ -935,6 +944,50 @@ class Life(RuleBasedStateMachine):
         self.positions[partition] = page.upto
 
 
+class MergedLife(Life):
+    """The same by the merged script; what is used in one step goes in one call of it."""
+
+    @rule(
+        name=customers,
+        calls=st.lists(st.tuples(used_features, units, modes, keys), min_size=2, max_size=BURST),
+    )
+    def tracks_together(self, name: str, calls: list[tuple[str, Decimal, str, str]]) -> None:
+        """Units are used, or given back, by callers who do not wait for each other."""
+        there = self.ready(name)
+        if there is None or any(key and (name, key) in self.used for *_, key in calls):
+            return
+        sent_keys = [key for *_, key in calls if key]
+        calls = [call if sent_keys.count(call[3]) < 2 else (*call[:3], "") for call in calls]
+        before = there.sequence
+        for call, reply in zip(calls, self.run(self.send_together(name, calls)), strict=True):
+            feature, number, mode, key = call
+            outcome = there.track(feature, number, mode)
+            there.sequence = min(there.sequence, before + 1)  # they are one entry
+            self.expect(there, reply, outcome)
+            if key and reply.status is Status.OK:
+                assert reply.stream_id is not None
+                self.used[name, key] = Used("f1", reply.stream_id, (feature, number, mode))
+        self.compare(name, "tracks together")
+
+    def grant_rows(
+        self, name: str, count: int, feature: str, amount: Decimal, *args: Any, **more: Any
+    ) -> None:
+        """As ever, but what rolls over is never so much that it leaves the range of amounts."""
+        if more.get("rolled") is not None:
+            amount = min(amount, D(10) ** 9)
+        super().grant_rows(name, count, feature, amount, *args, **more)
+
+    async def send_together(self, name: str, calls: list[tuple[str, Decimal, str, str]]) -> list[Reply]:
+        return await asyncio.gather(
+            *(
+                self.world.track(
+                    name, feature, str(number), mode=Mode(mode), key=key, fingerprint="f1" if key else ""
+                )
+                for feature, number, mode, key in calls
+            )
+        )
+
+
 class MortalLife(Life):
     """The same, on a server that is killed now and then."""
 
@@ -1144,6 +1197,19 @@ def test_store_does_what_the_model_says(
     assert server.done["track cap OK"] > EXAMPLES // 4
     for state in ("(rolled over)", "(owes)", "(unlimited)", "(at a cap)", "(at a spend limit)"):
         assert server.done[state] > EXAMPLES // 4, f"{state} in {server.done[state]} steps"
+
+
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+@pytest.mark.parametrize("examples", [EXAMPLES // 4, pytest.param(EXAMPLES * 4, marks=pytest.mark.slow)])
+def test_merged_calls_do_what_the_model_says(
+    server: Server, record_property: Callable[[str, object], None], examples: int
+) -> None:
+    """Whatever goes together with whatever, every balance and every answer is what the plain arithmetic says."""
+    server.merge()
+    live(lambda: MergedLife(server), examples=examples, steps=STEPS // 2)
+    record_property("said", said(server.done))
+    assert server.done["tracks together"] > examples // 2
+    assert server.done["track cap OK"] > examples // 4
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)

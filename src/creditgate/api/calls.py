@@ -1,8 +1,8 @@
 """One RPC call as the routes see it, and its answer: no web framework in either."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = NO_HEADERS
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Coroutine[Any, Any, Answer]]
 
 
 class Verb(NamedTuple):

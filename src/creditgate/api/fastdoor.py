@@ -4,8 +4,8 @@ Everything else is left to the Starlette lane, whose door (`door.py`) knows ever
 So this door never turns anybody away, and what it lets in `door.py` would let in, too.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers
 from uvicorn._types import HTTPScope
@@ -114,22 +114,19 @@ class FastDoor:
         """Say whether the same head, sent again, is let in again: only keys come and go."""
         return self._access.has(request.key)
 
-    async def answer(self, request: Admitted, body: bytes) -> Answer:
-        """Return what the Starlette lane would answer: the same handler decides, and failures become the same words."""
-        try:
-            return await request.call.verb.handler(
-                Call(
-                    body=body,
-                    idempotency_keys=request.idempotency_keys,
-                    base_url=request.base_url,
-                    version=request.version,
-                )
+    def answer(self, request: Admitted, body: bytes) -> Coroutine[Any, Any, Answer]:
+        """Return the work of the same handler that answers in the Starlette lane; it fails with the same errors."""
+        return request.call.verb.handler(
+            Call(
+                body=body,
+                idempotency_keys=request.idempotency_keys,
+                base_url=request.base_url,
+                version=request.version,
             )
-        except Exception as error:
-            return self.failure(request, body, error)
+        )
 
     def failure(self, request: Admitted, body: bytes, error: BaseException) -> Answer:
-        """Return the answer to a call that failed, or that was cancelled by something inside."""
+        """Return the answer to a call that failed, or that was cancelled by something inside: the same words, too."""
         failure = error if isinstance(error, Exception) else Undecided("The call was broken off")
         return answer_to(failure, verb=request.call.name, body=body, env=self._env)
 

@@ -191,7 +191,12 @@ class FastLane(LimitedConnection):
 
         self._is_deciding = True
         self.metrics.fast_requests += 1
-        stepping.run(self.door.answer(request, body), done)
+        try:
+            work = self.door.answer(request, body)
+        except Exception as error:  # what is wrong with the body is seen at once
+            done(None, error)
+        else:
+            stepping.run(work, done)
 
     def _write(self, cycle: RequestResponseCycle, answer: Answer) -> None:
         """Write what uvicorn would write for this answer as a Starlette response, at once."""

@@ -6,17 +6,15 @@ out. Nothing here is ever sent twice.
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
-from creditgate.balances.hot_connection import HotConnection
+from creditgate.balances.hot_cluster import Hot
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
@@ -27,8 +25,6 @@ from creditgate.core.holds import Held
 from creditgate.core.journal import Call, StreamId
 from creditgate.errors import CreditgateError, Unavailable
 from creditgate.telemetry.metrics import Metrics
-
-TERMS_REMEMBERED = 65_536  # decoded terms kept by their bytes: one for each customer of a busy sidecar
 
 
 class Unknown(CreditgateError):
@@ -65,8 +61,8 @@ class Need(NamedTuple):
 class Reply(NamedTuple):
     """What a script said of a customer. Past `status` and `time`, the rest is set where the script gives it.
 
-    `stream_id` is the entry that was appended, or that of the first call for a replay; `pool` is the number of the pool
-    that answers a check, from 1, or 0.
+    `entry` is the id of the entry that was appended, or that of the first call for a replay; `pool` is the number of
+    the pool that answers a check, from 1, or 0.
     """
 
     status: Status
@@ -75,9 +71,14 @@ class Reply(NamedTuple):
     terms: Terms = Terms()
     balances: Mapping[str, int] = MappingProxyType({})
     moved: tuple[Moved, ...] = ()
-    stream_id: StreamId | None = None
+    entry: bytes | str = ""
     pool: int = 0
     held: Held | None = None
+
+    @property
+    def stream_id(self) -> StreamId | None:
+        """Where the entry stands, None if there is none."""
+        return stream_id_of(self.entry)
 
 
 class Written(NamedTuple):
@@ -102,7 +103,7 @@ class ScriptCalls:
         keys: Keys,
         clock: RedisClock,
         metrics: Metrics | None = None,
-        hot: HotConnection | None = None,
+        hot: Hot | None = None,
     ) -> None:
         self._redis = redis
         self._scripts = hot or redis
@@ -150,12 +151,6 @@ def _told(error: RedisError | OSError) -> CreditgateError:
     if isinstance(error, NotWritten):
         return NotSent(str(error))
     return Unknown(f"Redis did not answer: {error}")
-
-
-@lru_cache(maxsize=TERMS_REMEMBERED)
-def terms_of(raw: bytes) -> Terms:
-    """Return the terms in a reply; those of a customer seldom change, and are decoded once."""
-    return msgspec.json.decode(raw, type=Terms)
 
 
 def needs_sent(pools: Iterable[Need]) -> list[Argument]:

@@ -14,12 +14,11 @@ from creditgate.balances.calls import (
     balances_in,
     moved_in,
     needs_sent,
-    stream_id_of,
-    terms_of,
     text_of,
 )
 from creditgate.balances.keys import encoded
 from creditgate.balances.scripts import Argument, Script
+from creditgate.balances.terms import terms_of
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.holds import HOLD_LIMITS, HOURS_MS, Held, Hold, Limits, decode_hold
 from creditgate.core.journal import Call, encode_call
@@ -149,7 +148,7 @@ def _reply(raw: Sequence[Any], hold_id: str) -> Reply:
         terms_of(raw[4]),
         balances,
         moved_in(raw, rest),
-        stream_id_of(raw[5]),
+        raw[5],
         held=Held(hold_id, decode_hold(raw[6])) if raw[6] else None,
     )
 

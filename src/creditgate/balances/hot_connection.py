@@ -1,8 +1,9 @@
 """The connection of the hot path: one for all calls of a process, and one write for all that come in one tick.
+Those of one customer go as one command (`merging.py`).
 
 Calls wait in a queue until the tick is over, or the connection is there, or the server has read what was sent. Every
 call ends within the window: with its reply, with `NotWritten` (it was never sent), or with what redis-py would raise
-(it may have taken effect). Nothing is sent twice, nothing to a server process that was not reconciled, and calls that
+(it may have taken effect). Nothing is sent twice, nothing to a server that was not reconciled, and calls that
 are more than Redis can answer in the window are refused at once.
 """
 
@@ -18,15 +19,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from creditgate.balances.connection import (
+    ASK_SERVER_ID,
     CALL_WINDOW_MS,
     CLIENT_NAME,
     CONNECT_TIMEOUT_S,
     NotWritten,
     ServerChanged,
     ServerGuard,
-    run_id_in,
+    server_id_in,
 )
-from creditgate.balances.wire import Call, Wire
+from creditgate.balances.merging import Merge, Merging
+from creditgate.balances.wire import Call, Command, Wire
 from creditgate.errors import Unavailable
 
 CALLS_MAX = 16_384  # in flight and queued: more than one Redis answers in a window
@@ -36,10 +39,15 @@ RECONNECT_MAX_S = 0.5  # the next is tried after half of that to all of it, or a
 
 
 class HotConnection:
-    """Runs scripts as redis-py's client does (`evalsha`, `script_load`), which raise the same errors."""
+    """Runs scripts as redis-py's client does (`evalsha`, `eval`), which raise the same errors."""
 
     def __init__(
-        self, redis: "Redis", guard: ServerGuard, *, window_s: float = CALL_WINDOW_MS / 1000
+        self,
+        redis: "Redis",
+        guard: ServerGuard,
+        *,
+        window_s: float = CALL_WINDOW_MS / 1000,
+        merging: Merging | None = None,
     ) -> None:
         """Go where this client goes. Connects with the first call; needs a running event loop."""
         self._loop = asyncio.get_running_loop()
@@ -50,6 +58,9 @@ class HotConnection:
         self._wire: Wire | None = None
         self._queued: deque[Call] = deque()
         self._queued_bytes = 0
+        self._merging = merging or Merging()
+        self._joinable: dict[str, Call | Merge] = {}  # by record: what the next call of this turn may go with
+        self._merges: list[Merge] = []  # of this turn
         self._flush_is_due = False
         self._expiry: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -57,11 +68,12 @@ class HotConnection:
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script. Raises Unavailable at once if too many calls wait."""
-        return self._send(("EVALSHA", sha, numkeys, *keys_and_args))
+        command = ("EVALSHA", sha, numkeys, *keys_and_args)
+        return self._join(command) if sha in self._merging.scripts else self._send(command).reply
 
-    def script_load(self, source: str) -> "asyncio.Future[Any]":
-        """Give the server a script that it does not know."""
-        return self._send(("SCRIPT", "LOAD", source))
+    def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
+        """Run a script that the server does not know, and have it remember it."""
+        return self._send(("EVAL", source, numkeys, *keys_and_args)).reply
 
     async def aclose(self) -> None:
         """Close it; what is in flight becomes unknown."""
@@ -76,13 +88,39 @@ class HotConnection:
             self._wire.end("closed")
         self._fail_queued(NotWritten, "closed")
 
-    def _send(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
-        payload = pack_command(command)
+    def _join(self, command: Command) -> "asyncio.Future[Any]":
+        """Send a call together with those of its customer that came in the same turn, or as the first of them."""
+        record: str = command[3]
+        there = self._joinable.get(record)
+        if there is not None and there.takes(command):
+            merge = there if isinstance(there, Merge) else self._merge(record, there)
+            return merge.add(command)
+        call = self._send(command)
+        call.command = command
+        self._joinable[record] = call
+        reply = call.reply
+        if self._merging.merges_one:
+            self._merge(record, call)
+        return reply
+
+    def _merge(self, record: str, first: Call) -> Merge:
+        merge = Merge(self._merging, first, lambda command: self._send(command).reply)
+        self._joinable[record] = merge
+        self._merges.append(merge)
+        return merge
+
+    def _send(self, command: Command) -> Call:
+        call = Call(pack_command(command), self._loop.create_future(), self._loop.time() + self._window_s)
+        self.take(call)
+        return call
+
+    def take(self, call: Call) -> None:
+        """Send a call; raises Unavailable at once if too many wait."""
+        payload = call.payload
         in_flight = len(self._wire) if self._wire is not None else 0
         is_full = in_flight + len(self._queued) >= CALLS_MAX
         if self._is_closed or is_full or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
             raise Unavailable("Redis is slower than calls come in" if is_full else "Redis does not take more")
-        call = Call(payload, self._loop.create_future(), self._loop.time() + self._window_s)
         self._queued.append(call)
         self._queued_bytes += len(payload)
         if not self._flush_is_due:
@@ -90,15 +128,17 @@ class HotConnection:
             self._loop.call_soon(self._flush)
         if self._expiry is None:
             self._expiry = self._loop.call_at(call.deadline, self._expire)
-        return call.reply
 
     def _flush(self) -> None:
         """Write all that is queued, if there is somebody who reads it."""
         self._flush_is_due = False
+        self._joinable.clear()
+        while self._merges:
+            self._queued_bytes += self._merges.pop().pack()
         wire = self._wire
         if wire is None:
             self._connect()
-        elif wire.run_id != self._guard.run_id:
+        elif wire.server_id not in self._guard.reconciled:
             wire.end("Redis is being reconciled")
         elif self._queued and not wire.is_paused:
             calls, self._queued, self._queued_bytes = self._queued, deque(), 0
@@ -144,13 +184,13 @@ class HotConnection:
         self._flush()
 
     async def _opened(self) -> Wire:
-        """Return a connection to the server process that was reconciled."""
+        """Return a connection to a server that is reconciled."""
         wire = Wire(on_writable=self._flush, on_lost=self._lost)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._reach(wire)
-                wire.run_id = await self._greet(wire)
-            self._guard.check(wire.run_id)
+                wire.server_id = await self._greet(wire)
+            self._guard.check(wire.server_id)
             if wire.is_lost:
                 raise RedisConnectionError("the connection was lost at once")
         except BaseException:
@@ -167,7 +207,7 @@ class HotConnection:
             await self._loop.create_connection(lambda: wire, address.host, address.port, ssl=tls)
 
     async def _greet(self, wire: Wire) -> str:
-        """Log in, choose the database, and return the run id; raises what the server refuses."""
+        """Log in, choose the database, and return the server's id; raises what the server refuses."""
         address = self._address
         commands: list[tuple[Any, ...]] = []
         if address.username or address.password:
@@ -175,11 +215,11 @@ class HotConnection:
         commands.append(("CLIENT", "SETNAME", CLIENT_NAME))
         if address.db:
             commands.append(("SELECT", address.db))
-        commands.append(("INFO", "server"))
+        commands.append(ASK_SERVER_ID)
         calls = [Call(pack_command(command), self._loop.create_future(), 0.0) for command in commands]
         wire.write(calls)
         *_, info = await asyncio.gather(*(call.reply for call in calls))
-        return run_id_in(info)
+        return server_id_in(info)
 
     def _fail_queued(self, kind: type[NotWritten], reason: str) -> None:
         calls, self._queued, self._queued_bytes = self._queued, deque(), 0

@@ -3,7 +3,7 @@
 A script is a file in lua/; `--- @include "lib/name"` is replaced by that file, once, and functions that the script does
 not use are left out: each call defines all of them anew, which is a tenth of the time of a track. The wheel carries the
 folder as `creditgate/lua`, a checkout has it at the top. Scripts are called by their hash; a server that forgot them
-(restart, failover, SCRIPT FLUSH) is given the source again, which is safe because nothing has run then.
+(restart, failover, SCRIPT FLUSH) is given the source instead, which is safe because nothing has run then.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from creditgate.balances.hot_connection import HotConnection
+from creditgate.balances.hot_cluster import Hot
 
 _INCLUDE = re.compile(r'^--- @include "([a-z_/]+)"$', re.MULTILINE)
 _FUNCTION = re.compile(
@@ -68,16 +68,13 @@ class Script:
     def sha(self) -> str:
         return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    async def call(
-        self, redis: "Redis | HotConnection", keys: Sequence[str], args: Sequence[Argument]
-    ) -> list[Any]:
-        """Run the script; loads it and runs it again if the server does not know it."""
+    async def call(self, redis: "Redis | Hot", keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        """Run the script; sends its source if the server, or the node of a cluster, does not know it."""
         reply: list[Any]
         try:
             reply = await redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
-            await redis.script_load(self.source)
-            reply = await redis.evalsha(self.sha, len(keys), *keys, *args)
+            reply = await redis.eval(self.source, len(keys), *keys, *args)
         return reply
 
 

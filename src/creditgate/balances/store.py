@@ -20,13 +20,13 @@ from creditgate.balances.calls import (
     Reply,
     Unknown,
     Written,
-    terms_of,
     text_of,
     written_in,
 )
 from creditgate.balances.holds import HoldCalls
 from creditgate.balances.keys import KEY_BUCKET_TTL_MS, decoded, encoded
 from creditgate.balances.scripts import Argument, Script
+from creditgate.balances.terms import terms_of
 from creditgate.balances.usage import UsageCalls, Use
 from creditgate.core.burn import order_fields
 from creditgate.core.changes import Change, next_due

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from creditgate.balances.cluster import server_of
 from creditgate.balances.keys import Keys
 from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry, page_size
 
@@ -31,7 +32,7 @@ class Page(NamedTuple):
 
 
 class JournalStream:
-    """The streams of all partitions of one server."""
+    """The streams of all partitions."""
 
     def __init__(self, redis: "Redis", keys: Keys) -> None:
         self._redis = redis
@@ -145,15 +146,30 @@ class JournalStream:
         return {p: _text(name) for p, name in zip(partitions, names, strict=True) if name is not None}
 
     async def are_whole(self, partitions: Sequence[str]) -> bool:
-        """Say whether every one of these journals is there and has its name, in one round trip."""
+        """Say whether every one of these journals is there and has its name, in one round trip.
+
+        Those on a node that is away are left out; raises what redis-py raises if nobody answers.
+        """
         async with self._redis.pipeline(transaction=False) as together:
             for partition in partitions:
-                together.exists(self._keys.journal(partition), self._keys.epoch(partition))
-            return await together.execute() == [2] * len(partitions)
+                together.exists(self._keys.journal(partition))
+                together.exists(self._keys.epoch(partition))
+            replies: list[Any] = await together.execute(raise_on_error=False)
+        failed = [reply for reply in replies if isinstance(reply, Exception)]
+        if len(failed) == len(replies):
+            raise failed[0]
+        return 0 not in replies
+
+    async def now_ms(self, partition: str) -> int:
+        """Return the time of the server that holds the partition, in ms."""
+        seconds, micros = await server_of(self._redis, self._keys.journal(partition)).time()
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def make(self, partition: str) -> None:
         """Make the partition's journal if it is not there, with nothing in it."""
         key = self._keys.journal(partition)
+        if await self._redis.exists(key):
+            return
         async with self._redis.pipeline(transaction=True) as together:
             together.xgroup_create(key, "made", mkstream=True)  # the one way to an empty stream
             together.xgroup_destroy(key, "made")

@@ -10,10 +10,10 @@ from creditgate.balances.calls import (
     balances_in,
     moved_in,
     needs_sent,
-    stream_id_of,
-    terms_of,
 )
+from creditgate.balances.merging import Merging
 from creditgate.balances.scripts import Argument, Script
+from creditgate.balances.terms import terms_of
 from creditgate.core.decisions import Mode, Status
 from creditgate.core.journal import Call, encode_call
 
@@ -33,6 +33,7 @@ class UsageCalls(ScriptCalls):
     _track = Script("track")
     _track_event = Script("track_event")
     _check = Script("check")
+    _merged = Script("merged")
 
     async def track(
         self,
@@ -76,12 +77,30 @@ class UsageCalls(ScriptCalls):
         balances, _ = balances_in(raw, 6)
         return Reply(Status(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
 
+    @classmethod
+    def merging(cls) -> Merging:
+        """Return how checks and tracks of one customer go as one call."""
+        scripts = {cls._check.sha: _merged_check, cls._track.sha: _merged_track}
+        return Merging(scripts, cls._merged.sha, cls._merged.source)
+
     def _keys_of(self, customer_id: str, call: Call) -> list[str]:
         return [
             self._keys.record(customer_id),
             self._journal_of(customer_id),
             *self._buckets(customer_id, call),
         ]
+
+
+def _merged_track(arguments: Sequence[Any]) -> Sequence[Any]:
+    """Return the customer, and what merged.lua wants of a track with these arguments of track.lua."""
+    not_after, customer_id, call, key, fingerprint, mode, properties, *pools = arguments
+    return (customer_id, not_after, call, key, fingerprint, mode, properties, len(pools) // 3, *pools)
+
+
+def _merged_check(arguments: Sequence[Any]) -> Sequence[Any]:
+    """As `_merged_track`, of a check with these arguments of check.lua."""
+    properties, *pools = arguments
+    return ("", "", "", "", "", "check", properties, len(pools) // 3, *pools)
 
 
 def _reply(raw: Sequence[Any]) -> Reply:
@@ -95,5 +114,5 @@ def _reply(raw: Sequence[Any]) -> Reply:
         terms_of(raw[4]),
         balances,
         moved_in(raw, rest),
-        stream_id_of(raw[5]),
+        raw[5],
     )

@@ -11,15 +11,20 @@ from typing import Any, cast
 
 import hiredis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -27,27 +32,43 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 SILENCE_MAX_S = 1.0  # after the deadline of a call that got no reply: then nobody is there, whatever TCP says
 
 # As redis-py tells errors apart, since the same code catches them. What is not here is a ResponseError.
-_ERRORS: dict[str, type[RedisError]] = {
+_ERRORS: dict[str, Callable[[str], RedisError]] = {
+    "ASK": lambda text: AskError(text.partition(" ")[2]),
+    "CLUSTERDOWN": ClusterDownError,
+    "CROSSSLOT": ClusterCrossSlotError,
     "LOADING": BusyLoadingError,
     "MASTERDOWN": MasterDownError,
+    "MOVED": lambda text: MovedError(text.partition(" ")[2]),
     "NOAUTH": AuthenticationError,
     "NOPERM": NoPermissionError,
     "NOSCRIPT": NoScriptError,
     "OOM": OutOfMemoryError,
     "READONLY": ReadOnlyError,
+    "TRYAGAIN": TryAgainError,
     "WRONGPASS": AuthenticationError,
 }
 
 
-class Call:
-    """One command on its way: its bytes, where its reply goes, and until when that is waited for."""
+Command = tuple[Any, ...]
 
-    __slots__ = ("deadline", "payload", "reply")
+
+class Call:
+    """One command on its way: its bytes, where its reply goes, and until when that is waited for.
+
+    `command` is what the bytes say, where others may still go with it.
+    """
+
+    __slots__ = ("command", "deadline", "payload", "reply")
 
     def __init__(self, payload: bytes, reply: "asyncio.Future[Any]", deadline: float) -> None:
         self.payload = payload
         self.reply = reply
         self.deadline = deadline
+        self.command: Command = ()
+
+    def takes(self, _command: Command) -> bool:
+        """Say whether another command may still go with it: not once it has failed, or nobody waits for it."""
+        return not self.reply.done()
 
     def fail(self, error: Exception) -> None:
         """End the wait, unless whoever waited has left."""
@@ -56,11 +77,11 @@ class Call:
 
 
 class Wire(asyncio.Protocol):
-    """A connection. `run_id` is that of the server process behind it, once it is known."""
+    """A connection. `server_id` is that of the server behind it, once it is known."""
 
     def __init__(self, *, on_writable: Callable[[], None], on_lost: Callable[["Wire"], None]) -> None:
         """`on_lost` is called once, when every call in flight has failed."""
-        self.run_id: str | None = None
+        self.server_id: str | None = None
         self.is_paused = False
         self.is_lost = False
         self._on_writable = on_writable

@@ -1,6 +1,7 @@
 """The journal's words: what one script call appends to the stream, and how it is read back.
 
-An *entry* is one stream message, appended by the same script that made the change. Its fields:
+An *entry* is one stream message, appended by the same script that made the change. It holds one call, or several of the
+same customer. Its fields:
 
     c    customer id (absent on the system stream)
     u    the customer's uid, made when the customer was created
@@ -16,7 +17,7 @@ Scripts write items and never read them; they pass `k<i>` through as it came. Th
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -123,6 +124,19 @@ class Entry(msgspec.Struct, frozen=True):
     sequence: int
     pinned_at: int | None
     items: tuple[Item, ...]
+
+    def op_id_of(self, key: str) -> str | None:
+        """Return the op id of the call that had this caller's key, as its digest; None if none had."""
+        return next((item.call.op_id for item in self.items if item.call and item.call.key == key), None)
+
+    def items_of(self, op_id: str) -> Iterator[Item]:
+        """Yield the items of one call; those of an event that several features count have one op id."""
+        is_its = False
+        for item in self.items:
+            if item.call is not None:
+                is_its = item.call.op_id == op_id
+            if is_its:
+                yield item
 
 
 def page_size(partition: str, wanted: int) -> int:

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
@@ -60,9 +59,8 @@ class Attempts:
     """Sends calls that write, at most twice, each with one effect at most."""
 
     def __init__(
-        self, redis: "Redis", clock: RedisClock, stream: JournalStream, ledger: Ledger, reconciler: Reconciler
+        self, clock: RedisClock, stream: JournalStream, ledger: Ledger, reconciler: Reconciler
     ) -> None:
-        self._redis = redis
         self._clock = clock
         self._stream = stream
         self._ledger = ledger
@@ -155,7 +153,9 @@ class Attempts:
         since_ms = attempt.sent_at - CLOCK_MARGIN_MS
         while not deadline.expired():
             try:
-                if await self._clock.read(self._redis) > attempt.not_after:
+                now_ms = await self._stream.now_ms(partition)
+                self._clock.correct(now_ms)
+                if now_ms > attempt.not_after:
                     found = await self._stream.find_op(partition, op_id, since_ms=since_ms)
                     return found or await asyncio.to_thread(self._find_in_sql, partition, op_id, since_ms)
             except (RedisError, OSError):

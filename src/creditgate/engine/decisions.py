@@ -7,9 +7,10 @@ from creditgate.balances.keys import decoded
 from creditgate.balances.store import Need, Reply, Use
 from creditgate.core.catalog import Feature, FeatureType
 from creditgate.core.controls import GATE_PREFIX
+from creditgate.core.customers import Terms
 from creditgate.core.decisions import Decision, Moved, Status
 from creditgate.core.holds import HOLD, Held, decode_hold
-from creditgate.core.journal import GONE, Entry
+from creditgate.core.journal import GONE, Item
 
 
 def checked(feature: Feature, needs: Sequence[Need], reply: Reply) -> Decision:
@@ -36,7 +37,7 @@ def _answering(verb: str, needs: Sequence[Need], reply: Reply) -> Need | None:
     feature could not pay for it. Where none gave, it is the one that would have had to.
     """
     entity_id = needs[0].entity_id
-    owners = {row.id: row.feature_id for row in reply.terms.rows if row.gives_to(entity_id)}
+    owners = _owners(reply.terms, entity_id)
     gave = {owners[part.row_id] for part in reply.moved if part.row_id in owners}
     givers = [need for need in needs if need.pool.feature_id in gave]
     if verb != "track" and len(givers) > 1 and givers[0] is needs[0]:
@@ -47,6 +48,15 @@ def _answering(verb: str, needs: Sequence[Need], reply: Reply) -> Need | None:
     if needs[0].nanos > 0 and len(owned) > 1 and owned[0] is needs[0]:
         return owned[1]
     return owned[0] if owned else None
+
+
+def _owners(terms: Terms, entity_id: str | None) -> dict[str, str]:
+    """Return the feature of each row that calls for this entity draw on."""
+    owners: dict[str, str] | None = terms.derived.get((_owners, entity_id))
+    if owners is None:
+        owners = {row.id: row.feature_id for row in terms.rows if row.gives_to(entity_id)}
+        terms.derive((_owners, entity_id), owners)
+    return owners
 
 
 def each_pool(uses: Iterable[Use]) -> list[Need]:
@@ -94,20 +104,20 @@ def _answer(
     )
 
 
-def moved_by(entry: Entry) -> tuple[Moved, ...]:
-    """Return what rows gave and got in an entry, each time they did."""
+def moved_by(items: Iterable[Item]) -> tuple[Moved, ...]:
+    """Return what rows gave and got in items of an entry, each time they did."""
     return tuple(
         Moved(item.row_id, item.delta_nanos)
-        for item in entry.items
+        for item in items
         if item.row_id is not None
         and item.delta_nanos is not None
         and not item.row_id.startswith(GATE_PREFIX)
     )
 
 
-def held_by(entry: Entry) -> Held | None:
-    """Return the hold that an entry put, None if there is none."""
-    for item in entry.items:
+def held_by(items: Iterable[Item]) -> Held | None:
+    """Return the hold that is put in items of an entry, None if there is none."""
+    for item in items:
         if item.document_type == HOLD and item.document_id and item.document not in (None, GONE):
             return Held(decoded(item.document_id), decode_hold(item.document))
     return None

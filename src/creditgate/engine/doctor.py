@@ -10,7 +10,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from creditgate.balances.clock import RedisClock
+from creditgate.balances.clock import CLOCKS_APART_MAX_MS, RedisClock
+from creditgate.balances.cluster import ClusterClient, servers_of
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
@@ -36,7 +37,15 @@ _MEMORY_ADVICE = "; give it more, or fewer customers to one server: at the limit
 
 
 async def examine_redis(redis: "Redis", place: str) -> AsyncIterator[Finding]:
-    """Yield what is found of the server that answers at `place`; one that does not is the only finding."""
+    """Yield what is found of the server at `place`, or of each node of a cluster; of one that is away only that."""
+    for address, server in servers_of(redis).items():
+        async for finding in _examine_server(server, address or place):
+            yield finding
+    if isinstance(redis, ClusterClient):
+        yield await _cluster(redis)
+
+
+async def _examine_server(redis: "Redis", place: str) -> AsyncIterator[Finding]:
     try:
         info: Mapping[str, Any] = await redis.info()
         yield await _server(redis, f"{_kind(info)} at {place}")
@@ -73,6 +82,22 @@ async def examine_journal(redis: "Redis", keys: Keys, ledger: Ledger) -> AsyncIt
         yield Finding(Level.BAD, "sql", error.message)
     except (CreditgateError, RedisError, OSError) as error:
         yield Finding(Level.BAD, "redis", f"it does not answer any more: {error}")
+
+
+async def _cluster(redis: ClusterClient) -> Finding:
+    clock, missing = RedisClock(), redis.topology.slots_without_node
+    if missing:
+        return Finding(
+            Level.BAD, "cluster", f"{missing} slots have no node; whoever lies there is not answered"
+        )
+    try:
+        await clock.read(redis)
+    except (RedisError, OSError) as error:
+        return Finding(Level.BAD, "cluster", f"no node answers: {error}")
+    said = f"{len(redis.primaries)} nodes, whose clocks are {clock.apart_ms} ms apart"
+    if clock.apart_ms > CLOCKS_APART_MAX_MS:
+        return Finding(Level.BAD, "cluster", f"{said}; set them by NTP: no batch of usage is worked off")
+    return Finding(Level.OK, "cluster", said)
 
 
 async def _server(redis: "Redis", said: str) -> Finding:

@@ -78,16 +78,39 @@ class Flusher:
         if self._positions is None:
             self._positions = await asyncio.to_thread(self._ledger.positions)
         positions = self._positions
-        pages = await asyncio.gather(*(self._read(positions, partition) for partition in self._partitions))
+        pages, failed = await self._pages(positions)
         new = [
             (positions[partition], page)
-            for partition, page in zip(self._partitions, pages, strict=True)
+            for partition, page in pages.items()
             if partition in positions and page.upto > positions[partition].stream_id
         ]
         self._is_behind = any(page.is_full for _, page in new)
         batches = [_batch(position, page) for position, page in new]
-        if not batches:
-            return 0
+        if batches:
+            await self._move(batches)
+            self._positions = positions | {batch.partition: _position_after(batch) for batch in batches}
+        if failed is not None:
+            raise failed
+        return sum(len(batch.entries) + len(batch.poison) for batch in batches)
+
+    async def _pages(
+        self, positions: Mapping[str, Position]
+    ) -> tuple[dict[str, Page], RedisError | OSError | None]:
+        """Read the next page of every partition; one on a node that is away does not keep the others from SQL."""
+        pages, failed = {}, None
+        reading = [self._read(positions, partition) for partition in self._partitions]
+        for partition, page in zip(
+            self._partitions, await asyncio.gather(*reading, return_exceptions=True), strict=True
+        ):
+            if isinstance(page, (RedisError, OSError)):
+                failed = page
+            elif isinstance(page, BaseException):
+                raise page
+            else:
+                pages[partition] = page
+        return pages, failed
+
+    async def _move(self, batches: Sequence[Batch]) -> None:
         try:
             await asyncio.to_thread(self._append, batches)
         finally:
@@ -95,8 +118,6 @@ class Flusher:
         for batch in batches:
             self._metrics.flushed(batch.entries, batch.poison)
             await self._stream.trim(batch.partition, batch.upto)
-        self._positions = positions | {batch.partition: _position_after(batch) for batch in batches}
-        return sum(len(batch.entries) + len(batch.poison) for batch in batches)
 
     def _append(self, batches: Sequence[Batch]) -> None:
         try:

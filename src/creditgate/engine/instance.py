@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.cluster import ClusterClient, servers_of
 from creditgate.balances.keys import PARTITIONS_MAX, Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
@@ -34,7 +35,14 @@ class Instance(msgspec.Struct, frozen=True):
 
 
 async def check_server(redis: "Redis") -> None:
-    """Raise StartupError, in one sentence, if this server must not hold balances."""
+    """Raise StartupError, in one sentence, if this server must not hold balances, or any node of this cluster."""
+    if isinstance(redis, ClusterClient) and redis.topology.slots_without_node:
+        raise StartupError(f"--redis: {redis.topology.slots_without_node} slots of the cluster have no node.")
+    for server in servers_of(redis).values():
+        await _check_one(server)
+
+
+async def _check_one(redis: "Redis") -> None:
     try:
         server = await redis.info()  # not CONFIG, which hosted servers refuse
     except (RedisError, OSError) as error:
@@ -43,10 +51,6 @@ async def check_server(redis: "Redis") -> None:
     version = str(server.get("valkey_version", server["redis_version"]))
     if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN[kind]:
         raise StartupError(f"--redis: {kind} {version} is too old; creditgate needs Redis 7 or Valkey 8.")
-    if server.get("cluster_enabled"):
-        raise StartupError(
-            "--redis: the server is part of a cluster, which is not supported yet; name a single one."
-        )
     if server.get("role") != "master":
         raise StartupError("--redis: the server is a replica, which cannot take credits; name its primary.")
     policy = server.get("maxmemory_policy", "noeviction")

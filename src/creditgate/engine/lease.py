@@ -68,8 +68,13 @@ class SoleLease(Lease):
 
     @property
     def is_alone(self) -> bool:
-        """Whether no call of an earlier holder can take effect any more: the longest lease they had is over."""
-        return self.taken_at is not None and self._held_at > self.taken_at + self._ttl_ms
+        """Whether no call of an earlier holder can take effect any more: the longest lease they had is over.
+
+        Also by the clock of a cluster's node that is behind; nobody is alone while one is behind by too much.
+        """
+        if self.taken_at is None or self._clock.apart_ms > self._clock.apart_max_ms:
+            return False
+        return self._held_at > self.taken_at + self._ttl_ms + self._clock.apart_max_ms
 
     async def keep(self) -> None:
         """Renew it when half of its time is over; LeaseOver if it has not been ours without a break."""

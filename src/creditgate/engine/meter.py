@@ -5,7 +5,8 @@ one script, and answered from its one reply. An event may count for several feat
 and one script takes them all.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,7 @@ from creditgate.core.amounts import AmountOutOfRange, format_amount
 from creditgate.core.catalog import Catalog, Feature, FeatureType
 from creditgate.core.controls import property_digests
 from creditgate.core.decisions import Decision, Mode, Status
-from creditgate.core.journal import Call, StreamId
+from creditgate.core.journal import Call, Entry, StreamId
 from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.decisions import checked, decision_of, each_pool, held_by, moved_by
@@ -80,7 +81,7 @@ class Meter:
         self._op_ids = op_ids
         self._metrics = metrics or Metrics()
 
-    async def check(
+    def check(
         self,
         *,
         customer_id: str,
@@ -88,14 +89,14 @@ class Meter:
         required_nanos: int,
         properties: str = "{}",
         entity_id: str | None = None,
-    ) -> Decision:
+    ) -> Coroutine[Any, Any, Decision]:
         """Say whether a customer or one of its entities can afford so many units now; takes nothing. `properties` is
         JSON, as in Usage.
 
         Raises NotFound `feature_not_found`, `customer_not_found` or `entity_not_found`, AmountOutOfRange, Undecided.
         """
         work = self._check(customer_id, entity_id, feature_id, required_nanos, _digests(properties))
-        return await self._metrics.decided("check", feature_id, work)
+        return self._metrics.decided("check", feature_id, work)
 
     async def _check(
         self,
@@ -105,7 +106,7 @@ class Meter:
         required_nanos: int,
         properties: list[str],
     ) -> Decision:
-        catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
+        catalog = await self._catalog_with(feature_id)
         feature = catalog.feature(feature_id)
         needs = needs_of(catalog.pools(feature_id), required_nanos, entity_id)
         for _ in range(FORWARD_ROUNDS_MAX):
@@ -118,9 +119,9 @@ class Meter:
             await self._writer.forward(customer_id)
         raise Undecided("What fell due for this customer could not be brought up to date")
 
-    async def track(
+    def track(
         self, usage: Usage, *, op_id: str | None = None, within: Callable[[int], int] = _at_will
-    ) -> Decision:
+    ) -> Coroutine[Any, Any, Decision]:
         """Take what was used, or give back a negative value. In mode reject all or nothing: `allowed` says which.
 
         With an `op_id` the caller vouches that the call was not sent before under it; `within` bounds until when the
@@ -148,15 +149,15 @@ class Meter:
                 pools=uses[0].needs,
             )
 
-        return await self.take(usage, send, op_id=op_id)
+        return self.take(usage, send, op_id=op_id)
 
-    async def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Decision:
+    def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Coroutine[Any, Any, Decision]:
         """Take what was used by another script than track's. Raises as `track` does, and what `send` raises."""
         work = self._take(usage, send, op_id or self._op_ids.next())
-        return await self._metrics.decided(usage.verb, usage.feature_id, work)
+        return self._metrics.decided(usage.verb, usage.feature_id, work)
 
     async def _take(self, usage: Usage, send: Send, op_id: str) -> Decision:
-        uses = await self._uses(usage, op_id)
+        uses = _uses(usage, op_id, *await self.resolve(usage))
         properties = _digests(usage.properties)
         for _ in range(FORWARD_ROUNDS_MAX):
             reply = await self._attempts.write(
@@ -171,21 +172,6 @@ class Meter:
             await self._writer.forward(usage.customer_id)
         raise Undecided("What fell due for this customer could not be brought up to date")
 
-    async def _uses(self, usage: Usage, op_id: str) -> list[Use]:
-        """Return each feature that is used with what it needs; the first carries the caller's key."""
-        catalog, features = await self.resolve(usage)
-        if usage.verb == "check" and features[0].type is FeatureType.BOOLEAN:
-            raise InvalidRequest(
-                f"Feature {features[0].id} is on or off; it cannot be used up with send_event"
-            )
-        return [
-            Use(
-                _call(usage, op_id, feature, catalog.version, usage.key if feature is features[0] else None),
-                needs_of(catalog.pools(feature.id), usage.value_nanos, usage.entity_id),
-            )
-            for feature in features
-        ]
-
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
         _raise_if_absent(reply, usage.customer_id, usage.entity_id)
         if reply.status is Status.KEY_REUSED:
@@ -194,7 +180,10 @@ class Meter:
             raise AmountOutOfRange("value: the balance would leave the range of amounts")
         is_replay = reply.status is Status.REPLAYED
         if is_replay and reply.stream_id is not None:
-            reply = await self._as_first(usage.customer_id, reply.stream_id, reply)
+            key = usage.key.digest if usage.key else ""
+            reply = await self._as_first(
+                usage.customer_id, reply.stream_id, reply, lambda entry: entry.op_id_of(key)
+            )
         allowed = reply.status is not Status.REFUSED
         return decision_of(usage.verb, uses, reply, allowed=allowed, is_replay=is_replay)
 
@@ -203,32 +192,56 @@ class Meter:
         reply = await self._attempts.ask(
             lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=each_pool(uses))
         )
-        reply = await self._as_first(usage.customer_id, stream_id, reply)
+        op_id = uses[0].call.op_id
+        reply = await self._as_first(usage.customer_id, stream_id, reply, lambda _: op_id)
         return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
 
-    async def _as_first(self, customer_id: str, stream_id: StreamId, reply: Reply) -> Reply:
-        """Return the reply with what the call moved and held when it took effect."""
+    async def _as_first(
+        self, customer_id: str, stream_id: StreamId, reply: Reply, op_id_in: Callable[[Entry], str | None]
+    ) -> Reply:
+        """Return the reply with what the call moved and held when it took effect; others may be in its entry."""
         entry = await self._history.entry(self._keys.partition_of(customer_id), stream_id)
-        return reply._replace(moved=moved_by(entry), held=held_by(entry)) if entry else reply
+        op_id = op_id_in(entry) if entry else None
+        if entry is None or op_id is None:
+            return reply
+        items = list(entry.items_of(op_id))
+        return reply._replace(moved=moved_by(items), held=held_by(items))
 
     async def resolve(self, usage: Usage) -> tuple[Catalog, tuple[Feature, ...]]:
         """Return the features that are used, and the catalog that has them; raises NotFound and InvalidRequest."""
-        name = usage.event_name or ""
         if usage.feature_id is not None:
-            feature_id = usage.feature_id
-            catalog = await self._catalogs.having(lambda catalog: catalog.feature(feature_id))
-            return catalog, (catalog.feature(feature_id),)
+            catalog = await self._catalog_with(usage.feature_id)
+            return catalog, (catalog.feature(usage.feature_id),)
+        name = usage.event_name or ""
         catalog = await self._catalogs.having(lambda catalog: _features_of_event(catalog, name))
         features = _features_of_event(catalog, name)
         if len(features) > USES_MAX:
             raise InvalidRequest(f"event_name: {name} counts for more than {USES_MAX} features")
         return catalog, features
 
+    async def _catalog_with(self, feature_id: str) -> Catalog:
+        """Return the catalog as it was last read, or read again if it does not have the feature."""
+        catalog = self._catalogs.current
+        return catalog if feature_id in catalog.features else await self._catalogs.refresh()
+
 
 def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:
     """Return the error that tells a track which was refused."""
     amount = format_amount(usage.value_nanos)
     return InsufficientBalance(f"Insufficient balance to deduct {amount} from feature {decision.feature_id}")
+
+
+def _uses(usage: Usage, op_id: str, catalog: Catalog, features: Sequence[Feature]) -> list[Use]:
+    """Return each feature that is used with what it needs; the first carries the caller's key."""
+    if usage.verb == "check" and features[0].type is FeatureType.BOOLEAN:
+        raise InvalidRequest(f"Feature {features[0].id} is on or off; it cannot be used up with send_event")
+    return [
+        Use(
+            _call(usage, op_id, feature, catalog.version, usage.key if feature is features[0] else None),
+            needs_of(catalog.pools(feature.id), usage.value_nanos, usage.entity_id),
+        )
+        for feature in features
+    ]
 
 
 def _call(usage: Usage, op_id: str, feature: Feature, catalog_version: int, key: CallerKey | None) -> Call:

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from redis.asyncio import Redis
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerGuard, server_run_id
+from creditgate.balances.cluster import server_ids
+from creditgate.balances.connection import ServerGuard
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
@@ -88,8 +89,8 @@ async def move(source: Side, target: Side, instance: Instance, counter: Counter)
 
 async def _check_apart(source: Side, target: Side) -> None:
     """Raise StartupError if the target is the source, wholly or in half."""
-    same_server = await server_run_id(source.redis) == await server_run_id(target.redis)
-    if same_server and source.keys.prefix == target.keys.prefix:
+    there, here = await server_ids(target.redis), await server_ids(source.redis)
+    if set(there.values()) & set(here.values()) and source.keys.prefix == target.keys.prefix:
         raise StartupError("--to-redis is where this data is already; --to-prefix would set it apart.")
     if await asyncio.to_thread(source.ledger.identity) == await asyncio.to_thread(target.ledger.identity):
         raise StartupError(

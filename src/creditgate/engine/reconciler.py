@@ -1,4 +1,4 @@
-"""Redis against SQL, before the first call to a server process that we have not seen before.
+"""Redis against SQL, before the first call to a server that we have not seen before.
 
 Redis can come back older than SQL: it lost the last second of its log, a failover lost what was not replicated, a
 backup was restored, or it is empty. Whatever SQL has beyond the stream is put back into the records, and the stream is
@@ -6,21 +6,27 @@ told to go on after SQL's position; else entries with smaller ids would come, an
 
 Before a look at what SQL has, its position is fenced: a flush in flight may hold entries that the server has lost. If
 they were committed after it, SQL would have deductions that no record has, under numbers that are then used again.
+
+In a cluster, a primary that is new (restarted, or a replica until now) has all partitions looked at, wherever they
+are; then the primaries that were there before that look count as reconciled, and no others. A slot that moves between
+two of them takes its data along. The partitions of a node that is away wait for it, and those of the others do not.
 """
 
 import asyncio
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
-from creditgate.balances.connection import ServerGuard, server_run_id
+from creditgate.balances.cluster import place_of, server_ids
+from creditgate.balances.connection import ServerGuard
 from creditgate.balances.holds import POINTER_TTL_MS, Pointer
 from creditgate.balances.keys import Keys, decoded
-from creditgate.balances.store import BalanceStore, KeptKey
+from creditgate.balances.store import BalanceStore, KeptKey, Unknown
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Customer, Terms
 from creditgate.core.holds import HOLD, Hold, decode_hold
@@ -33,6 +39,7 @@ from creditgate.telemetry import logger
 CUSTOMERS_PAGE = 500
 RESTORES_AT_ONCE = 32
 KEYS_PAGE = 1_000
+LOOK_AGAIN_S = 0.02  # after a look at servers that did not all answer
 KEY_TTL_MS = 24 * 3_600_000
 
 log = logger(__name__)
@@ -45,7 +52,7 @@ def _silent(_customers: int) -> None:
 
 
 class Reconciler:
-    """Compares Redis with SQL once for each server process. Its own connections are not guarded: it opens the guard."""
+    """Compares Redis with SQL once for each server. Its own connections are not guarded: it opens the guard."""
 
     def __init__(
         self,
@@ -65,45 +72,78 @@ class Reconciler:
         self._store = BalanceStore(redis, keys, clock)
         self._stream = JournalStream(redis, keys)
         self._one_at_a_time = asyncio.Lock()
+        # On the monotonic clock: when the last look began that found everybody, and when one failed, and why.
+        self._looked_at = 0.0
+        self._failed_at = 0.0
+        self._failure = ""
         self._progress = progress
         self.customers_restored = 0
         self.rounds = 0  # how often it was found out what a server has
 
     @property
     def is_done(self) -> bool:
-        """False until the server that answers has been reconciled, and again once it has lost everything."""
-        return self._guard.run_id is not None
+        """False until the servers that answer have been reconciled, and again once one has lost everything."""
+        return bool(self._guard.reconciled)
 
     async def watch(self) -> None:
-        """Notice that the server lost its data without a restart (FLUSHALL), and reconcile.
+        """Notice that a server lost its data without a restart (FLUSHALL), and reconcile.
 
-        For a tick, and for a call that does not find what it looks for. Every partition counts: another process may
-        have begun to put them back, one after the other.
+        For a call that does not find what it looks for. Every partition counts: another process may have begun to put
+        them back, one after the other.
         """
         if self.is_done and not await self._stream.are_whole((SYSTEM_PARTITION, *self._keys.partitions)):
-            self._guard.run_id = None
+            self._guard.reconciled = frozenset()
         if not self.is_done:
             await self.run()
 
-    async def run(self) -> None:
-        """Make sure that the server that answers now has all that SQL has; raises Unavailable if it does not answer."""
-        async with self._one_at_a_time:
-            try:
-                run_id = await server_run_id(self._redis)
-                if run_id == self._guard.run_id:
-                    return
-                await self._clock.read(self._redis)
-                for partition in (SYSTEM_PARTITION, *self._keys.partitions):
-                    await self._reconcile(partition, run_id)
-                self.rounds += 1
-                self._guard.run_id = run_id
-            except (RedisError, OSError) as error:
-                raise Unavailable(f"Redis does not answer: {error}") from error
+    async def follow(self) -> None:
+        """Notice also that another server process answers, in a cluster also that slots moved: what calls notice in
+        a process that has some.
+        """
+        await self.watch()
+        await self.run()
 
-    async def _reconcile(self, partition: str, run_id: str) -> None:
+    async def run(self) -> None:
+        """Make sure that the servers that answer have all that SQL has; raises Unavailable if one does not answer."""
+        asked_at = time.monotonic()
+        async with self._one_at_a_time:
+            if self._looked_at > asked_at:
+                return  # whoever had the lock began to look after we asked
+            now = time.monotonic()
+            if now < self._failed_at + LOOK_AGAIN_S:
+                raise Unavailable(self._failure)  # or calls that wait would do nothing else than look
+            try:
+                await self._look()
+                self._looked_at = now
+            except Unavailable as error:
+                self._failed_at, self._failure = time.monotonic(), error.message
+                raise
+
+    async def _look(self) -> None:
+        try:
+            servers = await server_ids(self._redis)
+            present = frozenset(server_id for server_id in servers.values() if server_id is not None)
+            if not self.is_done or not present <= self._guard.reconciled:
+                await self._reconcile_all(servers)
+                self.rounds += 1
+                self._guard.reconciled = present
+        except (RedisError, OSError, Unknown) as error:
+            raise Unavailable(f"Redis does not answer: {error}") from error
+        away = [address for address, server_id in servers.items() if server_id is None]
+        if away:
+            raise Unavailable(f"A node of the cluster does not answer: {', '.join(away)}")
+
+    async def _reconcile_all(self, servers: Mapping[str, str | None]) -> None:
+        await self._clock.read(self._redis)
+        for partition in (SYSTEM_PARTITION, *self._keys.partitions):
+            server_id = servers.get(place_of(self._redis, self._keys.journal(partition)))
+            if server_id is not None:
+                await self._reconcile(partition, server_id)
+
+    async def _reconcile(self, partition: str, server_id: str) -> None:
         while True:
             try:
-                last, position = await self._fenced(partition, run_id)
+                last, position = await self._fenced(partition, server_id)
                 break
             except PositionMoved:  # by a flush, or by another sidecar: look again, at what it made of it
                 continue
@@ -115,7 +155,7 @@ class Reconciler:
             )
         await self._stream.begin(partition, position.journal)  # last: a journal with a name is whole
 
-    async def _fenced(self, partition: str, run_id: str) -> tuple[StreamId, Position]:
+    async def _fenced(self, partition: str, server_id: str) -> tuple[StreamId, Position]:
         """Return where the stream and SQL stand, once nothing that was read of the stream before can reach SQL.
 
         Whoever comes later to a server that has lost nothing finds its fence, and stops no flush. Raises PositionMoved.
@@ -135,9 +175,9 @@ class Reconciler:
                 f"Redis and the SQL database hold two different histories of partition {partition}."
             )
         last = await self._stream.last_id(partition)
-        is_same_run = position.fence.partition("-")[0] == run_id
-        if journal is None or last < position.stream_id or not is_same_run:
-            fence = f"{run_id}-{secrets.token_hex(4)}"
+        is_same_server = position.fence.partition("-")[0] == server_id
+        if journal is None or last < position.stream_id or not is_same_server:
+            fence = f"{server_id}-{secrets.token_hex(4)}"
             position = await asyncio.to_thread(self._ledger.put_fence, position, fence)
         return last, position
 

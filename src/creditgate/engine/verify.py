@@ -197,7 +197,7 @@ class Verifier:
                         closed.add(item.document_id)
         opened |= await asyncio.to_thread(self._ledger.open_batches)
         expected = {batch_id: stream_id for batch_id, stream_id in opened.items() if batch_id not in closed}
-        seconds, _ = await self._redis.time()
+        now_ms = await self._stream.now_ms(SYSTEM_PARTITION)
         found = {
             f"batch {batch_id}: Redis and the journal differ"
             for batch_id in current.keys() | expected.keys()
@@ -206,7 +206,7 @@ class Verifier:
         found |= {
             f"batch {batch_id} is not worked off, though it was sent long ago: is a sidecar running?"
             for batch_id, stream_id in current.items()
-            if stream_id.ms + OVERDUE_MS < int(seconds) * 1000
+            if stream_id.ms + OVERDUE_MS < now_ms
         }
         return len(current), found
 

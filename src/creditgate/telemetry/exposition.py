@@ -1,17 +1,27 @@
 """The numbers in Prometheus's words: every name, its help and its labels. docs/operations.md has the same table."""
 
 import platform
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    Sample,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from creditgate import __version__
 from creditgate.core.amounts import NANOS
 from creditgate.telemetry.metrics import BOUNDS_S, Histogram, Metrics
+
+Series = tuple[str, str, tuple[tuple[str, str], ...]]  # the family, the name of the sample, its labels
+Counted = dict[Series, float]
 
 
 class Readings(NamedTuple):
@@ -40,12 +50,35 @@ class Deliveries(Protocol):
     def dead(self) -> int: ...
 
 
-def exposed(metrics: Metrics, readings: Readings, accept: str) -> tuple[bytes, str]:
-    """Return the page and its content type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
+def exposed(
+    metrics: Metrics, readings: Readings, accept: str, others: Iterable[Counted] = ()
+) -> tuple[bytes, str]:
+    """Return the page and its content type: Prometheus's text, or OpenMetrics where `accept` asks for it.
+
+    `others` is what other processes have counted, which is added to our own numbers.
+    """
     registry = CollectorRegistry()
-    registry.register(_Numbers(metrics, readings))
+    registry.register(_Numbers(summed([counted(metrics), *others]), readings))
     encode, content_type = _encoder(accept)
     return encode(registry), content_type
+
+
+def counted(metrics: Metrics) -> Counted:
+    """Return every number that only grows."""
+    return {
+        (family.name, sample.name, tuple(sample.labels.items())): sample.value
+        for family in _counters(metrics)
+        for sample in family.samples
+    }
+
+
+def summed(parts: Iterable[Counted]) -> Counted:
+    """Return the sum of each series. The cumulative buckets of a histogram can be added, since the bounds are fixed."""
+    sums: Counted = {}
+    for part in parts:
+        for series, value in part.items():
+            sums[series] = sums.get(series, 0.0) + value
+    return sums
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
@@ -56,16 +89,25 @@ def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
 
 
 class _Numbers(Collector):
-    def __init__(self, metrics: Metrics, readings: Readings) -> None:
-        self._metrics = metrics
+    def __init__(self, counted: Counted, readings: Readings) -> None:
+        self._counted = counted
         self._readings = readings
 
     def collect(self) -> Iterator[Metric]:
-        yield from _decisions(self._metrics)
-        yield from _redis(self._metrics)
-        yield from _journal(self._metrics, self._readings.waiting)
-        yield from _webhooks(self._metrics, self._readings.deliveries)
-        yield from _process(self._metrics, self._readings)
+        samples: defaultdict[str, list[Sample]] = defaultdict(list)
+        for (family, name, labels), value in self._counted.items():
+            samples[family].append(Sample(name, dict(labels), value))
+        for named in _counters(Metrics()):
+            named.samples = samples[named.name]
+            yield named
+        yield from _gauges(self._readings)
+
+
+def _counters(metrics: Metrics) -> Iterator[Metric]:
+    yield from _decisions(metrics)
+    yield from _redis(metrics)
+    yield from _journal(metrics)
+    yield from _webhooks(metrics)
 
 
 def _decisions(metrics: Metrics) -> Iterator[Metric]:
@@ -119,7 +161,40 @@ def _redis(metrics: Metrics) -> Iterator[Metric]:
     )
 
 
-def _journal(metrics: Metrics, waiting: Waiting | None) -> Iterator[Metric]:
+def _journal(metrics: Metrics) -> Iterator[Metric]:
+    for name, text, value in (
+        ("creditgate_flush_entries", "Entries moved to SQL by this sidecar.", metrics.entries_flushed),
+        ("creditgate_flush_rows", "Rows that they became.", metrics.rows_flushed),
+        (
+            "creditgate_flush_failures",
+            "Batches that SQL or Redis refused; each is tried again.",
+            metrics.flush_failures,
+        ),
+        ("creditgate_poison", "Messages set aside because they cannot be stored.", metrics.poison),
+        ("creditgate_forward_steps", "Customers stepped over what fell due.", metrics.forward_steps),
+        ("creditgate_sweeps", "Looks at the due indexes of all partitions.", metrics.sweeps),
+        ("creditgate_batches_closed", "Batches of usage worked off by this sidecar.", metrics.batches_closed),
+    ):
+        yield CounterMetricFamily(name, text, value=value)
+    yield _counter(
+        "creditgate_batch_items",
+        "Their items; outcome is applied or failed.",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in metrics.batch_items.items()),
+    )
+
+
+def _webhooks(metrics: Metrics) -> Iterator[Metric]:
+    yield _counter(
+        "creditgate_webhook_attempts",
+        "Attempts to deliver to a webhook; outcome is delivered, failed (tried again later) or dead (given up).",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in metrics.webhook_attempts.items()),
+    )
+
+
+def _gauges(readings: Readings) -> Iterator[Metric]:
+    waiting, deliveries = readings.waiting, readings.deliveries
     if waiting is not None:
         yield GaugeMetricFamily(
             "creditgate_flush_lag_entries",
@@ -134,35 +209,6 @@ def _journal(metrics: Metrics, waiting: Waiting | None) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "creditgate_batches_open", "Batches of usage that were not worked off yet.", value=waiting.batches
         )
-    for name, text, value in (
-        ("creditgate_flush_entries", "Entries moved to SQL by this process.", metrics.entries_flushed),
-        ("creditgate_flush_rows", "Rows that they became.", metrics.rows_flushed),
-        (
-            "creditgate_flush_failures",
-            "Batches that SQL or Redis refused; each is tried again.",
-            metrics.flush_failures,
-        ),
-        ("creditgate_poison", "Messages set aside because they cannot be stored.", metrics.poison),
-        ("creditgate_forward_steps", "Customers stepped over what fell due.", metrics.forward_steps),
-        ("creditgate_sweeps", "Looks at the due indexes of all partitions.", metrics.sweeps),
-        ("creditgate_batches_closed", "Batches of usage worked off by this process.", metrics.batches_closed),
-    ):
-        yield CounterMetricFamily(name, text, value=value)
-    yield _counter(
-        "creditgate_batch_items",
-        "Their items; outcome is applied or failed.",
-        ("outcome",),
-        (((outcome,), count) for outcome, count in metrics.batch_items.items()),
-    )
-
-
-def _webhooks(metrics: Metrics, deliveries: Deliveries | None) -> Iterator[Metric]:
-    yield _counter(
-        "creditgate_webhook_attempts",
-        "Attempts to deliver to a webhook; outcome is delivered, failed (tried again later) or dead (given up).",
-        ("outcome",),
-        (((outcome,), count) for outcome, count in metrics.webhook_attempts.items()),
-    )
     if deliveries is not None:
         yield GaugeMetricFamily(
             "creditgate_webhook_waiting",
@@ -174,9 +220,6 @@ def _webhooks(metrics: Metrics, deliveries: Deliveries | None) -> Iterator[Metri
             "Deliveries to webhooks that were given up in the last 30 days.",
             value=deliveries.dead,
         )
-
-
-def _process(metrics: Metrics, readings: Readings) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "creditgate_catalog_version",
         "The catalog that calls are answered with.",

@@ -10,7 +10,7 @@ from creditgate.api.calls import Call as Request
 from creditgate.api.problems import answer_to
 from creditgate.api.settings import ApiSettings
 from creditgate.errors import CreditgateError
-from creditgate.server import UseCases
+from creditgate.openings import UseCases
 from tests.conformance.drivers.protocol import Answer, Call
 
 

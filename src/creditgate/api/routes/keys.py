@@ -18,14 +18,9 @@ class RepeatedKeys:
     def __init__(self, *, refuses: bool) -> None:
         self._refuses = refuses
 
-    async def once(self, key: CallerKey | None, work: Awaitable[T]) -> T:
-        """Await what a key may stand for; raises KeyReused, or Conflict where repeated keys are refused."""
-        try:
-            return await work
-        except KeyReused:
-            if key is None or not self._refuses:
-                raise
-            raise _duplicate(key) from None
+    def once(self, key: CallerKey | None, work: Awaitable[T]) -> Awaitable[T]:
+        """Return what a key may stand for; it raises KeyReused, or Conflict where repeated keys are refused."""
+        return work if key is None or not self._refuses else _refusing(key, work)
 
     def headers(self, key: CallerKey | None, is_replay: bool) -> Mapping[str, str]:
         """Return what tells a replay from a first answer; raises Conflict where repeated keys are refused."""
@@ -34,6 +29,13 @@ class RepeatedKeys:
         if self._refuses:
             raise _duplicate(key)
         return _REPLAYED
+
+
+async def _refusing(key: CallerKey, work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except KeyReused:
+        raise _duplicate(key) from None
 
 
 def _duplicate(key: CallerKey) -> Conflict:

@@ -1,8 +1,8 @@
 """check and track."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ from creditgate.api.wire.fields import read
 from creditgate.api.wire.holds import LockRequest, wanted
 from creditgate.api.wire.requests import CheckRequest, MakingRequest, TrackRequest, UsageRequest
 from creditgate.core.decisions import Decision, Mode
-from creditgate.engine.entities import Entities
+from creditgate.engine.entities import Entities, NewEntity
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, Usage, refusal
@@ -50,8 +50,8 @@ class MeterRoutes:
             "balances.track": Verb(self.track, TrackRequest, TrackAnswer),
         }
 
-    async def check(self, call: Call) -> Answer:
-        return await self.answer_check(read(CheckRequest, call.body), call)
+    def check(self, call: Call) -> Coroutine[Any, Any, Answer]:
+        return self.answer_check(read(CheckRequest, call.body), call)
 
     async def answer_check(self, request: CheckRequest, call: Call) -> Answer:
         """Return the answer to a check that was read."""
@@ -77,7 +77,7 @@ class MeterRoutes:
             return await self._with_entity(request, lambda: self._take(usage, lock, key))
         return await self._with_entity(request, lambda: self._ask(usage)), NO_HEADERS
 
-    def _ask(self, usage: Usage) -> Awaitable[Decision]:
+    def _ask(self, usage: Usage) -> Coroutine[Any, Any, Decision]:
         return self._meter.check(
             customer_id=usage.customer_id,
             feature_id=usage.feature_id or "",
@@ -86,14 +86,15 @@ class MeterRoutes:
             entity_id=usage.entity_id,
         )
 
-    async def _with_entity(self, request: MakingRequest, ask: Callable[[], Awaitable[T]]) -> T:
+    def _with_entity(self, request: MakingRequest, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Return what is answered; an entity that is not there is made, if it is said what it is, and asked once more.
 
         First asked and then made: a call that is refused for what it says makes nothing.
         """
         new = request.new_entity()
-        if new is None:
-            return await ask()
+        return ask() if new is None else self._with_new_entity(new, ask)
+
+    async def _with_new_entity(self, new: NewEntity, ask: Callable[[], Awaitable[T]]) -> T:
         try:
             return await ask()
         except NotFound as error:
@@ -106,7 +107,8 @@ class MeterRoutes:
         self, usage: Usage, lock: LockRequest | None, key: CallerKey | None
     ) -> tuple[Decision, Mapping[str, str]]:
         """Take what is used, for good or, with a lock, until that is finalized."""
-        usage = msgspec.structs.replace(usage, key=key)
+        if key is not None:
+            usage = msgspec.structs.replace(usage, key=key)
         if lock is None:
             taking = self._meter.track(usage)
         else:
@@ -115,8 +117,8 @@ class MeterRoutes:
         decision = await self._keys.once(key, taking)
         return decision, self._keys.headers(key, decision.is_replay)
 
-    async def track(self, call: Call) -> Answer:
-        return await self.answer_track(read(TrackRequest, call.body), call)
+    def track(self, call: Call) -> Coroutine[Any, Any, Answer]:
+        return self.answer_track(read(TrackRequest, call.body), call)
 
     async def answer_track(self, request: TrackRequest, call: Call) -> Answer:
         """Return the answer to a track that was read."""

@@ -1,0 +1,78 @@
+"""What runs beside the calls: the journal is flushed, what is due is swept, batches and webhooks are worked off."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from creditgate.engine.forward import SWEEP_TICK_S
+from creditgate.errors import CreditgateError
+from creditgate.openings import UseCases
+from creditgate.telemetry import logger
+
+CLOCK_TICK_S = 10.0
+RECONCILE_TICK_S = 1.0  # how long a restart or a FLUSHALL under our feet goes unnoticed
+
+log = logger(__name__)
+
+
+@asynccontextmanager
+async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
+    """Flush, sweep, work off batches and deliver webhooks until the end, beside `upkeep`; then flush what is left.
+
+    One process does this for all at a time, by leases.
+    """
+    async with upkeep(cases, redis):
+        with _ticking((cases.sweep.tick, SWEEP_TICK_S)):
+            flushing = asyncio.create_task(cases.flusher.run())
+            delivering = asyncio.create_task(cases.webhooks.run())
+            working = asyncio.create_task(cases.batch_worker.run())
+            try:
+                yield
+            finally:
+                cases.webhooks.stop()
+                cases.batch_worker.stop()
+                await working
+                cases.flusher.stop()
+                await asyncio.gather(flushing, delivering)
+
+
+@asynccontextmanager
+async def upkeep(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
+    """Follow the catalog, Redis's clock, and whether Redis still has what SQL has: every process does so for itself."""
+    async with cases.catalogs.following():
+        with _ticking(
+            (lambda: cases.clock.read(redis), CLOCK_TICK_S), (cases.reconciler.follow, RECONCILE_TICK_S)
+        ):
+            yield
+
+
+@contextlib.contextmanager
+def _ticking(*jobs: tuple[Callable[[], Awaitable[object]], float]) -> Iterator[None]:
+    """Do each job every so many seconds, one run of it at a time."""
+    scheduler = AsyncIOScheduler(
+        timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    )
+    for work, tick_s in jobs:
+        scheduler.add_job(_guarded(work), "interval", seconds=tick_s)
+    scheduler.start()
+    try:
+        yield
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+def _guarded(work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+    async def tick() -> None:
+        try:
+            await work()
+        except (CreditgateError, RedisError, OSError) as error:
+            log.warning("tick_failed", reason=str(error))
+        except asyncio.CancelledError:
+            return  # the end has come; the scheduler would log this as an error
+
+    return tick

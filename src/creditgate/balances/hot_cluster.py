@@ -1,0 +1,159 @@
+"""The hot path to a cluster: a `HotConnection` for each node, and calls that follow where a node sends them.
+
+A node that sends a call elsewhere, or cannot say yet, has not run it, so it is sent on within its window, which does
+not become longer. What a lost connection means, and how many calls may wait, is as with one server, for each node.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from hiredis import pack_command
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from creditgate.balances.cluster import REDIRECTS_MAX, REFUSALS, TRY_AGAIN_S, ClusterClient
+from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten, ServerGuard
+from creditgate.balances.hot_connection import HotConnection
+from creditgate.balances.merging import Merging
+from creditgate.balances.topology import Address, address_in, slot_of
+from creditgate.balances.wire import Call
+from creditgate.errors import Unavailable
+
+ASKING = pack_command(("ASKING",))
+
+
+class HotCluster:
+    """Runs scripts as `HotConnection` does."""
+
+    def __init__(
+        self, cluster: ClusterClient, guard: ServerGuard, *, window_s: float = CALL_WINDOW_MS / 1000
+    ) -> None:
+        """Go where this client goes. Connects to each node with the first call that is for it."""
+        self.loop = asyncio.get_running_loop()
+        self._cluster = cluster
+        self._guard = guard
+        self._window_s = window_s
+        self._connections: dict[Address, HotConnection] = {}
+
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
+        """Run a script, where its first key is. Raises Unavailable or NotWritten at once if it cannot be sent."""
+        return self._send(("EVALSHA", sha, numkeys, *keys_and_args))
+
+    def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
+        """Run a script that the node does not know, and have it remember it."""
+        return self._send(("EVAL", source, numkeys, *keys_and_args))
+
+    async def aclose(self) -> None:
+        """Close all connections; what is in flight becomes unknown."""
+        for connection in self._connections.values():
+            await connection.aclose()
+
+    def _send(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+        call = _RoutedCall(
+            self, slot_of(command[3]), pack_command(command), self.loop.time() + self._window_s
+        )
+        self.route(call)
+        return call.reply
+
+    def route(self, call: "_RoutedCall") -> None:
+        """Send a call to the node that holds its slot; raises NotWritten if none does."""
+        call.address = self._cluster.topology.holder(call.slot)
+        self._connection(call.address).take(call)
+
+    def redirect(self, call: "_RoutedCall", error: Exception) -> None:
+        """Send a call on that was refused before it ran. Raises NotWritten or Unavailable."""
+        if isinstance(error, (ClusterDownError, TryAgainError)):
+            self.loop.call_later(TRY_AGAIN_S, call.try_again)
+            return
+        assert isinstance(error, AskError)
+        call.address = address_in(error, call.address)
+        connection = self._connection(call.address)
+        if isinstance(error, MovedError):
+            self._cluster.topology.move(call.slot, call.address)
+        else:
+            connection.take(_Asking(call))
+        connection.take(call)
+
+    def _connection(self, address: Address) -> HotConnection:
+        connection = self._connections.get(address)
+        if connection is None:
+            client = self._cluster.nodes.at(address)
+            connection = HotConnection(client, self._guard, window_s=self._window_s)
+            self._connections[address] = connection
+        return connection
+
+
+Hot = HotConnection | HotCluster
+
+
+class _RoutedCall(Call):
+    """A call that follows where the nodes send it, and ends at its deadline wherever it is."""
+
+    __slots__ = ("_cluster", "address", "redirects", "slot")
+
+    def __init__(self, cluster: HotCluster, slot: int, payload: bytes, deadline: float) -> None:
+        super().__init__(payload, cluster.loop.create_future(), deadline)
+        self.slot = slot
+        self.address = Address("", 0)
+        self.redirects = 0
+        self._cluster = cluster
+
+    def fail(self, error: Exception) -> None:
+        """Send it on if that is what the error says, else end the wait."""
+        if not isinstance(error, REFUSALS) or self.reply.done():
+            return super().fail(error)
+        self.redirects += 1
+        if (
+            self.redirects == 1
+        ):  # queues look at their first call's deadline, and this one comes in behind younger ones
+            self._cluster.loop.call_at(self.deadline, self._end)
+        if self.redirects > REDIRECTS_MAX:
+            return super().fail(NotWritten(str(error)))
+        try:
+            self._cluster.redirect(self, error)
+        except (NotWritten, Unavailable) as refused:
+            super().fail(NotWritten(str(refused)))
+
+    def try_again(self) -> None:
+        """Send it anew, to whoever holds its slot by now."""
+        if self.reply.done():
+            return
+        try:
+            self._cluster.route(self)
+        except (NotWritten, Unavailable) as refused:
+            super().fail(NotWritten(str(refused)))
+
+    def _end(self) -> None:
+        super().fail(RedisTimeoutError("no reply in time"))
+
+
+class _Asking(Call):
+    """Lets the command behind it into a slot that is still on its way to the node.
+
+    Both are written or neither, for they ask the same future: alone, it would let in the call of somebody else.
+    """
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(ASKING, cast("asyncio.Future[Any]", _WithoutReply(call.reply)), call.deadline)
+
+
+class _WithoutReply:
+    """A future that is done when another is, and takes no reply."""
+
+    __slots__ = ("done",)
+
+    def __init__(self, other: "asyncio.Future[Any]") -> None:
+        self.done = other.done
+
+    def set_result(self, _: Any) -> None:
+        """What was asked for is in the next reply."""
+
+    def set_exception(self, _: Exception) -> None:
+        """If it was refused, the next is refused too, and says why."""
+
+
+def hot_path(redis: "Any", guard: ServerGuard, merging: Merging | None = None) -> Hot:
+    """Return the hot path beside a client of the engine. To a cluster, calls of one customer are not merged."""
+    if isinstance(redis, ClusterClient):
+        return HotCluster(redis, guard)
+    return HotConnection(redis, guard, merging=merging)
