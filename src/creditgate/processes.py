@@ -37,6 +37,9 @@ from creditgate.telemetry.siblings import Siblings
 
 log = logger(__name__)
 
+# Calls leave no cycles behind, and to look for some after each 700 objects would be a tenth of their time.
+GARBAGE_THRESHOLDS = (20_000, 20, 20)
+
 Announce = Callable[[str, Path], None]
 
 
@@ -55,6 +58,7 @@ def serve(settings: Settings, first: First, announce: Announce) -> None:
     # What was imported stays. A full collection that looked through it would hold up calls for 60 ms, and give each
     # forked process a copy of it.
     gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     with listening_sockets(settings.host, settings.port, settings.unix_socket) as sockets:
         base_url = f"http://{settings.host}:{sockets[0].getsockname()[1]}"
 
