@@ -67,6 +67,9 @@ def serve(
             validator=Number(gte=0, lte=WORKERS_MAX),
         ),
     ] = _DEFAULTS.workers,
+    verify_every_hours: Annotated[
+        float, Parameter(help="How often the sidecar verifies its books; 0: never.", validator=Number(gte=0))
+    ] = _DEFAULTS.verify_every_hours,
     data_dir: DataDir = _DEFAULTS.data_dir,
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
@@ -97,6 +100,7 @@ def serve(
         port=port,
         unix_socket=unix_socket,
         workers=workers,
+        verify_every_hours=verify_every_hours,
         data_dir=data_dir,
         redis=redis,
         database=database,

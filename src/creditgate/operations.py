@@ -90,9 +90,14 @@ async def apply(settings: Settings, file: CatalogFile, *, prune: bool, dry_run: 
 async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """Yield a verifier of the data, beside a running sidecar or with nothing running."""
     async with open_data(settings) as (_, stores):
-        store = BalanceStore(stores.redis, stores.keys, RedisClock())
-        stream = JournalStream(stores.redis, stores.keys)
-        yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
+        yield verifier_of(stores)
+
+
+def verifier_of(stores: Stores) -> Verifier:
+    """Return a verifier of opened stores."""
+    store = BalanceStore(stores.redis, stores.keys, RedisClock())
+    stream = JournalStream(stores.redis, stores.keys)
+    return Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
 
 
 async def rebuild(
