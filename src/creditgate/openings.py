@@ -43,6 +43,7 @@ from creditgate.engine.meter import Meter
 from creditgate.engine.reconciler import Reconciler
 from creditgate.engine.spans import Spans
 from creditgate.engine.statement import Statements
+from creditgate.engine.verify import Verifier
 from creditgate.engine.webhooks import WEBHOOK_LEASE_MS, WebhookDelivery
 from creditgate.engine.workers import Workers
 from creditgate.engine.writer import CustomerWriter
@@ -161,6 +162,13 @@ async def open_data(settings: Settings, *, join: bool = True) -> AsyncIterator[t
             yield redis_url, stores
     except (RedisError, OSError) as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
+
+
+def verifier_of(stores: Stores) -> Verifier:
+    """Return a verifier of opened stores."""
+    store = BalanceStore(stores.redis, stores.keys, RedisClock())
+    stream = JournalStream(stores.redis, stores.keys)
+    return Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ from creditgate.openings import (
     open_data,
     open_stores,
     open_use_cases,
+    verifier_of,
 )
 from creditgate.settings import Environment, Settings, without_password
 
@@ -91,13 +92,6 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """Yield a verifier of the data, beside a running sidecar or with nothing running."""
     async with open_data(settings) as (_, stores):
         yield verifier_of(stores)
-
-
-def verifier_of(stores: Stores) -> Verifier:
-    """Return a verifier of opened stores."""
-    store = BalanceStore(stores.redis, stores.keys, RedisClock())
-    stream = JournalStream(stores.redis, stores.keys)
-    return Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
 
 
 async def rebuild(

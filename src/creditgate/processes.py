@@ -29,8 +29,14 @@ from creditgate.engine import demo
 from creditgate.engine.auditor import Auditor
 from creditgate.engine.instance import PARTITIONS, Instance
 from creditgate.listening import listening_sockets
-from creditgate.openings import Stores, UseCases, embedded_redis, open_stores, open_use_cases
-from creditgate.operations import verifier_of
+from creditgate.openings import (
+    Stores,
+    UseCases,
+    embedded_redis,
+    open_stores,
+    open_use_cases,
+    verifier_of,
+)
 from creditgate.server import answer_calls
 from creditgate.settings import Environment, Settings
 from creditgate.supervisor import SIGNALS, STOP_SECONDS_MAX, Line, Place, supervising
