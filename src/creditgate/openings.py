@@ -224,7 +224,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             customer_list=CustomerList(keys, stream, ledger, writer),
             catalogs=catalogs,
             billing=billing,
-            access=Access(store, attempts, op_ids),
+            access=Access(store, attempts, op_ids, clock),
             history=history,
             spans=spans,
             aggregates=Aggregates(history, spans, catalogs, ledger),
