@@ -9,6 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[impo
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from creditgate.engine.access import FOLLOW_TICK_S
 from creditgate.engine.forward import SWEEP_TICK_S
 from creditgate.errors import CreditgateError
 from creditgate.openings import UseCases
@@ -54,10 +55,15 @@ async def posting(cases: UseCases) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def upkeep(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
-    """Follow the catalog, Redis's clock, and whether Redis still has what SQL has: every process does so for itself."""
+    """Follow the catalog, the API keys, Redis's clock, and whether Redis still has what SQL has.
+
+    Every process does so for itself.
+    """
     async with cases.catalogs.following():
         with _ticking(
-            (lambda: cases.clock.read(redis), CLOCK_TICK_S), (cases.reconciler.follow, RECONCILE_TICK_S)
+            (lambda: cases.clock.read(redis), CLOCK_TICK_S),
+            (cases.reconciler.follow, RECONCILE_TICK_S),
+            (cases.access.follow, FOLLOW_TICK_S),
         ):
             yield
 

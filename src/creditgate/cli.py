@@ -1,16 +1,15 @@
 """The command line. A setting is the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
 
-import asyncio
 import gc
 import inspect
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
 from cyclopts import CycloptsError, Parameter
@@ -20,8 +19,10 @@ from cyclopts.validators import Number
 from creditgate import __version__
 from creditgate.core.amounts import format_amount
 from creditgate.errors import CreditgateError
+from creditgate.key_commands import key_app
 from creditgate.settings import WORKERS_MAX, Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
+from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, fail, run
 
 if TYPE_CHECKING:
     from creditgate.core.catalog_changes import FileChanges
@@ -37,17 +38,7 @@ app = cyclopts.App(
 
 import_app = cyclopts.App(name="import", help="Take over customers from another system.")
 app.command(import_app)
-
-DataDir = Annotated[Path, Parameter(help="Where the embedded servers keep their data, and where the key is.")]
-RedisUrl = Annotated[
-    str | None, Parameter(help="redis://, rediss:// or unix:// URL; without it, a Valkey of our own.")
-]
-DatabaseUrl = Annotated[
-    str | None, Parameter(help="sqlite:/// or postgresql:// URL; without it, DATA_DIR/ledger.db.")
-]
-Prefix = Annotated[
-    str, Parameter(help="What every key in Redis begins with; one prefix holds one environment.")
-]
+app.command(key_app)
 
 _DEFAULTS = Settings()
 
@@ -67,6 +58,9 @@ def serve(
             validator=Number(gte=0, lte=WORKERS_MAX),
         ),
     ] = _DEFAULTS.workers,
+    verify_every_hours: Annotated[
+        float, Parameter(help="How often the sidecar verifies its books; 0: never.", validator=Number(gte=0))
+    ] = _DEFAULTS.verify_every_hours,
     data_dir: DataDir = _DEFAULTS.data_dir,
     spool_max_mb: Annotated[
         int,
@@ -105,6 +99,7 @@ def serve(
         unix_socket=unix_socket,
         workers=workers,
         spool_max_mb=spool_max_mb,
+        verify_every_hours=verify_every_hours,
         data_dir=data_dir,
         redis=redis,
         database=database,
@@ -138,7 +133,7 @@ def init(
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
-    made = _run(operations.init(settings, env, partitions))
+    made = run(operations.init(settings, env, partitions))
     print(f"creditgate data ready: environment {made.environment}, {made.partitions} partitions")
 
 
@@ -157,7 +152,7 @@ def apply(
 ) -> None:
     """Make the catalog what a file says, in one step or not at all; a running sidecar goes on meanwhile."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    applied = _run(_apply(settings, file, prune, dry_run))
+    applied = run(_apply(settings, file, prune, dry_run))
     for line in apply_lines(applied, is_dry_run=dry_run):
         print(line)
 
@@ -177,7 +172,7 @@ def statement(
     """Tell one customer's journal in words, with the balance after each line: where did the credits go?"""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
     since_ms = int(since.replace(tzinfo=since.tzinfo or UTC).timestamp() * 1000) if since else None
-    for line in _run(_statement(settings, customer_id, since_ms)):
+    for line in run(_statement(settings, customer_id, since_ms)):
         print(line)
 
 
@@ -191,7 +186,7 @@ def verify(
 ) -> None:
     """Prove that every balance is the sum of its history. Ends with 0 if it is, with 1 if anything differs."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    if not _run(_verify(settings)):
+    if not run(_verify(settings)):
         sys.exit(1)
 
 
@@ -211,7 +206,7 @@ def rebuild(
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers put back") as count:
-        restored = _run(operations.rebuild(settings, count, partitions=partitions))
+        restored = run(operations.rebuild(settings, count, partitions=partitions))
     print(f"{restored} customers put back" if restored else "Redis has everything that SQL has")
 
 
@@ -228,7 +223,7 @@ def backup(
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
-    made = _run(operations.backup(settings, directory))
+    made = run(operations.backup(settings, directory))
     print(f"backed up into {directory}: environment {made.environment}, {made.partitions} partitions")
 
 
@@ -241,7 +236,7 @@ def restore(
     """Make a data directory from a backup; the next `serve` fills Redis from it."""
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
-    found = _run(operations.restore(directory, data_dir))
+    found = run(operations.restore(directory, data_dir))
     print(f"restored the data of {found.made_at:%Y-%m-%d %H:%M:%S} UTC; start it with:")
     print(f"creditgate serve --data-dir {data_dir}")
 
@@ -262,7 +257,7 @@ def move(
     to = Settings(data_dir=data_dir, redis=to_redis, database=to_database, prefix=to_prefix)
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
-    proof = _run(operations.move(settings, to, _counter))
+    proof = run(operations.move(settings, to, _counter))
     print(f"{proof.customers} customers, {proof.entries} entries: both sides hold, and are the same.")
     print("Start the sidecar on the new servers, and on the old ones no more:")
     print(_serve_line(to))
@@ -286,7 +281,7 @@ def import_autumn(
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers read") as count:
-        report = _run(operations.import_autumn(settings, url, key, count))
+        report = run(operations.import_autumn(settings, url, key, count))
     print(
         f"{report.customers} customers: {report.created} created, {report.corrected} corrected,"
         f" {report.unchanged} as they were"
@@ -308,7 +303,7 @@ def doctor(
 ) -> None:
     """Look at the machine, Redis and SQL, and say what to change. Ends with 1 if anything is bad."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    if not _run(_doctor(settings)):
+    if not run(_doctor(settings)):
         sys.exit(1)
 
 
@@ -384,7 +379,7 @@ def _serve(
         file = operations.read_catalog(catalog) if catalog else None
         processes.serve(settings, processes.First(file, demo), announce)
     except CreditgateError as error:
-        _fail(error.message)
+        fail(error.message)
 
 
 async def _apply(settings: Settings, path: Path, prune: bool, dry_run: bool) -> "FileChanges":
@@ -439,21 +434,6 @@ async def _statement(settings: Settings, customer_id: str, since: int | None) ->
     return lines + [line_text(line) for line in told.lines]
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    import uvloop  # here, for the same reason
-
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(work)
-    except CreditgateError as error:
-        _fail(error.message)
-
-
-def _fail(sentence: str) -> NoReturn:
-    print(f"creditgate: {sentence}", file=sys.stderr)
-    sys.exit(1)
-
-
 def _config_file(arguments: list[str]) -> Toml | None:
     """Return the file named by --config, which must be there, or the one in this folder if it is there."""
     is_named = "--config" in arguments[:-1]
@@ -465,9 +445,9 @@ def _config_file(arguments: list[str]) -> Toml | None:
     try:
         unknown = [key for key in file.config if key.replace("-", "_") not in _setting_names()]
     except (OSError, CycloptsError) as error:
-        _fail(f"{path}: {getattr(error, 'strerror', None) or error}")
+        fail(f"{path}: {getattr(error, 'strerror', None) or error}")
     if unknown:
-        _fail(f"{path}: there is no setting {unknown[0]}; `creditgate serve --help` names them all.")
+        fail(f"{path}: there is no setting {unknown[0]}; `creditgate serve --help` names them all.")
     return file
 
 

@@ -48,6 +48,7 @@ from creditgate.engine.spans import Spans
 from creditgate.engine.spool import Spool
 from creditgate.engine.spool_poster import SpoolPoster
 from creditgate.engine.statement import Statements
+from creditgate.engine.verify import Verifier
 from creditgate.engine.webhooks import WEBHOOK_LEASE_MS, WebhookDelivery
 from creditgate.engine.workers import Workers
 from creditgate.engine.writer import CustomerWriter
@@ -171,6 +172,13 @@ async def open_data(settings: Settings, *, join: bool = True) -> AsyncIterator[t
         raise Unavailable(f"Redis does not answer: {error}") from error
 
 
+def verifier_of(stores: Stores) -> Verifier:
+    """Return a verifier of opened stores."""
+    store = BalanceStore(stores.redis, stores.keys, RedisClock())
+    stream = JournalStream(stores.redis, stores.keys)
+    return Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
+
+
 @asynccontextmanager
 async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> AsyncIterator[UseCases]:
     """Yield the engine, with Redis brought up to SQL."""
@@ -225,7 +233,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             customer_list=CustomerList(keys, stream, ledger, writer),
             catalogs=catalogs,
             billing=billing,
-            access=Access(store, attempts, op_ids),
+            access=Access(store, attempts, op_ids, clock),
             history=history,
             spans=spans,
             aggregates=Aggregates(history, spans, catalogs, ledger),

@@ -22,6 +22,7 @@ from creditgate.core.catalog_changes import FileChanges, changes_by
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
 from creditgate.engine import backup as backups
 from creditgate.engine import move as moves
+from creditgate.engine.access import Access
 from creditgate.engine.backup import Manifest
 from creditgate.engine.doctor import examine_journal, examine_redis
 from creditgate.engine.drain import drained, flushing
@@ -43,6 +44,7 @@ from creditgate.openings import (
     open_data,
     open_stores,
     open_use_cases,
+    verifier_of,
 )
 from creditgate.settings import Environment, Settings, without_password
 
@@ -90,9 +92,7 @@ async def apply(settings: Settings, file: CatalogFile, *, prune: bool, dry_run: 
 async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """Yield a verifier of the data, beside a running sidecar or with nothing running."""
     async with open_data(settings) as (_, stores):
-        store = BalanceStore(stores.redis, stores.keys, RedisClock())
-        stream = JournalStream(stores.redis, stores.keys)
-        yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
+        yield verifier_of(stores)
 
 
 async def rebuild(
@@ -117,6 +117,13 @@ async def open_statements(settings: Settings) -> AsyncIterator[Statements]:
     """Yield the statements of the data, beside a running sidecar or with nothing running."""
     async with open_data(settings) as (_, stores):
         yield Statements(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[tuple[Environment, Access]]:
+    """Yield the API keys, beside a running sidecar or with nothing running, and what they are keys of."""
+    async with _open(settings, join=True) as (stores, cases), flushing(cases.flusher):
+        yield stores.instance.environment, cases.access
 
 
 async def backup(settings: Settings, target: Path) -> Manifest:

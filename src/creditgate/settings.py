@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8787
     unix_socket: Path | None = None
     workers: int = 1
+    verify_every_hours: float = 24.0  # 0: never
     data_dir: Path = Path("creditgate-data")
     redis: str | None = None
     database: str | None = None

@@ -36,9 +36,10 @@ class Doorman(FastDoor):
         async def handler(_: Any) -> Answer:
             raise AssertionError("never asked: the answer is made below")
 
-        call = HotCall("balances.check", Verb(handler, CheckRequest, CheckAnswer), check_version)
+        verb = Verb(handler, CheckRequest, CheckAnswer)
+        call = HotCall("balances.check", verb, check_version, frozenset(("gate",)))
         access = Mock()
-        access.has.return_value = True
+        access.scope_of.return_value = "gate"
         super().__init__({"/": call}, access, names_us=lambda _: True, env="sandbox")
         self.decide = decide
 
@@ -275,7 +276,7 @@ async def test_a_head_that_was_read_is_not_read_again() -> None:
         await said(head + b"8POST / HT", posted(b"9")[len(b"POST / HT") :], answers=[b"8", b"9"])
         await said(posted(b"10"), b"\r\n" + posted(b"11"), posted(b"12"), answers=[b"10", b"11", b"12"])
         access = protocol.door._access
-        access.has.return_value = False  # type: ignore[attr-defined]  # a Mock: the key is gone
+        access.scope_of.return_value = None  # type: ignore[attr-defined]  # a Mock: the key is gone
         protocol.parser = Mock(wraps=protocol.parser)
         await said(posted(b"4"), answers=[b"4"])
         assert protocol.parser.feed_data.called

@@ -64,7 +64,7 @@ async def _numbers(accept: str) -> tuple[bytes, str]:
     return b"creditgate_up 1\n", f"text/plain; for={accept}"
 
 
-def _client(outcome: Any, *, access: Any = True, idempotency: Any = "replay") -> httpx.AsyncClient:
+def _client(outcome: Any, *, access: Any = "admin", idempotency: Any = "replay") -> httpx.AsyncClient:
     part: Any = Part(outcome)
     door: Any = Part(access)
     app = create_app(

@@ -56,6 +56,7 @@ async def test_kill_9_of_one_process_loses_nothing_acknowledged(sidecar: Sidecar
 
     def disturb() -> None:
         first, second = sidecar.worker_pids
+        _taken(sidecar)  # what each has said, it has kept
         os.kill(first, signal.SIGKILL)
         taken.append(_taken(sidecar))  # by the other one
         wait_until(lambda: len(set(sidecar.worker_pids) - {first, second}) == 1, what="another worker")

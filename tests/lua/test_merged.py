@@ -236,6 +236,12 @@ SEQUELS = [
         statuses="TOO_LATE OUT_OF_RANGE OK TOO_LATE OUT_OF_RANGE OK OK",
     ),
     Sequel(
+        "what leaves the range only in its second row has taken nothing from its first",
+        (row("own", "action1", "12"), row("c", "credits", "1", resets=MONTH, paid_later="")),
+        (One("credits", HUGE), One("action1", "1000"), One("action1", "3"), One("action1", "1000")),
+        statuses="OK OUT_OF_RANGE OK OUT_OF_RANGE",
+    ),
+    Sequel(
         "calls for entities draw on their own rows and the customer's; one who is not there is told so",
         (
             row("shared", "messages", "10"),

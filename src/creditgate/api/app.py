@@ -32,6 +32,7 @@ from creditgate.api.routes.legacy import LegacyRoutes
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.routes.statement import StatementRoutes
 from creditgate.api.routes.webhooks import WebhookRoutes
+from creditgate.api.scopes import scopes_of
 from creditgate.api.settings import ApiSettings
 from creditgate.api.versions import Version
 from creditgate.engine.access import Access
@@ -190,9 +191,9 @@ def tables(
 
 def _hot_calls(verbs: Mapping[str, Verb], legacy: Sequence[LegacyRoute]) -> dict[str, HotCall]:
     """Return what the fast lane may answer, by path."""
-    calls = {name: HotCall(name, verbs[name], check_version) for name in HOT}
+    calls = {name: HotCall(name, verbs[name], check_version, scopes_of(name)) for name in HOT}
     calls |= {
-        route.path: HotCall(route.name, route.verb, read_version)
+        route.path: HotCall(route.name, route.verb, read_version, scopes_of(route.name))
         for route in legacy
         if route.name in LEGACY_HOT
     }
@@ -212,11 +213,13 @@ def _endpoint(
     `speaks` returns the version that a call is in, or turns it away.
     """
 
+    scopes = scopes_of(name)
+
     async def endpoint(request: Request) -> Response:
         body = b""
         try:
             check_origin(request.headers)
-            await check_key(request.headers, access)
+            await check_key(request.headers, access, scopes)
             version = speaks(request.headers)
             body = await read_body(request, bytes_max=verb.body_bytes_max)
             call = Call(

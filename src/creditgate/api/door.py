@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from creditgate.api.problems import TurnedAway, problem
 from creditgate.api.versions import NEWEST, ONE_SHAPE_SINCE, Version, parse_version
-from creditgate.engine.access import Access
+from creditgate.core.scopes import KeyScope
+from creditgate.engine.access import Access, digest_of
 
 BODY_SECONDS_MAX = 2.0  # a body comes at once or is held back on purpose
 KEY_CHARACTERS_SHOWN = 15
@@ -51,14 +52,17 @@ def check_origin(headers: Headers) -> None:
         raise TurnedAway(403, "cross_site_request", "Requests from web pages of another origin are refused")
 
 
-async def check_key(headers: Headers, access: Access) -> None:
-    """Refuse a request without a key of ours."""
+async def check_key(headers: Headers, access: Access, scopes: frozenset[KeyScope]) -> str:
+    """Return the digest of the caller's key; refuse a request without a key of ours, or one for something else."""
     authorization = headers.get("authorization", "")
     secret = authorization.removeprefix(_SCHEME)
     if not authorization.startswith(_SCHEME) or not secret:
         raise _unauthorized("no_secret_key", "Secret key not found in Authorization header")
-    if await access.allows(secret):
-        return
+    scope = await access.find(secret)
+    if scope in scopes:
+        return digest_of(secret)
+    if scope is not None:
+        raise TurnedAway(403, "insufficient_scopes", f"A key with scope {scope} may not do this")
     if not secret.startswith(_KNOWN_PREFIXES):
         raise _unauthorized("invalid_request", "Invalid authorization token prefix")
     raise _unauthorized("invalid_secret_key", f"Invalid secret key: {secret[:KEY_CHARACTERS_SHOWN]}****")

@@ -13,6 +13,7 @@ from uvicorn._types import HTTPScope
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import TurnedAway, answer_to
 from creditgate.api.versions import NEWEST, Version
+from creditgate.core.scopes import KeyScope
 from creditgate.engine.access import Access, digest_of
 from creditgate.errors import Undecided
 
@@ -53,6 +54,7 @@ class HotCall(NamedTuple):
     name: str
     verb: Verb
     speaks: Callable[[Headers], Version]
+    scopes: frozenset[KeyScope]  # of the keys that may make it
 
 
 class Admitted(NamedTuple):
@@ -92,7 +94,7 @@ class FastDoor:
             return None
         host = headers[b"host"].decode("latin-1")
         version = _version(call, headers.get(b"x-api-version"))
-        api_key = self._known(headers.get(b"authorization", b""))
+        api_key = self._known(headers.get(b"authorization", b""), call)
         if (
             version is None
             or api_key is None
@@ -112,7 +114,7 @@ class FastDoor:
 
     def still_admits(self, request: Admitted) -> bool:
         """Say whether the same head, sent again, is let in again: only keys come and go."""
-        return self._access.has(request.key)
+        return self._access.scope_of(request.key) in request.call.scopes
 
     def answer(self, request: Admitted, body: bytes) -> Coroutine[Any, Any, Answer]:
         """Return the work of the same handler that answers in the Starlette lane; it fails with the same errors."""
@@ -130,12 +132,12 @@ class FastDoor:
         failure = error if isinstance(error, Exception) else Undecided("The call was broken off")
         return answer_to(failure, verb=request.call.name, body=body, env=self._env)
 
-    def _known(self, authorization: bytes) -> str | None:
-        """Return the digest of the API key, None where there is none that is known."""
+    def _known(self, authorization: bytes, call: HotCall) -> str | None:
+        """Return the digest of the API key, None where there is none that is known, or that may not make this call."""
         if not authorization.startswith(_SCHEME):
             return None
         key = digest_of(authorization[len(_SCHEME) :].decode("latin-1"))
-        return key if self._access.has(key) else None
+        return key if self._access.scope_of(key) in call.scopes else None
 
 
 def _plain(scope: HTTPScope) -> dict[bytes, bytes] | None:

@@ -6,6 +6,7 @@ No binary floating point ever touches an amount. `lua/lib/amount.lua` is the sam
 
 import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache
 
 from creditgate.errors import InvalidInputs
 
@@ -37,7 +38,14 @@ def parse_amount(token: bytes, *, field: str) -> int:
     Raises InvalidInputs if the token is anything but a number, AmountOutOfRange if it has more than 13 integer digits
     or is not 0 but would round to 0. The text is read as text: `5`, `5.0` and `0.5e1` are the same amount.
     """
-    match = _NUMBER.fullmatch(token) if len(token) <= TOKEN_BYTES_MAX else None
+    if len(token) > TOKEN_BYTES_MAX:
+        raise _not_an_amount(token, field)
+    return _parsed(token, field)
+
+
+@lru_cache(maxsize=4096)  # most callers name few amounts
+def _parsed(token: bytes, field: str) -> int:
+    match = _NUMBER.fullmatch(token)
     if match is None:
         raise _not_an_amount(token, field)
     sign, whole, fraction, exponent = match.groups()

@@ -185,6 +185,17 @@ def _journal(metrics: Metrics) -> Iterator[Metric]:
     ):
         yield CounterMetricFamily(name, text, value=value)
     yield _counter(
+        "creditgate_verify_runs",
+        "Runs of verify by the sidecar itself; outcome is holds, differs or failed (it could not be finished).",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in metrics.verify_runs.items()),
+    )
+    yield CounterMetricFamily(
+        "creditgate_verify_differences",
+        "What did not agree in them, and is in the log: must stay 0.",
+        value=metrics.verify_differences,
+    )
+    yield _counter(
         "creditgate_batch_items",
         "Their items; outcome is applied or failed.",
         ("outcome",),

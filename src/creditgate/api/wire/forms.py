@@ -25,6 +25,10 @@ class Form:
         """Return the text with these nanos in its holes, in their order."""
         first, *others = self._pieces
         parts = [first]
+        texts: dict[int, str] = {}  # of a single row, each amount stands twice: in the row and in the sum
         for amount, piece in zip(amounts, others, strict=True):
-            parts += (format_amount(amount), piece)
+            text = texts.get(amount)
+            if text is None:
+                text = texts[amount] = format_amount(amount)
+            parts += (text, piece)
         return Raw("".join(parts).encode())

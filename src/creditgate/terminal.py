@@ -1,0 +1,39 @@
+"""What every command of the command line shares: where the data is, how its work is run, how it fails."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import Parameter
+
+from creditgate.errors import CreditgateError
+
+DataDir = Annotated[Path, Parameter(help="Where the embedded servers keep their data, and where the key is.")]
+RedisUrl = Annotated[
+    str | None, Parameter(help="redis://, rediss:// or unix:// URL; without it, a Valkey of our own.")
+]
+DatabaseUrl = Annotated[
+    str | None, Parameter(help="sqlite:/// or postgresql:// URL; without it, DATA_DIR/ledger.db.")
+]
+Prefix = Annotated[
+    str, Parameter(help="What every key in Redis begins with; one prefix holds one environment.")
+]
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Return what the work returns; an error of ours ends the process with its sentence."""
+    import uvloop  # here, since `creditgate --help` need not load it
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except CreditgateError as error:
+        fail(error.message)
+
+
+def fail(sentence: str) -> NoReturn:
+    """End the process with one sentence on stderr, and 1."""
+    print(f"creditgate: {sentence}", file=sys.stderr)
+    sys.exit(1)
