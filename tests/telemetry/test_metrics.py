@@ -147,6 +147,7 @@ def test_redis_is_away(demo: SidecarProcess) -> None:
     errors = [sample.labels for sample in during.families["creditgate_redis_errors"].samples if sample.value]
     assert {"check", "track"} <= {labels["operation"] for labels in errors}
     wait_until(lambda: scrape(demo).value("creditgate_up", part="redis") == 1, what="Redis is up again")
+    wait_until(lambda: scrape(demo).value("creditgate_spool_bytes") == 0, what="what was kept is posted")
 
 
 def test_a_database_that_is_locked_shows_as_flush_lag(demo: SidecarProcess) -> None:
