@@ -62,6 +62,13 @@ def serve(
         float, Parameter(help="How often the sidecar verifies its books; 0: never.", validator=Number(gte=0))
     ] = _DEFAULTS.verify_every_hours,
     data_dir: DataDir = _DEFAULTS.data_dir,
+    spool_max_mb: Annotated[
+        int,
+        Parameter(
+            help="How much usage to keep in DATA_DIR/spool while Redis is away; 0: none, it is answered 429.",
+            validator=Number(gte=0),
+        ),
+    ] = _DEFAULTS.spool_max_mb,
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
@@ -92,6 +99,7 @@ def serve(
         unix_socket=unix_socket,
         workers=workers,
         verify_every_hours=verify_every_hours,
+        spool_max_mb=spool_max_mb,
         data_dir=data_dir,
         redis=redis,
         database=database,

@@ -3,7 +3,8 @@
 - The *supervisor* is the process that was started: it binds the sockets, forks the others and ends them
   (`supervisor.py`).
 - The *background process* has the embedded Valkey, and does what one process does for all: it brings Redis up to SQL,
-  flushes the journal, sweeps, works off batches, delivers webhooks. So none of that takes time from a call.
+  flushes the journal, sweeps, works off batches, posts the spool, delivers webhooks. So none of that takes time from
+  a call.
 - Each *worker* answers calls, on the listening sockets that all workers share.
 
 With no workers at all, one process does everything.
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from creditgate.background import background_work, upkeep
+from creditgate.background import background_work, posting, upkeep
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.engine import demo
 from creditgate.engine.auditor import Auditor
@@ -118,6 +119,7 @@ async def _work_in_background(settings: Settings, first: First, numbers: Path, l
         await opened.enter_async_context(siblings.answering())
         await opened.enter_async_context(background_work(cases, stores.redis))
         await opened.enter_async_context(_auditing(settings, stores, cases))
+        await opened.enter_async_context(posting(cases))
         await _begin(settings, first, stores, cases)
         line.ready(redis_url)
         await line.stopped()
@@ -146,6 +148,7 @@ async def _answer_calls(
 ) -> None:
     async with AsyncExitStack() as opened:
         stores, cases = await _opened(opened, settings, redis_url, is_made=True)
+        await cases.access.follow()  # so that callers are known, too, if Redis is away from now on
         siblings = Siblings(numbers, name, cases.metrics)
         await opened.enter_async_context(siblings.answering())
         await opened.enter_async_context(upkeep(cases, stores.redis))
@@ -167,6 +170,7 @@ async def _do_everything(
         redis_url = await opened.enter_async_context(embedded_redis(settings))
         stores, cases = await _opened(opened, settings, redis_url)
         await opened.enter_async_context(background_work(cases, stores.redis))
+        await opened.enter_async_context(posting(cases))
         await _begin(settings, first, stores, cases)
         stopping = asyncio.Event()
         for number in SIGNALS:

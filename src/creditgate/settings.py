@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path = Path("creditgate-data")
     redis: str | None = None
     database: str | None = None
+    spool_max_mb: int = 64
     prefix: str = "cg"
     payments: Payments = Payments.SANDBOX
     idempotency: Idempotency = Idempotency.REPLAY

@@ -121,7 +121,7 @@ async def _load(sidecar: SidecarProcess, disturb: object) -> set[str]:
             except httpx.TransportError:
                 await asyncio.sleep(0.01)
                 continue
-            if answer.status_code == 200:
+            if answer.status_code in (200, 202):  # 202: it is spooled
                 acknowledged.add(call_id)
                 if len(acknowledged) >= CALLS_BEFORE_THE_KILL:
                     enough.set()

@@ -110,6 +110,11 @@ WORDS: Mapping[str, Word] = {
     "credit_schema": Word("What one unit of each member costs in credits; for a credit system only."),
     "metered_feature_id": Word("The member."),
     "credit_cost": Word("Credits for one unit, with 9 decimals at most.", _AMOUNT),
+    "on_unavailable": Word(
+        "What a check of it says while Redis is away: `deny` unless said, `allow`, or `allow_up_to` so many units of "
+        "each customer. An extension of ours."
+    ),
+    "allow_up_to": Word("Units that each customer is allowed in one outage, by each process.", _AMOUNT),
     "event_names": Word("Names of events that count as its use."),
     "archived": Word("Out of lists; what customers have of it stays."),
     "items": Word("What the plan gives."),
