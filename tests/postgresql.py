@@ -16,8 +16,15 @@ with warnings.catch_warnings():
 
 DATABASE = "postgres"
 
-# Nothing here has to survive a power cut. Each table and index that is made would wait for the disk otherwise.
-_HASTE = ("fsync = off", "full_page_writes = off", "synchronous_commit = off", "autovacuum = off")
+# Nothing here has to survive a power cut. Each table and index that is made would wait for the disk otherwise,
+# and a test for a deadlock for a second.
+_HASTE = (
+    "fsync = off",
+    "full_page_writes = off",
+    "synchronous_commit = off",
+    "autovacuum = off",
+    "deadlock_timeout = '50ms'",
+)
 _EMPTY = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
 _HANG_UP = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"

@@ -1,5 +1,7 @@
 """The ledger on PostgreSQL: the suite, on a real server."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,22 @@ import sqlalchemy
 from sqlalchemy import event
 
 from creditgate.errors import StartupError
-from creditgate.ledger.database import Database, LedgerUnavailable
+from creditgate.ledger.database import Database, EntriesRefused, LedgerUnavailable
 from creditgate.ledger.migrations import take_steps
 from creditgate.ledger.store import Ledger
-from tests.conformance.ledger import EPOCH, FIRST, LedgerConformance, append_all, make_entry
+from tests.conformance.ledger import (
+    EPOCH,
+    FIRST,
+    SECOND,
+    LedgerConformance,
+    append_all,
+    batch_of,
+    make_entry,
+    row_count,
+)
 from tests.postgresql import PostgreSQLServer
 
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 COLUMNS = """
     SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name
     FROM information_schema.columns WHERE table_schema = 'public'
@@ -105,6 +117,37 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
         with pytest.raises(LedgerUnavailable):
             lose_the_connection()
         ledger.adopt(FIRST, EPOCH)
+
+    def test_text_that_postgresql_cannot_hold_is_refused(self, ledger: Ledger, database: Database) -> None:
+        """An entry with a NUL is set aside like any that the database refuses; the connection goes on."""
+        ledger.adopt(FIRST, EPOCH)
+        with pytest.raises(EntriesRefused):
+            ledger.append([batch_of([make_entry(1), make_entry(2, customer="a\0b")])])
+        assert row_count(database) == 0
+        append_all(ledger, [make_entry(1)])
+
+    def test_a_deadlock_costs_a_batch_nothing(self, ledger: Ledger, postgresql: PostgreSQLServer) -> None:
+        """Where PostgreSQL ends the append to free another transaction, the append is made again at once."""
+        partitions = (FIRST, SECOND)
+        for partition in partitions:
+            ledger.adopt(partition, EPOCH)
+        batches = [batch_of([make_entry(1, partition=partition)]) for partition in partitions]
+        lock = "SELECT * FROM stream_positions WHERE partition = %s FOR UPDATE"
+        with ThreadPoolExecutor(1) as pool, postgresql.admin() as watcher:
+            with psycopg.connect(postgresql.url) as other:
+                other.execute(lock, (SECOND,))
+                append = pool.submit(ledger.append, batches)
+                while watcher.execute(WAITING).fetchone() != (1,):
+                    assert not append.done()
+                other.execute(
+                    lock, (FIRST,)
+                )  # now each waits for the other, and the append has waited longer
+            assert append.result() == 2
+            deadlocks = (
+                "SELECT pg_stat_get_db_deadlocks(oid) FROM pg_database WHERE datname = current_database()"
+            )
+            while watcher.execute(deadlocks).fetchone() == (0,):
+                time.sleep(0.01)  # the server counts a little later
 
     def test_a_server_that_is_not_there_is_unavailable(self, tmp_path: Path) -> None:
         """A sidecar that starts before its database is told so by an error of ours."""

@@ -6,6 +6,8 @@ database until they are exhausted or closed, and are consumed within one thread.
 """
 
 import json
+import random
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -33,14 +35,18 @@ from creditgate.ledger import aggregates, customers, events, listing, migrations
 from creditgate.ledger.aggregates import Question, Sums
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
-from creditgate.ledger.database import Database
+from creditgate.ledger.database import Database, WriteConflict
 from creditgate.ledger.events import Event, EventCursor, EventFilter
+from creditgate.ledger.inserting import insert_items
 from creditgate.ledger.outbox import Outbox, insert_alerts
 from creditgate.ledger.rows import entries_of, entry_of, item_rows
 from creditgate.ledger.tables import journal_items, poison_entries, stream_positions
 
 # Rows that an iterator fetches at a time: a bound on memory, large enough that fetching costs little.
 FETCH_ROWS = 1_000
+# How often a batch is tried that other transactions get in the way of, and how long it waits in between at most.
+CONFLICT_TRIES = 5
+CONFLICT_WAIT_MAX_SECONDS = 0.1
 # How long one question about usage may keep the database busy: some millions of events.
 QUESTION_SECONDS_MAX = 10.0
 
@@ -169,11 +175,21 @@ class Ledger:
         Alerts among them go into the outbox too, unless this is no news but a history that was told elsewhere.
         Raises, with nothing stored: PositionMoved if any position is not where its batch begins, so that a flusher
         that lost its lease commits nothing; EntriesRefused if the database can never store one of the rows;
-        ValueError for a batch with an entry outside it. After LedgerUnavailable the batches may be stored: read
-        `positions` before the next try.
+        ValueError for a batch with an entry outside it; WriteConflict after CONFLICT_TRIES. After any other
+        LedgerUnavailable the batches may be stored: read `positions` before the next try.
         """
         for batch in batches:
             _check(batch)
+        for tries_left in reversed(range(CONFLICT_TRIES)):
+            try:
+                return self._append(batches, is_news=is_news)
+            except WriteConflict:
+                if not tries_left:
+                    raise
+                time.sleep(random.uniform(0, CONFLICT_WAIT_MAX_SECONDS))  # noqa: S311 - so that two do not meet again
+        raise AssertionError("unreachable")
+
+    def _append(self, batches: Sequence[Batch], *, is_news: bool) -> int:
         rows = [row for batch in batches for entry in batch.entries for row in item_rows(entry)]
         changes = changes_in(entry for batch in batches for entry in batch.entries)
         poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
@@ -184,7 +200,7 @@ class Ledger:
                 begins = Position(batch.partition, batch.epoch, batch.after)
                 _move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
             if rows:
-                connection.execute(_INSERT_ITEMS, rows)
+                insert_items(connection, rows)
                 if is_news:
                     insert_alerts(connection, (entry for batch in batches for entry in batch.entries))
             listing.write(connection, changes)
@@ -396,7 +412,6 @@ _MOVE = (
     )
     .values(epoch=bindparam("to_epoch"), stream_ms=bindparam("to_ms"), stream_counter=bindparam("to_counter"))
 )
-_INSERT_ITEMS = insert(journal_items)
 _INSERT_POISON = insert(poison_entries)
 _COUNT_POISON = select(func.count()).select_from(poison_entries)
 _SELECT_ENTRY = (
