@@ -31,7 +31,7 @@ from sqlalchemy import (
 from creditgate.core.journal import ORIGIN, Entry, StreamId
 from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
-from creditgate.ledger import aggregates, customers, events, listing, migrations, repartition
+from creditgate.ledger import aggregates, customers, events, listing, migrations, pruning, repartition
 from creditgate.ledger.aggregates import Question, Sums
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
@@ -208,6 +208,34 @@ class Ledger:
                 connection.execute(_INSERT_POISON, poison)
         return len(rows)
 
+    def begins_at(self, partition: str | None = None) -> int:
+        """Return from when on no usage of a partition, or of any, was removed: Unix ms of its record; 0: none was."""
+        with self._database.reading() as connection:
+            return pruning.begins_at(connection, partition)
+
+    def carried(self, partition: str, customer_id: str) -> dict[str, int]:
+        """Return up to which entry the usage of a customer was removed, by uid."""
+        with self._database.reading() as connection:
+            found = pruning.carried_sequences(connection, partition, [customer_id])
+        return {uid: sequence for (_, uid), sequence in found.items()}
+
+    def prune_step(self, partition: str, before_ms: int) -> pruning.Pruned:
+        """Remove some of what was recorded before an instant; again until it begins there. See `ledger/pruning.py`.
+
+        Raises NotProven; after LedgerUnavailable the step may have happened, and the next one goes on.
+        """
+        with self._database.writing() as connection:
+            return pruning.prune_step(connection, partition, before_ms)
+
+    def copy_openings(self, partition: str, target: "Ledger") -> None:
+        """Make the history of a partition begin in the target where it does here; its entries are there already."""
+        with self._database.reading() as connection:
+            begins_ms = pruning.begins_at(connection, partition)
+            rows = pruning.read_openings(connection, partition)
+        if begins_ms:
+            with target._database.writing() as connection:
+                pruning.write_openings(connection, partition, begins_ms, rows)
+
     def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
         """Return one entry, equal to the one that was appended; None if there is none of that stream id."""
         with self._database.reading() as connection:
@@ -373,10 +401,11 @@ class Ledger:
         open, SQLite cannot shorten its WAL.
         """
         with self._database.reading() as connection:
+            carried = pruning.carried_sequences(connection, partition, customer_ids)
             for customer_id in customer_ids:
                 whose = {"of": partition, "customer": customer_id}
                 with _streamed(connection, customers.SELECT_PROOF, whose) as rows:
-                    yield from map(customers.proof_item_of, rows)
+                    yield from (customers.proof_item_of(row, carried) for row in rows)
 
     def history(self, partition: str, customer_id: str) -> Iterator[Entry]:
         """Yield a customer's entries, all uids, oldest first. Memory is bounded however long the history is."""
