@@ -95,7 +95,10 @@ async def test_a_pruned_history_still_proves_and_rebuilds(
         await used.flusher.flush_once()
     before = [await used.customers.get(customer_id) for customer_id in CUSTOMERS]
     page = await used.history.events(customer_id=None, limit=100)
-    left = len(page.events) - TRACKS * len(CUSTOMERS)  # what was used after the last prune, and in its millisecond
+    assert page.begins_at == done.begins_at
+    left = len(page.events) - TRACKS * len(
+        CUSTOMERS
+    )  # what was used after the last prune, and in its millisecond
     assert 0 <= left < 2 * len(CUSTOMERS)
     await stores.redis.flushall()
     assert settings.redis is not None
