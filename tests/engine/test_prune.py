@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Mode
@@ -40,18 +40,18 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, valkey_socket: str,
 
 
 @pytest.fixture
-async def stores(settings: Settings) -> AsyncIterator[server.Stores]:
+async def stores(settings: Settings) -> AsyncIterator[openings.Stores]:
     """Redis and SQL."""
     assert settings.redis is not None
-    async with server.open_stores(settings, settings.redis, make=(Environment.TEST, 8)) as opened:
+    async with openings.open_stores(settings, settings.redis, make=(Environment.TEST, 8)) as opened:
         yield opened
 
 
 @pytest.fixture
-async def used(settings: Settings, stores: server.Stores) -> AsyncIterator[server.UseCases]:
+async def used(settings: Settings, stores: openings.Stores) -> AsyncIterator[openings.UseCases]:
     """Customers with tracks and an open hold, one of them deleted and made again; all of it in SQL."""
     assert settings.redis is not None
-    async with server.open_use_cases(settings, settings.redis, stores) as cases:
+    async with openings.open_use_cases(settings, settings.redis, stores) as cases:
         await demo.load(cases.catalogs, cases.clock.now_ms())
         for customer_id in CUSTOMERS:
             await cases.customers.get_or_create(customer_id, Profile())
@@ -74,10 +74,11 @@ def database(settings: Settings) -> Iterator[Database]:
 
 
 async def test_a_pruned_history_still_proves_and_rebuilds(
-    used: server.UseCases, stores: server.Stores, settings: Settings, database: Database
+    used: openings.UseCases, stores: openings.Stores, settings: Settings, database: Database
 ) -> None:
     """Pruned twice, with usage in between and a hold open throughout: verify finds nothing, and Redis made anew from
     what is left has every balance to the last nano."""
+    begins_at = 0
     for _ in range(2):
         entries = (await _proof(settings)).entries
         count = _usage_count(database)
@@ -86,7 +87,8 @@ async def test_a_pruned_history_still_proves_and_rebuilds(
         assert 0 < done.items < count
         assert _usage_count(database) == count - done.items
         assert counts[-1] == done.items
-        assert done.begins_at
+        assert done.begins_at > begins_at
+        begins_at = done.begins_at
         proof = await _proof(settings)
         assert proof.holds, proof.differences
         assert proof.entries == entries
@@ -95,15 +97,15 @@ async def test_a_pruned_history_still_proves_and_rebuilds(
         await used.flusher.flush_once()
     before = [await used.customers.get(customer_id) for customer_id in CUSTOMERS]
     page = await used.history.events(customer_id=None, limit=100)
-    left = len(page.events) - TRACKS * len(
-        CUSTOMERS
-    )  # what was used after the last prune, and in its millisecond
+    assert page.begins_at == begins_at
+    # What was used after the last prune, and in its millisecond.
+    left = len(page.events) - TRACKS * len(CUSTOMERS)
     assert 0 <= left < 2 * len(CUSTOMERS)
     await stores.redis.flushall()
     assert settings.redis is not None
     async with (
-        server.open_stores(settings, settings.redis, make=None) as again,
-        server.open_use_cases(settings, settings.redis, again) as filled,
+        openings.open_stores(settings, settings.redis, make=None) as again,
+        openings.open_use_cases(settings, settings.redis, again) as filled,
     ):
         after = [await filled.customers.get(customer_id) for customer_id in CUSTOMERS]
         assert [_kept(record) for record in after] == [_kept(record) for record in before]
@@ -118,7 +120,7 @@ async def test_a_pruned_history_still_proves_and_rebuilds(
 
 
 async def test_what_does_not_add_up_stays(
-    used: server.UseCases, stores: server.Stores, database: Database
+    used: openings.UseCases, stores: openings.Stores, database: Database
 ) -> None:
     """An edited row is evidence: the prune ends with its customer's name, and the row is still there."""
     count = _usage_count(database)
@@ -138,7 +140,7 @@ async def test_what_does_not_add_up_stays(
 
 
 async def test_the_last_two_days_stay(
-    used: server.UseCases, stores: server.Stores, monkeypatch: pytest.MonkeyPatch
+    used: openings.UseCases, stores: openings.Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Idempotency records and attempts are looked up for a day; a prune that would take them is refused."""
     monkeypatch.undo()
@@ -146,17 +148,17 @@ async def test_the_last_two_days_stay(
         await prune.prune(stores.redis, stores.keys, stores.ledger, _now(used), lambda _: None)
 
 
-async def _track(cases: server.UseCases, customer_id: str) -> None:
+async def _track(cases: openings.UseCases, customer_id: str) -> None:
     for _ in range(TRACKS):
         await cases.meter.track(Usage("track", customer_id, "basic_messages", None, NANOS, Mode.CAP))
 
 
 async def _proof(settings: Settings) -> Proof:
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         return await verifier.verify()
 
 
-def _now(cases: server.UseCases) -> int:
+def _now(cases: openings.UseCases) -> int:
     return cases.clock.now_ms()
 
 

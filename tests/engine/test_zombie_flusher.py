@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 from redis.asyncio import Redis
 
-from creditgate import server
+from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine import demo
@@ -30,7 +30,7 @@ SECONDS_MAX = 20.0
 ZOMBIE = """
 import asyncio, os, signal, sys, time
 from pathlib import Path
-from creditgate import server
+from creditgate import background, openings, operations
 from creditgate.ledger import database, store
 from creditgate.settings import Settings
 
@@ -64,8 +64,8 @@ store.Ledger.append, store.listing.write = told_append, stopping_write
 
 async def main():
     settings = Settings(data_dir=Path(data_dir), redis=redis, database=url)
-    async with server.open_stores(settings, redis, make=None) as stores:
-        async with server.open_use_cases(settings, redis, stores) as cases:
+    async with openings.open_stores(settings, redis, make=None) as stores:
+        async with openings.open_use_cases(settings, redis, stores) as cases:
             await cases.flusher.run()
 
 asyncio.run(main())
@@ -84,12 +84,12 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, valkey_socket: str,
 
 
 @pytest.fixture
-async def used(settings: Settings) -> AsyncIterator[server.UseCases]:
+async def used(settings: Settings) -> AsyncIterator[openings.UseCases]:
     """A customer with some tracks, of which nothing is in SQL."""
     assert settings.redis is not None
     async with (
-        server.open_stores(settings, settings.redis, make=(Environment.TEST, 8)) as stores,
-        server.open_use_cases(settings, settings.redis, stores) as cases,
+        openings.open_stores(settings, settings.redis, make=(Environment.TEST, 8)) as stores,
+        openings.open_use_cases(settings, settings.redis, stores) as cases,
     ):
         await demo.load(cases.catalogs, cases.clock.now_ms())
         await cases.customers.get_or_create("ann", Profile())
@@ -99,7 +99,7 @@ async def used(settings: Settings) -> AsyncIterator[server.UseCases]:
 
 
 @pytest.mark.parametrize(("settings", "place"), PLACES, indirect=["settings"])
-async def test_a_zombie_commits_nothing(used: server.UseCases, settings: Settings, place: str) -> None:
+async def test_a_zombie_commits_nothing(used: openings.UseCases, settings: Settings, place: str) -> None:
     """Stopped before or within its transaction, it holds up nobody for long, and every row is there once."""
     assert settings.redis is not None
     arguments = [place, str(settings.data_dir), settings.redis, settings.database_url]
@@ -119,7 +119,7 @@ async def test_a_zombie_commits_nothing(used: server.UseCases, settings: Setting
         zombie.communicate()
     assert said == {"before": "PositionMoved", "in": "LedgerUnavailable"}[place]
     assert _uses(settings) == TRACKS
-    async with server.open_verifier(settings) as verifier:
+    async with operations.open_verifier(settings) as verifier:
         assert (await verifier.verify()).holds
 
 
