@@ -98,8 +98,8 @@ def serve(
         port=port,
         unix_socket=unix_socket,
         workers=workers,
-        spool_max_mb=spool_max_mb,
         verify_every_hours=verify_every_hours,
+        spool_max_mb=spool_max_mb,
         data_dir=data_dir,
         redis=redis,
         database=database,
@@ -261,6 +261,30 @@ def move(
     print(f"{proof.customers} customers, {proof.entries} entries: both sides hold, and are the same.")
     print("Start the sidecar on the new servers, and on the old ones no more:")
     print(_serve_line(to))
+
+
+@app.command
+def prune(
+    *,
+    before: Annotated[
+        datetime, Parameter(help="What was recorded before it goes, such as 2026-01-01 (UTC).")
+    ],
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Remove old usage from SQL. Balances stay, and are still proven; interrupted, run it again."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    before_ms = int(before.replace(tzinfo=before.tzinfo or UTC).timestamp() * 1000)
+    with _counter("items removed") as count:
+        done = run(operations.prune(settings, before_ms, count))
+    since = datetime.fromtimestamp(done.begins_at / 1000, UTC)
+    print(f"{done.items} items removed")
+    if done.begins_at:
+        print(f"the history of usage begins at {since:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @import_app.command(name="autumn")

@@ -454,6 +454,15 @@ class LedgerConformance:
         assert row_count(database) == 2
         assert sum_of_deltas(database) == -40_000_000
 
+    def test_a_row_that_is_there_already_is_refused(self, ledger: Ledger, database: Database) -> None:
+        """If somebody moved a position back by hand, what comes again is told, and neither doubled nor passed over."""
+        append_all(ledger, [make_entry(1)])
+        with database.writing() as connection:
+            connection.execute(sqlalchemy.text("UPDATE stream_positions SET stream_ms = 0"))
+        with pytest.raises(EntriesRefused):
+            ledger.append([batch_of([make_entry(1), make_entry(2)])])
+        assert row_count(database) == 1
+
     def test_one_stale_partition_stops_the_whole_batch(self, ledger: Ledger, database: Database) -> None:
         """Whoever lost one partition lost its lease, and must not go on writing the others."""
         append_all(ledger, [make_entry(1)])

@@ -212,6 +212,7 @@ WORDS: Mapping[str, Word] = {
     "measure": Word("Add up values (`sum`), or count events (`count`)."),
     "aggregate_on": Word("`deducted`: also what was taken from which balance."),
     "period": Word("When the bin begins, Unix ms."),
+    "history_from": Word("Usage recorded before this was removed, Unix ms; not there: none ever was."),
     "values": Word("By feature."),
     "grouped_values": Word("By feature or balance, and then by group."),
     "AggregateAnswer.total": Word("All bins together, by feature."),

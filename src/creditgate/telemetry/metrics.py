@@ -53,11 +53,11 @@ class Metrics:
         self.webhook_attempts: Counter[str] = Counter()  # by outcome
         self.batches_closed = 0
         self.batch_items: Counter[str] = Counter()  # by outcome: applied or failed
+        self.verify_runs: Counter[str] = Counter()  # by outcome: holds, differs or failed
+        self.verify_differences = 0
         self.spooled = 0
         self.spool_posted = 0
         self.spool_set_aside = 0
-        self.verify_runs: Counter[str] = Counter()  # by outcome: holds, differs or failed
-        self.verify_differences = 0
         self.fast_requests = 0  # answered in the fast lane
         self._features: set[str] = set()
 
