@@ -238,7 +238,14 @@ class LedgerConformance:
         )
         kept = [everything_listed(ledger, wanted) for wanted in filters]
         with database.writing() as connection:
-            for table in ("listed_customers", "listed_plans", "outbox", "deliveries"):
+            for table in (
+                "listed_customers",
+                "listed_plans",
+                "outbox",
+                "deliveries",
+                "history_begins",
+                "openings",
+            ):
                 connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001'"))
         ledger.migrate()

@@ -36,7 +36,7 @@ from creditgate.settings import Settings
 
 place, data_dir, redis, url = sys.argv[1:]
 database.WRITER_IDLE_MS = 300
-server.FLUSH_LEASE_MS = 500
+openings.FLUSH_LEASE_MS = 500
 stops = [signal.SIGSTOP]
 append, write = store.Ledger.append, store.listing.write
 

@@ -153,6 +153,7 @@ def test_redis_is_away(demo: SidecarProcess) -> None:
 def test_a_database_that_is_locked_shows_as_flush_lag(demo: SidecarProcess) -> None:
     """While SQL takes nothing, the lag grows in entries and seconds; once it does, the lag is gone."""
     body = _customer(demo, "lagging")
+    wait_until(lambda: scrape(demo).value("creditgate_spool_bytes") == 0, what="what was spooled is posted")
     wait_until(lambda: _lag(demo) == 0, what="everything is flushed")
     flushed = scrape(demo).value("creditgate_flush_entries_total") or 0
     with closing(sqlite3.connect(demo.directory / "ledger.db", isolation_level=None)) as other:
