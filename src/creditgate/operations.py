@@ -31,6 +31,7 @@ from creditgate.engine.imports import Report
 from creditgate.engine.instance import Instance, check_server, read_instance
 from creditgate.engine.machine import Finding, Level, examine_machine
 from creditgate.engine.move import Counter, Side
+from creditgate.engine.permissions import acl_line
 from creditgate.engine.prune import Pruned
 from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
@@ -199,6 +200,8 @@ async def doctor(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         async for finding in _examine_data(settings, redis):
             yield finding
+    if settings.redis is not None:
+        yield Finding(Level.OK, "redis user", f"no other rights are needed than: {acl_line(settings.prefix)}")
 
 
 async def _examine_data(settings: Settings, redis: "Redis") -> AsyncIterator[Finding]:
