@@ -2,9 +2,9 @@
 
     python -m tests.faults.soak --minutes 30 --seed 7
 
-Every use has an idempotency key and is sent until it is decided, as a careful client does. So at the end each has been
-taken exactly once: what is missing was lost, and what is there twice was doubled. Prints the seed and one line for each
-kind of fault; ends with 1 if anything was lost, doubled or overspent, or `verify` finds a difference.
+Every use has an idempotency key and is sent until it is decided or spooled, as a careful client does. So at the end each
+has been taken exactly once: what is missing was lost, and what is there twice was doubled. Prints the seed and one line
+for each kind of fault; ends with 1 if anything was lost, doubled or overspent, or `verify` finds a difference.
 """
 
 import argparse
@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
     """What a soak has found. `recoveries` are seconds from the end of a fault to the next answer, by fault."""
 
     acknowledged: int
+    spooled: int
     undecided: int
     lost: int
     doubled: int
@@ -63,6 +64,7 @@ class Soak:
         self.stopping = asyncio.Event()
         self.acknowledged: list[str] = []
         self.spent: Counter[str] = Counter()  # credits in tenths, by customer
+        self.spooled = 0
         self.undecided = 0
         self.recoveries: defaultdict[str, list[float]] = defaultdict(list)
         self.faults: dict[str, Callable[[], None]] = {
@@ -121,7 +123,8 @@ class Soak:
     async def _is_taken(self, client: httpx.AsyncClient, body: Mapping[str, object]) -> bool:
         with suppress(httpx.TransportError):
             answer = await client.post(f"{self.sidecar.url}/v1/balances.track", json=body)
-            if answer.status_code == 200:
+            self.spooled += answer.status_code == 202
+            if answer.status_code in (200, 202):
                 return True
             assert answer.json()["code"] == "undecided", answer.text
             self.undecided += 1
@@ -166,17 +169,18 @@ class Soak:
         return remaining
 
     def _books(self, before: dict[str, float]) -> Outcome:
+        with suppress(AssertionError):  # what does not come is counted below
+            wait_until(lambda: set(self._uses_in_sql()) >= set(self.acknowledged), what="the history in SQL")
         wrong = sum(
             round((before[customer_id] - self._remaining(customer_id)) * 10) != self.spent[customer_id]
             for customer_id in self._customers
         )
-        with suppress(AssertionError):  # what does not come is counted below
-            wait_until(lambda: set(self._uses_in_sql()) >= set(self.acknowledged), what="the history in SQL")
         assert self.sidecar.stop() == 0
         taken = Counter(self._uses_in_sql())
         proof = self.sidecar.verify()
         return Outcome(
             acknowledged=len(self.acknowledged),
+            spooled=self.spooled,
             undecided=self.undecided,
             lost=sum(taken[use] == 0 for use in self.acknowledged),
             doubled=sum(count > 1 for count in taken.values()),
@@ -207,7 +211,9 @@ def main() -> None:
     found = asyncio.run(soak.run(seconds=chosen.minutes * 60, every_s=chosen.every))
     for name, seconds in sorted(found.recoveries.items()):
         print(f"{name:38} {len(seconds):4} times, answers again after {max(seconds):.2f} s at most")
-    print(f"acknowledged {found.acknowledged}, undecided on the way {found.undecided}")
+    print(
+        f"acknowledged {found.acknowledged}, {found.spooled} of them spooled; undecided on the way {found.undecided}"
+    )
     print(f"lost {found.lost}, doubled {found.doubled}, wrong balances {found.wrong_balances}")
     print(f"verify: {found.verify_said}")
     sys.exit(not found.is_good)
