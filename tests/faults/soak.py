@@ -3,8 +3,8 @@
     python -m tests.faults.soak --minutes 30 --seed 7
 
 Every use has an idempotency key and is sent until it is decided or spooled, as a careful client does. So at the end
-each has been taken exactly once: what is missing was lost, and what is there twice was doubled. Prints the seed and one line
-for each kind of fault; ends with 1 if anything was lost, doubled or overspent, or `verify` finds a difference.
+each has been taken exactly once: what is missing was lost, and what is there twice was doubled. Prints the seed and one
+line for each kind of fault; ends with 1 if anything was lost, doubled or overspent, or `verify` finds a difference.
 """
 
 import argparse
