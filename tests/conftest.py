@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a real Valkey for each test process, emptied before each test; a running sidecar."""
+"""Fixtures of all tests: a real Valkey and PostgreSQL for each test process; a running sidecar."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -9,6 +9,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tests.balances.valkey_process import ValkeyProcess
+from tests.postgresql import PostgreSQLServer
 from tests.sidecar_process import SidecarProcess
 
 SOCKET_TIMEOUT_SECONDS = 20.0
@@ -42,6 +43,16 @@ async def redis(valkey_socket: str) -> AsyncIterator["Redis"]:
         yield client
     finally:
         await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQLServer]:
+    """A PostgreSQL, started when the first test asks for it; one for each worker of pytest-xdist."""
+    server = PostgreSQLServer()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="module")

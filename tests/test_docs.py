@@ -137,6 +137,7 @@ def _busy() -> Metrics:
     metrics.given_back_nanos["messages"] += 1
     metrics.holds_settled["confirmed"] += 1
     metrics.batch_items["applied"] += 1
+    metrics.verify_runs["holds"] += 1
     metrics.redis_s["check"].add(0.001)
     metrics.redis_errors["check", "TimeoutError"] += 1
     metrics.webhook_attempts["delivered"] += 1

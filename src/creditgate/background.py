@@ -43,6 +43,17 @@ async def background_work(cases: UseCases, redis: "Redis") -> AsyncIterator[None
 
 
 @asynccontextmanager
+async def posting(cases: UseCases) -> AsyncIterator[None]:
+    """Post what was spooled in the data directory, until the end. What is left is posted at the next start."""
+    working = asyncio.create_task(cases.spool_poster.run())
+    try:
+        yield
+    finally:
+        cases.spool_poster.stop()
+        await working
+
+
+@asynccontextmanager
 async def upkeep(cases: UseCases, redis: "Redis") -> AsyncIterator[None]:
     """Follow the catalog, the API keys, Redis's clock, and whether Redis still has what SQL has.
 

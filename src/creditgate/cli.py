@@ -61,7 +61,17 @@ def serve(
             validator=Number(gte=0, lte=WORKERS_MAX),
         ),
     ] = _DEFAULTS.workers,
+    verify_every_hours: Annotated[
+        float, Parameter(help="How often the sidecar verifies its books; 0: never.", validator=Number(gte=0))
+    ] = _DEFAULTS.verify_every_hours,
     data_dir: DataDir = _DEFAULTS.data_dir,
+    spool_max_mb: Annotated[
+        int,
+        Parameter(
+            help="How much usage to keep in DATA_DIR/spool while Redis is away; 0: none, it is answered 429.",
+            validator=Number(gte=0),
+        ),
+    ] = _DEFAULTS.spool_max_mb,
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
@@ -92,6 +102,8 @@ def serve(
         unix_socket=unix_socket,
         open_to_network=open_to_network,
         workers=workers,
+        verify_every_hours=verify_every_hours,
+        spool_max_mb=spool_max_mb,
         data_dir=data_dir,
         redis=redis,
         database=database,
@@ -253,6 +265,30 @@ def move(
     print(f"{proof.customers} customers, {proof.entries} entries: both sides hold, and are the same.")
     print("Start the sidecar on the new servers, and on the old ones no more:")
     print(_serve_line(to))
+
+
+@app.command
+def prune(
+    *,
+    before: Annotated[
+        datetime, Parameter(help="What was recorded before it goes, such as 2026-01-01 (UTC).")
+    ],
+    data_dir: DataDir = _DEFAULTS.data_dir,
+    redis: RedisUrl = None,
+    database: DatabaseUrl = None,
+    prefix: Prefix = _DEFAULTS.prefix,
+) -> None:
+    """Remove old usage from SQL. Balances stay, and are still proven; interrupted, run it again."""
+    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
+
+    before_ms = int(before.replace(tzinfo=before.tzinfo or UTC).timestamp() * 1000)
+    with _counter("items removed") as count:
+        done = run(operations.prune(settings, before_ms, count))
+    since = datetime.fromtimestamp(done.begins_at / 1000, UTC)
+    print(f"{done.items} items removed")
+    if done.begins_at:
+        print(f"the history of usage begins at {since:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @import_app.command(name="autumn")

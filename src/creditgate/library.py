@@ -174,8 +174,8 @@ def _settings(data_dir: str | Path | None, redis: str | None, database: str | No
     if (data_dir is None) == (redis is None):
         raise StartupError("Name the data_dir of a sidecar that runs, or redis and database.")
     if data_dir is None:
-        return Settings(redis=redis, database=database, prefix=prefix)
-    return Settings(data_dir=Path(data_dir).absolute(), prefix=prefix)
+        return Settings(redis=redis, database=database, prefix=prefix, spool_max_mb=0)
+    return Settings(data_dir=Path(data_dir).absolute(), prefix=prefix, spool_max_mb=0)
 
 
 @asynccontextmanager
@@ -199,7 +199,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Stores, UseCases]]:
 def _verbs(cases: UseCases, settings: ApiSettings) -> dict[str, Verb]:
     """Return the sidecar's own table of the verbs that a Gate has."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    meter_routes = MeterRoutes(cases.meter, cases.holds, cases.entities, keys, settings)
+    meter_routes = MeterRoutes(cases.meter, cases.holds, cases.entities, cases.outage, keys, settings)
     customer_routes = CustomerRoutes(
         cases.customers, cases.entities, cases.customer_list, cases.catalogs, keys, settings
     )

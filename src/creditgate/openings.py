@@ -1,8 +1,10 @@
 """Opens what a process works with, and closes it again in order: Redis and SQL, and the use cases upon them."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -40,9 +42,13 @@ from creditgate.engine.imports import Importer
 from creditgate.engine.instance import Instance, check_server, make_instance, read_instance
 from creditgate.engine.lease import Lease, SoleLease
 from creditgate.engine.meter import Meter
+from creditgate.engine.outage import Outage
 from creditgate.engine.reconciler import Reconciler
 from creditgate.engine.spans import Spans
+from creditgate.engine.spool import Spool
+from creditgate.engine.spool_poster import SpoolPoster
 from creditgate.engine.statement import Statements
+from creditgate.engine.verify import Verifier
 from creditgate.engine.webhooks import WEBHOOK_LEASE_MS, WebhookDelivery
 from creditgate.engine.workers import Workers
 from creditgate.engine.writer import CustomerWriter
@@ -84,6 +90,9 @@ class UseCases(NamedTuple):
     flusher: Flusher
     sweep: Sweep
     batch_worker: BatchWorker
+    outage: Outage
+    spool: Spool
+    spool_poster: SpoolPoster
     clock: RedisClock
     reconciler: Reconciler
     metrics: Metrics
@@ -163,6 +172,13 @@ async def open_data(settings: Settings, *, join: bool = True) -> AsyncIterator[t
         raise Unavailable(f"Redis does not answer: {error}") from error
 
 
+def verifier_of(stores: Stores) -> Verifier:
+    """Return a verifier of opened stores."""
+    store = BalanceStore(stores.redis, stores.keys, RedisClock())
+    stream = JournalStream(stores.redis, stores.keys)
+    return Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
+
+
 @asynccontextmanager
 async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> AsyncIterator[UseCases]:
     """Yield the engine, with Redis brought up to SQL."""
@@ -175,6 +191,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     )
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
     destinations = Destinations(allow_private=settings.allow_private_webhooks)
+    spool = Spool(_spool_of(settings, instance), clock, metrics, bytes_max=settings.spool_max_mb << 20)
     hot = hot_path(redis, guard, BalanceStore.merging())
     try:
         await reconciler.run()
@@ -228,14 +245,24 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
                 store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS), metrics
             ),
             batch_worker=BatchWorker(keys, clock, batches, meter, history, batch_lease, metrics),
+            outage=Outage(catalogs, spool, metrics),
+            spool=spool,
+            spool_poster=SpoolPoster(spool.directory, keys, clock, stream, history, meter, metrics),
             clock=clock,
             reconciler=reconciler,
             metrics=metrics,
             importer=Importer(writer, catalogs, clock),
         )
     finally:
+        await spool.aclose()
         await hot.aclose()
         await redis.aclose()
+
+
+def _spool_of(settings: Settings, instance: Instance) -> Path:
+    """Return the directory of the spool; it names the data that its usage is of, whatever the sidecar is pointed at."""
+    name = hashlib.blake2b(instance.signing_secret.encode(), digest_size=8).hexdigest()
+    return settings.data_dir / "spool" / name
 
 
 def _instance_in_sql(ledger: Ledger) -> Instance | None:

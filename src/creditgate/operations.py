@@ -22,6 +22,7 @@ from creditgate.core.catalog_changes import FileChanges, changes_by
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
 from creditgate.engine import backup as backups
 from creditgate.engine import move as moves
+from creditgate.engine import prune as prunes
 from creditgate.engine.access import Access
 from creditgate.engine.backup import Manifest
 from creditgate.engine.doctor import examine_journal, examine_redis
@@ -31,6 +32,7 @@ from creditgate.engine.instance import Instance, check_server, read_instance
 from creditgate.engine.machine import Finding, Level, examine_machine
 from creditgate.engine.move import Counter, Side
 from creditgate.engine.permissions import acl_line
+from creditgate.engine.prune import Pruned
 from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
 from creditgate.engine.statement import Statements
@@ -45,6 +47,7 @@ from creditgate.openings import (
     open_data,
     open_stores,
     open_use_cases,
+    verifier_of,
 )
 from creditgate.settings import Environment, Settings, without_password
 
@@ -92,9 +95,7 @@ async def apply(settings: Settings, file: CatalogFile, *, prune: bool, dry_run: 
 async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """Yield a verifier of the data, beside a running sidecar or with nothing running."""
     async with open_data(settings) as (_, stores):
-        store = BalanceStore(stores.redis, stores.keys, RedisClock())
-        stream = JournalStream(stores.redis, stores.keys)
-        yield Verifier(stores.redis, stores.keys, store, stream, stores.ledger)
+        yield verifier_of(stores)
 
 
 async def rebuild(
@@ -152,6 +153,12 @@ async def move(settings: Settings, to: Settings, counter: Counter) -> Proof:
     ):
         source = Side(stores.redis, stores.keys, stores.ledger)
         return await moves.move(source, target, stores.instance, counter)
+
+
+async def prune(settings: Settings, before_ms: int, count: Callable[[int], None]) -> Pruned:
+    """Remove usage that was recorded before an instant, beside a running sidecar or with nothing running."""
+    async with open_data(settings) as (_, stores):
+        return await prunes.prune(stores.redis, stores.keys, stores.ledger, before_ms, count)
 
 
 async def import_autumn(settings: Settings, url: str, key: str, progress: Callable[[int], None]) -> Report:

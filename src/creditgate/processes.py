@@ -3,7 +3,8 @@
 - The *supervisor* is the process that was started: it binds the sockets, forks the others and ends them
   (`supervisor.py`).
 - The *background process* has the embedded Valkey, and does what one process does for all: it brings Redis up to SQL,
-  flushes the journal, sweeps, works off batches, delivers webhooks. So none of that takes time from a call.
+  flushes the journal, sweeps, works off batches, posts the spool, delivers webhooks. So none of that takes time from
+  a call.
 - Each *worker* answers calls, on the listening sockets that all workers share.
 
 With no workers at all, one process does everything.
@@ -13,8 +14,8 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -23,12 +24,20 @@ from typing import NamedTuple
 
 import uvloop
 
-from creditgate.background import background_work, upkeep
+from creditgate.background import background_work, posting, upkeep
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.engine import demo
+from creditgate.engine.auditor import Auditor
 from creditgate.engine.instance import PARTITIONS, Instance
 from creditgate.listening import listening_sockets
-from creditgate.openings import Stores, UseCases, embedded_redis, open_stores, open_use_cases
+from creditgate.openings import (
+    Stores,
+    UseCases,
+    embedded_redis,
+    open_stores,
+    open_use_cases,
+    verifier_of,
+)
 from creditgate.server import answer_calls
 from creditgate.settings import Environment, Settings
 from creditgate.supervisor import SIGNALS, STOP_SECONDS_MAX, Line, Place, supervising
@@ -36,6 +45,8 @@ from creditgate.telemetry import logger
 from creditgate.telemetry.siblings import Siblings
 
 log = logger(__name__)
+
+SECONDS_OF_AN_HOUR = 3600
 
 # Calls leave no cycles behind, and to look for some after each 700 objects would be a tenth of their time.
 GARBAGE_THRESHOLDS = (20_000, 20, 20)
@@ -109,9 +120,29 @@ async def _work_in_background(settings: Settings, first: First, numbers: Path, l
         siblings = Siblings(numbers, "background", cases.metrics)
         await opened.enter_async_context(siblings.answering())
         await opened.enter_async_context(background_work(cases, stores.redis))
+        await opened.enter_async_context(_auditing(settings, stores, cases))
+        await opened.enter_async_context(posting(cases))
         await _begin(settings, first, stores, cases)
         line.ready(redis_url)
         await line.stopped()
+
+
+@asynccontextmanager
+async def _auditing(settings: Settings, stores: Stores, cases: UseCases) -> AsyncIterator[None]:
+    """Verify on a timer. Not where the same process answers calls: it would hold them up."""
+    if settings.verify_every_hours == 0:
+        yield
+        return
+    auditor = Auditor(
+        verifier_of(stores), cases.metrics, every_s=settings.verify_every_hours * SECONDS_OF_AN_HOUR
+    )
+    auditing = asyncio.create_task(auditor.run())
+    try:
+        yield
+    finally:
+        auditing.cancel()
+        with suppress(asyncio.CancelledError):
+            await auditing
 
 
 async def _answer_calls(
@@ -119,6 +150,7 @@ async def _answer_calls(
 ) -> None:
     async with AsyncExitStack() as opened:
         stores, cases = await _opened(opened, settings, redis_url, is_made=True)
+        await cases.access.follow()  # so that callers are known, too, if Redis is away from now on
         siblings = Siblings(numbers, name, cases.metrics)
         await opened.enter_async_context(siblings.answering())
         await opened.enter_async_context(upkeep(cases, stores.redis))
@@ -140,6 +172,7 @@ async def _do_everything(
         redis_url = await opened.enter_async_context(embedded_redis(settings))
         stores, cases = await _opened(opened, settings, redis_url)
         await opened.enter_async_context(background_work(cases, stores.redis))
+        await opened.enter_async_context(posting(cases))
         await _begin(settings, first, stores, cases)
         stopping = asyncio.Event()
         for number in SIGNALS:

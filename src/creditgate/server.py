@@ -14,6 +14,7 @@ from creditgate.api.fastlane import fast_lane
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.stream import JournalStream
 from creditgate.core.journal import SYSTEM_PARTITION
+from creditgate.engine.spool import bytes_in
 from creditgate.errors import CreditgateError
 from creditgate.ledger.outbox import Backlog
 from creditgate.ledger.store import Ledger
@@ -88,7 +89,8 @@ def _app(settings: Settings, stores: Stores, cases: UseCases, siblings: Siblings
         parts, waiting, backlog = await asyncio.gather(
             ready(), _waiting(stores, cases.clock), _backlog(stores.ledger)
         )
-        readings = Readings(parts, cases.catalogs.current.version, waiting, backlog)
+        spooled = await asyncio.to_thread(bytes_in, cases.spool.directory)
+        readings = Readings(parts, cases.catalogs.current.version, waiting, backlog, spooled)
         others = await siblings.others() if siblings else ()
         return exposed(cases.metrics, readings, accept, others)
 
@@ -98,6 +100,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases, siblings: Siblings
         batches=cases.batches,
         customers=cases.customers,
         entities=cases.entities,
+        outage=cases.outage,
         customer_list=cases.customer_list,
         catalogs=cases.catalogs,
         billing=cases.billing,

@@ -41,9 +41,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     unix_socket: Path | None = None
     open_to_network: bool = False
     workers: int = 1
+    verify_every_hours: float = 24.0  # 0: never
     data_dir: Path = Path("creditgate-data")
     redis: str | None = None
     database: str | None = None
+    spool_max_mb: int = 64
     prefix: str = "cg"
     payments: Payments = Payments.SANDBOX
     idempotency: Idempotency = Idempotency.REPLAY

@@ -30,6 +30,7 @@ def verbs() -> Mapping[str, Verb]:
         holds=_NOTHING,
         statements=_NOTHING,
         endpoints=_NOTHING,
+        outage=_NOTHING,
         settings=_SETTINGS,
     )
     return table
@@ -52,6 +53,7 @@ def app() -> Starlette:
         holds=_NOTHING,
         statements=_NOTHING,
         endpoints=_NOTHING,
+        outage=_NOTHING,
         ready=_NOTHING,
         numbers=_NOTHING,
         settings=_SETTINGS,

@@ -152,7 +152,7 @@ def test_a_batch_may_be_larger_than_other_bodies(api: ApiClient) -> None:
 
 @pytest.mark.timeout(120)
 def test_without_redis_each_item_is_undecided() -> None:
-    """A check is not allowed and a track fails loudly, in one answer that comes before clients give up."""
+    """A check is not allowed and a track is kept, in one answer that comes before clients give up."""
     sidecar = SidecarProcess(arguments=["--demo"])
     try:
         sidecar.start()
@@ -162,9 +162,10 @@ def test_without_redis_each_item_is_undecided() -> None:
         os.kill(valkey, signal.SIGSTOP)
         answers = sidecar.ask("balances.batch", [CHECK, TRACK] * (CALLS_MAX // 2))
         os.kill(valkey, signal.SIGCONT)
-        assert {(answer["status"], answer["body"]["code"]) for answer in answers} == {
+        assert {(answer["status"], answer["body"].get("code", "kept")) for answer in answers} == {
             (202, "undecided"),
-            (429, "undecided"),
+            (202, "kept"),
+            (429, "undecided"),  # its turn came too late
         }
         assert not any(answer["body"].get("allowed") for answer in answers)
         wait_until(lambda: sidecar.call("balances.batch", [CHECK]).json()[0]["status"] == 200, what="answers")

@@ -1,6 +1,7 @@
 """When something behind the API fails: what an application is told, with an engine that fails on purpose."""
 
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from creditgate.api.app import ApiSettings, create_app
 from creditgate.core.catalog import Catalog, CatalogDocument, Pool
 from creditgate.core.customers import Terms
 from creditgate.core.decisions import Decision
+from creditgate.engine.spool import SpoolFull
 from creditgate.errors import CreditgateError, InvalidRequest, KeyReused, Unavailable, Undecided
 from creditgate.ledger.database import LedgerUnavailable
 
@@ -80,6 +82,7 @@ def _client(outcome: Any, *, access: Any = "admin", idempotency: Any = "replay")
         aggregates=part,
         statements=part,
         endpoints=part,
+        outage=Mock(allows=Mock(return_value=False), keeps=AsyncMock(return_value=False)),
         ready=_ready,
         numbers=_numbers,
         settings=ApiSettings(env="live", idempotency=idempotency),
@@ -134,6 +137,16 @@ async def test_an_undecided_track_is_told_to_come_again(failure: Exception, verb
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["X-Should-Retry"] == "false"  # by a client itself, which has no key to do it with
     assert "SECRET" not in answer.text
+
+
+async def test_a_full_spool_refuses_a_track() -> None:
+    """What could not even be kept is the one 5xx of a track: nothing of it will ever take effect."""
+    answer = await _call(
+        SpoolFull("full"), "balances.track", {"customer_id": "ann", "feature_id": "messages"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    assert answer.headers["Retry-After"] == "1"
+    assert (await _call(SpoolFull("full"), "balances.check", CHECK)).json()["allowed"] is False
 
 
 @pytest.mark.parametrize("verb", ["balances.check", "balances.track"])

@@ -202,6 +202,13 @@ async def test_every_attempt_carries_the_same_key(client: AsyncClient | Client, 
     assert keys[0] == keys[1] == caught.value.idempotency_key
 
 
+async def test_what_a_feature_allows_is_allowed(client: AsyncClient | Client, path: Path) -> None:
+    """A check that could not be decided is allowed where the feature says so, in the sidecar's own words."""
+    allowed = CHECKED[:-1] + b',"code":"undecided"}'
+    async with serving(path, saying("202 Accepted", allowed)):
+        assert (await ask(client, "check", **TRACK)).allowed
+
+
 async def test_what_is_away_is_told_apart(client: AsyncClient | Client, path: Path) -> None:
     """A 503 that changed nothing is no unknown outcome, and a bug of the sidecar is its own error."""
     for status, code, kind in (

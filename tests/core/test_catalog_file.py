@@ -39,8 +39,11 @@ name = "Chat messages"
 event_names = ["message.sent", "reply.sent"]
 display = { singular = "message", plural = "messages" }
 
+on_unavailable = { allow_up_to = "2.5" }
+
 [features.seats]
 consumable = false
+on_unavailable = "allow"
 
 [features.sso]
 type = "boolean"
@@ -118,8 +121,9 @@ def test_everything_that_can_be_said() -> None:
             consumable=True,
             event_names=("message.sent", "reply.sent"),
             display={"singular": "message", "plural": "messages"},
+            fallback_nanos=nanos("2.5"),
         ),
-        Feature("seats", "Seats", FeatureType.METERED, consumable=False),
+        Feature("seats", "Seats", FeatureType.METERED, consumable=False, fallback_nanos=None),
         Feature("sso", "Sso", FeatureType.BOOLEAN, consumable=False),
         Feature(
             "usd_credits",
@@ -244,7 +248,8 @@ def item(text: str) -> str:
         # features
         (
             "[features.a]\n\ncolour = 1",
-            "3: features.a.colour: is no key here; the keys are name, type, consumable, costs, event_names, display",
+            "3: features.a.colour: is no key here; the keys are name, type, consumable, costs, event_names, display, "
+            "on_unavailable",
         ),
         ("[features.a]\nname = 3", "2: features.a.name: must be a string (received number)"),
         ('[features.a]\nname = ""', "2: features.a.name: cannot be empty"),
@@ -255,6 +260,10 @@ def item(text: str) -> str:
         (
             '[features.a]\nconsumable = "yes"',
             "2: features.a.consumable: must be a boolean (received string)",
+        ),
+        (
+            "[features.a]\non_unavailable = { allow_up_to = -1 }",
+            "2: features.a.on_unavailable.allow_up_to: must be >= 0",
         ),
         ("[features.a]\nevent_names = 'a'", "2: features.a.event_names: must be an array (received string)"),
         (

@@ -196,6 +196,6 @@ async def _events(cases: openings.UseCases, limit: int = 10) -> list[Event]:
     found: list[Event] = []
     cursor: str | None = ""
     while cursor is not None:
-        events, cursor = await cases.history.events(customer_id="ann", limit=limit, cursor=cursor)
+        events, cursor, _ = await cases.history.events(customer_id="ann", limit=limit, cursor=cursor)
         found += events
     return found

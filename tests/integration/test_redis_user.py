@@ -15,7 +15,6 @@ from tests.sidecar_process import SidecarProcess, run, wait_until
 # Asked by libraries at their own discretion, or only where something else went wrong first: a server that lost its
 # scripts, a key that two processes put back at the same time, a URL that names another database.
 SELDOM = {"eval", "unwatch", "select", "client|setinfo", "hello"}
-ADMIN = {"acl|log", "acl|setuser", "config|set", "flushall", "flushdb", "config|resetstat"}
 
 
 @pytest.fixture

@@ -313,6 +313,20 @@ MUTANTS = (
         ("tests/conformance/test_ledger_sqlite.py", "-k", "fence or moved or position"),
     ),
     Mutant(
+        "what was spooled is posted without a look at the journal",
+        "src/creditgate/engine/spool_poster.py",
+        "if use.op_id in found:",
+        "if False:",
+        (f"{_ENGINE}/test_spool.py",),
+    ),
+    Mutant(
+        "a spooled use is removed before it is posted",
+        "src/creditgate/engine/spool_poster.py",
+        "            waiting = await self._without_posted(waiting)\n",
+        "            os.unlink(path)\n            waiting = await self._without_posted(waiting)\n",
+        (f"{_ENGINE}/test_spool.py",),
+    ),
+    Mutant(
         "history asks SQL first and then the stream",
         "src/creditgate/engine/history.py",
         "        for event in events_in(tail):\n",

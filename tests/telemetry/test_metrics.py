@@ -135,21 +135,25 @@ def test_redis_is_away(demo: SidecarProcess) -> None:
     before = scrape(demo)
     with _stopped(demo.valkey_pid):
         assert demo.call("balances.check", body).json()["code"] == "undecided"
-        assert demo.call("balances.track", body).status_code == 429
+        assert demo.call("balances.track", body).status_code == 202
         during = scrape(demo)
     assert _counted(before, during, "check", "undecided") == 1
     assert _counted(before, during, "track", "undecided") == 1
+    assert (during.value("creditgate_spooled_total") or 0) >= 1
+    assert (during.value("creditgate_spool_bytes") or 0) > 0
     assert during.value("creditgate_up", part="redis") == 0
     assert during.value("creditgate_up", part="sql") == 1
     assert "creditgate_flush_lag_entries" not in during.families
     errors = [sample.labels for sample in during.families["creditgate_redis_errors"].samples if sample.value]
     assert {"check", "track"} <= {labels["operation"] for labels in errors}
     wait_until(lambda: scrape(demo).value("creditgate_up", part="redis") == 1, what="Redis is up again")
+    wait_until(lambda: scrape(demo).value("creditgate_spool_bytes") == 0, what="what was kept is posted")
 
 
 def test_a_database_that_is_locked_shows_as_flush_lag(demo: SidecarProcess) -> None:
     """While SQL takes nothing, the lag grows in entries and seconds; once it does, the lag is gone."""
     body = _customer(demo, "lagging")
+    wait_until(lambda: scrape(demo).value("creditgate_spool_bytes") == 0, what="what was spooled is posted")
     wait_until(lambda: _lag(demo) == 0, what="everything is flushed")
     flushed = scrape(demo).value("creditgate_flush_entries_total") or 0
     with closing(sqlite3.connect(demo.directory / "ledger.db", isolation_level=None)) as other:

@@ -47,6 +47,7 @@ from creditgate.engine.entities import Entities
 from creditgate.engine.history import History
 from creditgate.engine.holds import Holds
 from creditgate.engine.meter import Meter
+from creditgate.engine.outage import Outage
 from creditgate.engine.spans import Spans
 from creditgate.engine.statement import Statements
 
@@ -75,6 +76,7 @@ def create_app(
     batches: Batches,
     customers: Customers,
     entities: Entities,
+    outage: Outage,
     customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
@@ -98,6 +100,7 @@ def create_app(
         batches=batches,
         customers=customers,
         entities=entities,
+        outage=outage,
         customer_list=customer_list,
         catalogs=catalogs,
         billing=billing,
@@ -151,6 +154,7 @@ def tables(
     batches: Batches,
     customers: Customers,
     entities: Entities,
+    outage: Outage,
     customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
@@ -163,7 +167,7 @@ def tables(
 ) -> tuple[dict[str, Verb], tuple[LegacyRoute, ...]]:
     """Return the table of every verb, and that of the routes from before them."""
     keys = RepeatedKeys(refuses=settings.refuses_repeated_keys)
-    meter_routes = MeterRoutes(meter, holds, entities, keys, settings)
+    meter_routes = MeterRoutes(meter, holds, entities, outage, keys, settings)
     customer_routes = CustomerRoutes(customers, entities, customer_list, catalogs, keys, settings)
     balance_routes = BalanceRoutes(customers, keys)
     billing_routes = BillingRoutes(billing, keys, settings)

@@ -110,6 +110,11 @@ WORDS: Mapping[str, Word] = {
     "credit_schema": Word("What one unit of each member costs in credits; for a credit system only."),
     "metered_feature_id": Word("The member."),
     "credit_cost": Word("Credits for one unit, with 9 decimals at most.", _AMOUNT),
+    "on_unavailable": Word(
+        "What a check of it says while Redis is away: `deny` unless said, `allow`, or `allow_up_to` so many units of "
+        "each customer. An extension of ours."
+    ),
+    "allow_up_to": Word("Units that each customer is allowed in one outage, by each process.", _AMOUNT),
     "event_names": Word("Names of events that count as its use."),
     "archived": Word("Out of lists; what customers have of it stays."),
     "items": Word("What the plan gives."),
@@ -207,6 +212,7 @@ WORDS: Mapping[str, Word] = {
     "measure": Word("Add up values (`sum`), or count events (`count`)."),
     "aggregate_on": Word("`deducted`: also what was taken from which balance."),
     "period": Word("When the bin begins, Unix ms."),
+    "history_from": Word("Usage recorded before this was removed, Unix ms; not there: none ever was."),
     "values": Word("By feature."),
     "grouped_values": Word("By feature or balance, and then by group."),
     "AggregateAnswer.total": Word("All bins together, by feature."),

@@ -111,7 +111,9 @@ def _open(summary: str, responses: Schema) -> Schema:
 def _operation(name: str, verb: Verb) -> Schema:
     answers = {str(verb.status): "Done, or the answer."}
     if name in CHECKS:
-        answers["202"] = "Undecided: not allowed."
+        answers["202"] = "Undecided: allowed only if the feature says so."
+    if name in TRACKS:
+        answers["202"] = "Undecided: kept, and taken once Redis is back."
     errors = {"4XX": "Refused; nothing was changed."}
     if name not in (*CHECKS, *TRACKS):  # see problems.py
         errors["5XX"] = "Could not be done now; 503 says when to come again."

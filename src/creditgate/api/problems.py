@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from creditgate.api.calls import NO_HEADERS, Answer
-from creditgate.api.wire.answers import ErrorAnswer, encode, undecided_check
+from creditgate.api.wire.answers import ErrorAnswer, encode, spooled_track, undecided_check
 from creditgate.api.wire.fields import read
 from creditgate.api.wire.legacy import LegacyCheckRequest
-from creditgate.api.wire.requests import CheckRequest
+from creditgate.api.wire.requests import CheckRequest, TrackRequest
+from creditgate.engine.spool import SpoolFull
 from creditgate.errors import (
     Conflict,
     CreditgateError,
@@ -31,6 +32,8 @@ CHECKS: Mapping[str, type[CheckRequest]] = {
     "entitled": LegacyCheckRequest,
 }
 TRACKS = ("balances.track", "track", "events")
+
+_FALLBACK: Mapping[str, str] = {"X-Creditgate-Decision": "fallback"}
 
 _STATUS: Mapping[type[CreditgateError], int] = {
     InvalidInputs: 400,
@@ -71,15 +74,15 @@ def answer_to(error: Exception, *, verb: str, body: bytes, env: str) -> Answer:
     """Return the answer to a call that failed; `body` is what was read of it.
 
     An SDK takes a 5xx on check for "allowed" and drops the usage of a track, so these two are answered as undecided
-    instead: 202 and not allowed, and 429, which every SDK raises.
+    instead: 202 and not allowed, and 429, which every SDK raises. Only where the spool is full, a track is refused.
     """
     failure = error if isinstance(error, CreditgateError) else _BUG
     status = status_of(failure)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request_failed", verb=verb, exc_info=error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb in CHECKS:
-        return undecided_answer(body, CHECKS[verb])
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb in TRACKS:
+        return undecided_answer(_readable(body, CHECKS[verb]))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and verb in TRACKS and not isinstance(failure, SpoolFull):
         failure, status = Undecided(failure.message), HTTPStatus.TOO_MANY_REQUESTS
     return problem(failure, status=status, env=env)
 
@@ -92,11 +95,31 @@ def problem(error: CreditgateError, *, status: int, env: str) -> Answer:
     return Answer(encode(ErrorAnswer(error.message, error.code, env)), status, headers)
 
 
-def undecided_answer(body: bytes, kind: type[CheckRequest] = CheckRequest) -> Answer:
-    """Return the answer to a check that could not be decided; it names what it can read of the request."""
+def undecided_answer(request: CheckRequest | None, *, allowed: bool = False) -> Answer:
+    """Return the answer to a check that could not be decided; None is one that cannot be read."""
+    asked = undecided_check(
+        customer_id=request.customer_id if request else "",
+        required_nanos=request.required_nanos() if request else 0,
+        allowed=allowed,
+    )
+    return Answer(encode(asked), HTTPStatus.ACCEPTED, _FALLBACK)
+
+
+def spooled_answer(request: TrackRequest) -> Answer:
+    """Return the answer to a track that could not be decided and is kept: it is posted once Redis is back."""
+    kept = spooled_track(
+        customer_id=request.customer_id,
+        entity_id=request.entity_id,
+        value_nanos=request.value_nanos(),
+        event_name=request.event_name,
+    )
+    return Answer(encode(kept), HTTPStatus.ACCEPTED, _FALLBACK)
+
+
+def _readable(body: bytes, kind: type[CheckRequest]) -> CheckRequest | None:
     try:
         request = read(kind, body)
-        asked = undecided_check(customer_id=request.customer_id, required_nanos=request.required_nanos())
+        request.required_nanos()
     except CreditgateError:
-        asked = undecided_check(customer_id="", required_nanos=0)
-    return Answer(encode(asked), HTTPStatus.ACCEPTED, {"X-Creditgate-Decision": "fallback"})
+        return None
+    return request

@@ -48,6 +48,10 @@ _BY_STATUS: Mapping[int, type[CreditgateError]] = {
 }
 
 
+# 202: it could not be decided. A check is allowed if its feature says so, and a track is kept until it can be.
+_ANSWERED = (HTTPStatus.OK, HTTPStatus.ACCEPTED)
+
+
 class Reply(NamedTuple):
     """What came back for one call."""
 
@@ -61,6 +65,16 @@ class _Error(msgspec.Struct, frozen=True):
     code: str
 
 
+class _Fallback(msgspec.Struct, frozen=True):
+    """What a check says that could not be decided."""
+
+    allowed: bool
+    code: str
+
+
+_ALLOWED_ANYWAY = _Fallback(allowed=True, code="undecided")
+
+
 class _Outcome(msgspec.Struct, frozen=True):
     status: int
     replayed: bool
@@ -72,6 +86,8 @@ class _Success(msgspec.Struct, frozen=True):
 
 
 def read_checked(reply: Reply) -> Checked:
+    if reply.status == HTTPStatus.ACCEPTED and _read(reply, _Fallback) != _ALLOWED_ANYWAY:
+        raise Undecided("The sidecar could not decide: Redis did not answer in time")
     checked = _read(reply, Checked)
     return msgspec.structs.replace(checked, is_replay=True) if reply.is_replay else checked
 
@@ -117,7 +133,7 @@ def _outcome(reply: Reply, read: Callable[[Reply], Checked | Tracked], key: str 
 
 
 def _read(reply: Reply, kind: type[T]) -> T:
-    if reply.status != HTTPStatus.OK:
+    if reply.status not in _ANSWERED:
         raise _error(reply)
     try:
         value: T = _decoder(kind).decode(reply.body)  # type: ignore[arg-type]  # a type is hashable
@@ -128,8 +144,6 @@ def _read(reply: Reply, kind: type[T]) -> T:
 
 def _error(reply: Reply) -> CreditgateError:
     """Return the error that was answered; whatever is not of the sidecar's own making leaves the call undecided."""
-    if reply.status == HTTPStatus.ACCEPTED:  # a check that could not be decided
-        return Undecided("The sidecar could not decide: Redis did not answer in time")
     try:
         error = _decoder(_Error).decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -45,7 +45,8 @@ class CreditCost(msgspec.Struct, frozen=True):
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """A thing that can be used, with a unit; or a credit system, whose unit is the credit. Id and type never change.
 
-    `given`: a customer was given a balance or a limit of it, so it is never erased.
+    `given`: a customer was given a balance or a limit of it, so it is never erased. `fallback_nanos`: how much of it a
+    customer is allowed while checks cannot be decided; nothing unless said, None without a bound.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     display: dict[str, str] | None = None
     archived: bool = False
     given: bool = False
+    fallback_nanos: int | None = 0
 
 
 class PlanPrice(msgspec.Struct, frozen=True):

@@ -217,6 +217,12 @@ class DisplayTable(Table, frozen=True):
     plural: str
 
 
+class AllowUpToTable(Table, frozen=True):
+    """So many units of each customer while checks cannot be decided."""
+
+    allow_up_to: Any
+
+
 class FeatureTable(Table, frozen=True):
     """`[features.ID]`"""
 
@@ -226,6 +232,7 @@ class FeatureTable(Table, frozen=True):
     costs: dict[str, Any] = {}
     event_names: tuple[str, ...] = ()
     display: DisplayTable | None = None
+    on_unavailable: Literal["deny", "allow"] | AllowUpToTable = "deny"
 
     def feature(self, feature_id: str) -> Feature:
         for number, event_name in enumerate(self.event_names):
@@ -241,6 +248,7 @@ class FeatureTable(Table, frozen=True):
                 CreditCost(member, _amount(cost, f"costs.{member}")) for member, cost in self.costs.items()
             ),
             display=msgspec.structs.asdict(self.display) if self.display else None,
+            fallback_nanos=_fallback(self.on_unavailable),
         )
 
 
@@ -296,6 +304,12 @@ def _amount(value: object, field: str) -> int:
 
 def _amount_if_said(value: object, field: str) -> int | None:
     return None if value is None else _amount(value, field)
+
+
+def _fallback(said: str | AllowUpToTable) -> int | None:
+    if isinstance(said, AllowUpToTable):
+        return _amount(said.allow_up_to, "on_unavailable.allow_up_to")
+    return None if said == "allow" else 0
 
 
 def _reset(said: Interval | CountedInterval | None, place: str) -> Recurrence | None:

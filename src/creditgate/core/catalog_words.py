@@ -32,6 +32,9 @@ def feature_words(feature: Feature) -> Words:
         words["event_names"] = ", ".join(map(_text, feature.event_names))
     if feature.display:
         words |= {f"display.{key}": _text(text) for key, text in feature.display.items()}
+    if feature.fallback_nanos != 0:
+        most = feature.fallback_nanos
+        words["on_unavailable"] = "allow" if most is None else f"allow up to {format_amount(most)}"
     return words
 
 

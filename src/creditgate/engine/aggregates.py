@@ -60,11 +60,12 @@ class Asked(NamedTuple):
 
 
 class Aggregate(NamedTuple):
-    """The answer; `taken` is there if deductions were asked for."""
+    """The answer; `taken` is there if deductions were asked for. `begins_at`: see `History.begins_at`."""
 
     bins: tuple[UsageBin, ...]
     totals: dict[str, UsageTotal]
     taken: tuple[Taken, ...] | None
+    begins_at: int
 
 
 class Aggregates:
@@ -108,6 +109,7 @@ class Aggregates:
             )
             if taken
             else None,
+            await self._history.begins_at(),
         )
 
     async def _rows(self, asked: Asked, tail: Sequence[Entry]) -> dict[str, Row]:

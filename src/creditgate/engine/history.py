@@ -35,10 +35,11 @@ class Event(NamedTuple):
 
 
 class EventPage(NamedTuple):
-    """A page of events, newest first; `next_cursor` is None on the last."""
+    """A page of events, newest first; `next_cursor` is None on the last. `begins_at`: see `History.begins_at`."""
 
     events: tuple[Event, ...]
     next_cursor: str | None
+    begins_at: int
 
 
 class Term(NamedTuple):
@@ -107,7 +108,15 @@ class History:
         customers = {event.customer_id for event in page if event.customer_id and event.deductions}
         rows = await self.rows_of(customers, tail)
         events = tuple(_event(event, rows) for event in page)
-        return EventPage(events, _encode_cursor(page[-1].cursor) if len(newest) > limit else None)
+        next_cursor = _encode_cursor(page[-1].cursor) if len(newest) > limit else None
+        return EventPage(events, next_cursor, await self.begins_at())
+
+    async def begins_at(self) -> int:
+        """Return from when on no usage was removed by a prune, in Unix ms of when it was recorded; 0: none ever was.
+
+        To be asked after what was read, so that it is not too early.
+        """
+        return await asyncio.to_thread(self._ledger.begins_at)
 
     def place_of(self, customer_id: str | None) -> tuple[str, str] | None:
         """Return the partition and the id of a customer, as the ledger is asked; None is everybody."""

@@ -6,7 +6,7 @@ and one script takes them all.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,7 @@ from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import CallerKey, key_reused
 from creditgate.engine.needs import needs_of
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
-from creditgate.errors import InsufficientBalance, InvalidRequest, NotFound, Undecided
+from creditgate.errors import InsufficientBalance, InvalidRequest, NotFound, Unavailable, Undecided
 from creditgate.telemetry.metrics import Metrics
 
 
@@ -48,6 +48,23 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     occurred_at: int | None = None
     key: CallerKey | None = None
     entity_id: str | None = None
+
+
+class Sent(NamedTuple):
+    """A use that was sent, or was to be, and the first and last `not_after` that it was sent with; 0: never."""
+
+    op_id: str
+    usage: Usage
+    first_not_after: int
+    last_not_after: int
+
+
+class UsageUndecided(Undecided):
+    """It is not known whether this use took effect; if it did not, it will not after its last `not_after`."""
+
+    def __init__(self, message: str, sent: Sent) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 Send = Callable[[int, Sequence[Use], Sequence[str]], Awaitable[Reply]]
@@ -159,12 +176,24 @@ class Meter:
     async def _take(self, usage: Usage, send: Send, op_id: str) -> Decision:
         uses = _uses(usage, op_id, *await self.resolve(usage))
         properties = _digests(usage.properties)
+        first = last = 0
+
+        def send_once(not_after: int) -> Awaitable[Reply]:
+            nonlocal first, last
+            first, last = first or not_after, not_after
+            return send(not_after, uses, properties)
+
+        try:
+            return await self._settled(usage, uses, send_once)
+        except (Undecided, Unavailable) as error:
+            raise UsageUndecided(error.message, Sent(op_id, usage, first, last)) from error
+
+    async def _settled(
+        self, usage: Usage, uses: list[Use], send: Callable[[int], Awaitable[Reply]]
+    ) -> Decision:
+        partition, op_id = self._keys.partition_of(usage.customer_id), uses[0].call.op_id
         for _ in range(FORWARD_ROUNDS_MAX):
-            reply = await self._attempts.write(
-                self._keys.partition_of(usage.customer_id),
-                op_id,
-                lambda not_after: send(not_after, uses, properties),
-            )
+            reply = await self._attempts.write(partition, op_id, send)
             if isinstance(reply, Applied):
                 return await self._answer_again(usage, uses, reply.stream_id)
             if reply.status is not Status.DUE:

@@ -132,3 +132,4 @@ async def _copy(
             await asyncio.to_thread(target.append, [page], is_news=False)
             at, copied = upto, copied + len(entries)
             count(copied)
+        await asyncio.to_thread(source.copy_openings, goal.partition, target)

@@ -57,22 +57,35 @@ class Statements:
         return await asyncio.to_thread(self._read, customer_id, tail, since or 0, limit)
 
     def _read(self, customer_id: str, tail: list[Entry], since: int, limit: int) -> Statement:
+        partition = self._keys.partition_of(customer_id)
+        while True:
+            carried = self._ledger.carried(partition, customer_id)
+            history = self._ledger.history(partition, customer_id)
+            told = self._tell(customer_id, _united(history, tail), carried, since, limit)
+            if self._ledger.carried(partition, customer_id) == carried:
+                return told  # else a prune has removed meanwhile what was being told
+
+    def _tell(
+        self, customer_id: str, entries: Iterable[Entry], carried: dict[str, int], since: int, limit: int
+    ) -> Statement:
         teller = Teller()
         lines: deque[Line] = deque(maxlen=limit)
-        count = 0
-        for entry in _united(self._ledger.history(self._keys.partition_of(customer_id), customer_id), tail):
+        count, is_whole = 0, True
+        for entry in entries:
             if (
                 entry.sequence == 1
             ):  # a customer who was deleted and made again: the statement is of the new life
-                teller, count = Teller(), 0
+                teller, count, is_whole = Teller(), 0, True
                 lines.clear()
             told = teller.tell(entry)
-            if _time(entry) >= since:
+            if entry.sequence <= carried.get(entry.uid or "", 0):
+                is_whole = False  # what a prune has left says what there was, and not how it came about
+            elif _time(entry) >= since:
                 lines.extend(told)
                 count += len(told)
         if not teller.has_told:
             raise NotFound(f"Customer {customer_id} not found", code="customer_not_found")
-        return Statement(tuple(lines), is_whole=count <= limit)
+        return Statement(tuple(lines), is_whole=is_whole and count <= limit)
 
 
 class Teller:

@@ -35,7 +35,10 @@ Progress = Callable[[int], None]
 
 
 class Move(NamedTuple):
-    """One item on a row, on a hold, or on neither, as both sides know it."""
+    """One item on a row, on a hold, or on neither, as both sides know it.
+
+    What `is_opening` is what a prune has left: what was before has been added up, and is gone.
+    """
 
     sequence: int
     stream_id: StreamId
@@ -46,6 +49,7 @@ class Move(NamedTuple):
     is_end: bool
     hold_id: str | None = None
     receipt: str | None = None
+    is_opening: bool = False
 
 
 Lives = dict[str, dict[tuple[StreamId, int], Move]]
@@ -264,6 +268,7 @@ def _stored_move(item: ProofItem) -> Move:
         item.is_end,
         item.hold_id,
         item.receipt,
+        item.is_opening,
     )
 
 
@@ -309,8 +314,13 @@ def _replayed(moves: list[Move]) -> tuple[str, int, dict[str, int], dict[str, st
     balances: dict[str, int] = {}
     receipts: dict[str, str] = {}
     count, last = 0, None
+    carried = max((move.sequence for move in moves if move.is_opening), default=0)
     for move in moves:
-        if move.stream_id != last:
+        if not move.is_opening and move.sequence <= carried:
+            continue  # the stream still has what was removed from SQL
+        if move.is_opening:
+            count, last = move.sequence, move.stream_id
+        elif move.stream_id != last:
             count, last = count + 1, move.stream_id
             if move.sequence != count:
                 return f"entry {count} is missing from the journal", count, balances, receipts
@@ -319,7 +329,7 @@ def _replayed(moves: list[Move]) -> tuple[str, int, dict[str, int], dict[str, st
         if move.row_id is None:
             continue
         before = balances.get(move.row_id, 0)
-        if before + move.delta_nanos != move.after_nanos:
+        if not move.is_opening and before + move.delta_nanos != move.after_nanos:
             sum_text = f"{format_amount(before)} and {format_amount(move.delta_nanos)}"
             text = f"row {move.row_id}: {sum_text} is not {format_amount(move.after_nanos)}"
             return f"{text} (entry {move.sequence})", count, balances, receipts

@@ -18,7 +18,6 @@ from sqlalchemy import (
     Text,
     and_,
     case,
-    exists,
     func,
     literal_column,
     null,
@@ -31,6 +30,7 @@ from creditgate.ledger.events import Event, EventFilter, conditions_of, property
 from creditgate.ledger.tables import journal_items
 
 OTHER = "Other"  # the groups that do not stand apart
+BEYOND_ALL_ITEMS = 2**31 - 1
 
 _HIGH = 1_000_000  # what the whole part of an amount is divided by
 
@@ -185,16 +185,16 @@ def _group_column(grouping: Grouping, dialect: str) -> ColumnElement[Any]:
 def _is_deduction() -> ColumnElement[bool]:
     """What `events.events_of` takes for the deductions of an event: its item, and those up to the next call."""
     next_call = (
-        select(_calls.c.item)
-        .where(_in_entry(_calls), _calls.c.item > _items.item, _calls.c.item <= _deductions.c.item)
-        .where(_calls.c.verb.is_not(None))
-        .correlate(journal_items, _deductions)
+        select(func.coalesce(func.min(_calls.c.item), BEYOND_ALL_ITEMS))
+        .where(_in_entry(_calls), _calls.c.item > _items.item, _calls.c.verb.is_not(None))
+        .correlate(journal_items)
+        .scalar_subquery()
     )
     return and_(
         _in_entry(_deductions),
         _deductions.c.item >= _items.item,
+        _deductions.c.item < next_call,  # a bound for the index: an entry may hold many calls
         _deductions.c.row_id.is_not(None),
-        ~exists(next_call),
     )
 
 

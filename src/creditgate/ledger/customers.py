@@ -4,7 +4,7 @@ A customer who was deleted and made again under the same id has another uid. The
 the greatest stream id; what belonged to an earlier one stays in the record and is never mixed with it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -61,7 +61,7 @@ class CustomerState(msgspec.Struct, frozen=True):
 class ProofItem(msgspec.Struct, frozen=True):
     """One item of a customer, without its call; of documents, only the receipts of holds. Without a row, no amounts.
 
-    `is_end`: it says that the customer was deleted.
+    `is_end`: it says that the customer was deleted. `is_opening`: it lies before the beginning of the history.
     """
 
     customer_id: str
@@ -76,6 +76,7 @@ class ProofItem(msgspec.Struct, frozen=True):
     hold_id: str | None
     receipt: str | None
     is_end: bool
+    is_opening: bool
 
 
 class KeyUse(msgspec.Struct, frozen=True):
@@ -328,8 +329,8 @@ def row_state_of(row: Row[Any]) -> RowState:
     return RowState(row.row_id, row.kind, join_amount(row.after_whole, row.after_nano), row.sequence)
 
 
-def proof_item_of(row: Row[Any]) -> ProofItem:
-    """Return the item in a row of `SELECT_PROOF`."""
+def proof_item_of(row: Row[Any], carried: Mapping[tuple[str, str], int]) -> ProofItem:
+    """Return the item in a row of `SELECT_PROOF`; `carried` says up to which entry each life was removed."""
     return ProofItem(
         customer_id=row.customer_id,
         uid=row.uid,
@@ -343,6 +344,7 @@ def proof_item_of(row: Row[Any]) -> ProofItem:
         hold_id=row.hold_id,
         receipt=row.receipt,
         is_end=bool(row.is_end),
+        is_opening=row.sequence <= carried.get((row.customer_id, row.uid or ""), 0),
     )
 
 

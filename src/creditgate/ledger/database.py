@@ -27,6 +27,10 @@ CONNECT_SECONDS = 5
 POOL_SIZE = 8
 POOL_WAIT_SECONDS = 10
 
+# How long PostgreSQL waits for a writer that has begun and says nothing more, such as a process that was paused: then
+# it takes everything back and lets the next one write. Longer than any work of ours between two statements.
+WRITER_IDLE_MS = 10_000
+
 # Instructions of SQLite between two looks at the clock, for statements whose time is limited: well under a millisecond.
 SQLITE_STEPS = 10_000
 
@@ -35,11 +39,16 @@ _POSTGRESQL_NAMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _POSTGRESQL_IDENTITY = sqlalchemy.text(
     "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()"
 )
+_CONFLICTS = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 _WRITES = "creditgate_writes"
 
 
 class LedgerUnavailable(Unavailable):
     """The database cannot be reached, is locked or is full. Whether a write took effect may be unknown: ask again."""
+
+
+class WriteConflict(LedgerUnavailable):
+    """Another transaction was in the way (deadlock, serialization failure): nothing was stored, try again at once."""
 
 
 class EntriesRefused(CreditgateError):
@@ -88,7 +97,8 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Yield a connection whose changes are committed together at the end, or not at all.
 
-        Raises LedgerUnavailable, after which the commit may have happened, or EntriesRefused.
+        Raises LedgerUnavailable, after which the commit may have happened, WriteConflict, after which it has not, or
+        EntriesRefused.
         """
         with _reached(), _storable(), self._writer.begin() as connection:
             yield connection
@@ -150,7 +160,7 @@ def _open_postgresql(url: URL) -> Engine:
     if "connect_timeout" not in url.query:
         url = url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
     try:
-        return sqlalchemy.create_engine(
+        engine = sqlalchemy.create_engine(
             url,
             hide_parameters=True,
             pool_size=POOL_SIZE,
@@ -160,8 +170,10 @@ def _open_postgresql(url: URL) -> Engine:
         )
     except ModuleNotFoundError:
         raise StartupError(
-            '--database: PostgreSQL needs a driver; run: pip install "psycopg[binary]"'
+            '--database: PostgreSQL needs a driver; run: pip install "creditgate[postgresql]"'
         ) from None
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
 
 
 def _make_private(path: str) -> None:
@@ -211,6 +223,12 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _begin_postgresql(connection: Connection) -> None:
+    """Let the server end a writer that is silent for too long: what it has locked, its successor waits for."""
+    if connection.get_execution_options().get(_WRITES, False):
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {WRITER_IDLE_MS}")
+
+
 class _HintingCompiler(SQLiteCompiler):
     """Writes `with_hint(table, "INDEXED BY ...", "sqlite")` into the statement; SQLAlchemy's own leaves it out."""
 
@@ -244,8 +262,11 @@ def _limited(connection: Connection, seconds_max: float) -> Iterator[None]:
 def _reached() -> Iterator[None]:
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        raise LedgerUnavailable(f"the ledger's database cannot be used: {_first_line(error)}") from error
+    except (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError) as error:
+        # An InternalError: the server has ended a silent transaction, or only reads since a failover.
+        conflicts = getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS
+        kind = WriteConflict if conflicts else LedgerUnavailable
+        raise kind(f"the ledger's database cannot be used: {_first_line(error)}") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, text
 
 from creditgate.core.journal import Entry
+from creditgate.ledger import pruning
 from creditgate.ledger.rows import item_rows
 from creditgate.ledger.tables import journal_items, stream_positions
 
@@ -34,6 +35,12 @@ _MOVE = text(
     " FROM places WHERE journal_items.partition = :old AND places.old = :old"
     " AND journal_items.customer_id = places.customer_id"
 )
+_MOVE_OPENINGS = text(
+    "UPDATE openings SET partition = places.new, stream_counter = openings.stream_counter * :old_count + :old_number"
+    " FROM places WHERE openings.partition = :old AND places.old = :old"
+    " AND openings.customer_id = places.customer_id"
+)
+_UNMARK_OPENINGS = text("UPDATE openings SET partition = :new WHERE partition = :marked")
 _UNMARK = text("UPDATE journal_items SET partition = :new WHERE partition = :marked")
 _FORGET_POSITIONS = text("DELETE FROM stream_positions WHERE partition <> :system")
 _LAST_MS = text("SELECT coalesce(max(stream_ms), 0) FROM journal_items")
@@ -56,17 +63,20 @@ def repartition(
     """Move every entry of the old partitions to the new one that `place` names for its customer.
 
     Every new partition gets its epoch, and a position after all that there is. `settings` makes the entry that says so
-    on the system stream, given a time in Unix ms after all others.
+    on the system stream, given a time in Unix ms after all others. Raises StartupError amid a prune.
     """
     connection.execute(_MAKE_PLACES)
     for number, partition in enumerate(old):
         customers = connection.execute(_CUSTOMERS, {"partition": partition}).partitions(CUSTOMERS_PAGE)
         for page in list(customers):
             connection.execute(_INSERT_PLACE, _places(partition, page, place))
-        connection.execute(_MOVE, {"old": partition, "old_count": len(old), "old_number": number})
+        for move in (_MOVE, _MOVE_OPENINGS):
+            connection.execute(move, {"old": partition, "old_count": len(old), "old_number": number})
     connection.execute(_DROP_PLACES)
     for partition in new:
-        connection.execute(_UNMARK, {"new": partition, "marked": _MARK + partition})
+        for unmark in (_UNMARK, _UNMARK_OPENINGS):
+            connection.execute(unmark, {"new": partition, "marked": _MARK + partition})
+    pruning.merge_beginnings(connection, new)
     after_ms: int = connection.execute(_LAST_MS).scalar_one() + 1
     entry = settings(after_ms)
     connection.execute(journal_items.insert(), list(item_rows(entry)))

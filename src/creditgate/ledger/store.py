@@ -6,6 +6,8 @@ database until they are exhausted or closed, and are consumed within one thread.
 """
 
 import json
+import random
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -29,18 +31,22 @@ from sqlalchemy import (
 from creditgate.core.journal import ORIGIN, Entry, StreamId
 from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
-from creditgate.ledger import aggregates, customers, events, listing, migrations, repartition
+from creditgate.ledger import aggregates, customers, events, listing, migrations, pruning, repartition
 from creditgate.ledger.aggregates import Question, Sums
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
-from creditgate.ledger.database import Database
+from creditgate.ledger.database import Database, WriteConflict
 from creditgate.ledger.events import Event, EventCursor, EventFilter
+from creditgate.ledger.inserting import insert_items
 from creditgate.ledger.outbox import Outbox, insert_alerts
 from creditgate.ledger.rows import entries_of, entry_of, item_rows
 from creditgate.ledger.tables import journal_items, poison_entries, stream_positions
 
 # Rows that an iterator fetches at a time: a bound on memory, large enough that fetching costs little.
 FETCH_ROWS = 1_000
+# How often a batch is tried that other transactions get in the way of, and how long it waits in between at most.
+CONFLICT_TRIES = 5
+CONFLICT_WAIT_MAX_SECONDS = 0.1
 # How long one question about usage may keep the database busy: some millions of events.
 QUESTION_SECONDS_MAX = 10.0
 
@@ -169,11 +175,21 @@ class Ledger:
         Alerts among them go into the outbox too, unless this is no news but a history that was told elsewhere.
         Raises, with nothing stored: PositionMoved if any position is not where its batch begins, so that a flusher
         that lost its lease commits nothing; EntriesRefused if the database can never store one of the rows;
-        ValueError for a batch with an entry outside it. After LedgerUnavailable the batches may be stored: read
-        `positions` before the next try.
+        ValueError for a batch with an entry outside it; WriteConflict after CONFLICT_TRIES. After any other
+        LedgerUnavailable the batches may be stored: read `positions` before the next try.
         """
         for batch in batches:
             _check(batch)
+        for tries_left in reversed(range(CONFLICT_TRIES)):
+            try:
+                return self._append(batches, is_news=is_news)
+            except WriteConflict:
+                if not tries_left:
+                    raise
+                time.sleep(random.uniform(0, CONFLICT_WAIT_MAX_SECONDS))  # noqa: S311 - so that two do not meet again
+        raise AssertionError("unreachable")
+
+    def _append(self, batches: Sequence[Batch], *, is_news: bool) -> int:
         rows = [row for batch in batches for entry in batch.entries for row in item_rows(entry)]
         changes = changes_in(entry for batch in batches for entry in batch.entries)
         poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
@@ -184,13 +200,41 @@ class Ledger:
                 begins = Position(batch.partition, batch.epoch, batch.after)
                 _move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
             if rows:
-                connection.execute(_INSERT_ITEMS, rows)
+                insert_items(connection, rows)
                 if is_news:
                     insert_alerts(connection, (entry for batch in batches for entry in batch.entries))
             listing.write(connection, changes)
             if poison:
                 connection.execute(_INSERT_POISON, poison)
         return len(rows)
+
+    def begins_at(self, partition: str | None = None) -> int:
+        """Return from when on no usage of a partition, or of any, was removed: Unix ms of its record; 0: none was."""
+        with self._database.reading() as connection:
+            return pruning.begins_at(connection, partition)
+
+    def carried(self, partition: str, customer_id: str) -> dict[str, int]:
+        """Return up to which entry the usage of a customer was removed, by uid."""
+        with self._database.reading() as connection:
+            found = pruning.carried_sequences(connection, partition, [customer_id])
+        return {uid: sequence for (_, uid), sequence in found.items()}
+
+    def prune_step(self, partition: str, before_ms: int) -> pruning.Pruned:
+        """Remove some of what was recorded before an instant; again until it begins there. See `ledger/pruning.py`.
+
+        Raises NotProven; after LedgerUnavailable the step may have happened, and the next one goes on.
+        """
+        with self._database.writing() as connection:
+            return pruning.prune_step(connection, partition, before_ms)
+
+    def copy_openings(self, partition: str, target: "Ledger") -> None:
+        """Make the history of a partition begin in the target where it does here; its entries are there already."""
+        with self._database.reading() as connection:
+            begins_ms = pruning.begins_at(connection, partition)
+            rows = pruning.read_openings(connection, partition)
+        if begins_ms:
+            with target._database.writing() as connection:
+                pruning.write_openings(connection, partition, begins_ms, rows)
 
     def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
         """Return one entry, equal to the one that was appended; None if there is none of that stream id."""
@@ -357,10 +401,11 @@ class Ledger:
         open, SQLite cannot shorten its WAL.
         """
         with self._database.reading() as connection:
+            carried = pruning.carried_sequences(connection, partition, customer_ids)
             for customer_id in customer_ids:
                 whose = {"of": partition, "customer": customer_id}
                 with _streamed(connection, customers.SELECT_PROOF, whose) as rows:
-                    yield from map(customers.proof_item_of, rows)
+                    yield from (customers.proof_item_of(row, carried) for row in rows)
 
     def history(self, partition: str, customer_id: str) -> Iterator[Entry]:
         """Yield a customer's entries, all uids, oldest first. Memory is bounded however long the history is."""
@@ -396,7 +441,6 @@ _MOVE = (
     )
     .values(epoch=bindparam("to_epoch"), stream_ms=bindparam("to_ms"), stream_counter=bindparam("to_counter"))
 )
-_INSERT_ITEMS = insert(journal_items)
 _INSERT_POISON = insert(poison_entries)
 _COUNT_POISON = select(func.count()).select_from(poison_entries)
 _SELECT_ENTRY = (

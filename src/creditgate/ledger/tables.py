@@ -130,6 +130,32 @@ stream_positions = Table(
     Column("stream_counter", BigInteger, nullable=False),
 )
 
+# Where the history of a partition begins, once `pruning` has removed what was older.
+history_begins = Table(
+    "history_begins",
+    metadata,
+    Column("partition", ID, primary_key=True),
+    Column("stream_ms", BigInteger, nullable=False),
+)
+
+# What each row is carried forward from: the last item before the beginning, which is still in `journal_items`. The row
+# "" stands for the customer: the last item of all.
+openings = Table(
+    "openings",
+    metadata,
+    Column("partition", ID, primary_key=True),
+    Column("customer_id", ID, primary_key=True),
+    Column("uid", ID, primary_key=True),
+    Column("row_id", ID, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("stream_ms", BigInteger, nullable=False),
+    Column("stream_counter", BigInteger, nullable=False),
+    Column("item", Integer, nullable=False),
+    Column("after_whole", BigInteger, nullable=False),
+    Column("after_nano", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # Stream messages that are no entries of ours. Each counts as drift until somebody has resolved it.
 poison_entries = Table(
     "poison_entries",

@@ -31,6 +31,7 @@ class Readings(NamedTuple):
     catalog_version: int
     waiting: "Waiting | None"
     deliveries: "Deliveries | None" = None
+    spool_bytes: int = 0
 
 
 class Waiting(NamedTuple):
@@ -174,8 +175,26 @@ def _journal(metrics: Metrics) -> Iterator[Metric]:
         ("creditgate_forward_steps", "Customers stepped over what fell due.", metrics.forward_steps),
         ("creditgate_sweeps", "Looks at the due indexes of all partitions.", metrics.sweeps),
         ("creditgate_batches_closed", "Batches of usage worked off by this sidecar.", metrics.batches_closed),
+        ("creditgate_spooled", "Uses that could not be decided and were kept on disk.", metrics.spooled),
+        ("creditgate_spool_posted", "Of those, the ones that have taken effect.", metrics.spool_posted),
+        (
+            "creditgate_spool_set_aside",
+            "Of those, the ones that can never take effect; each is in the file aside.",
+            metrics.spool_set_aside,
+        ),
     ):
         yield CounterMetricFamily(name, text, value=value)
+    yield _counter(
+        "creditgate_verify_runs",
+        "Runs of verify by the sidecar itself; outcome is holds, differs or failed (it could not be finished).",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in metrics.verify_runs.items()),
+    )
+    yield CounterMetricFamily(
+        "creditgate_verify_differences",
+        "What did not agree in them, and is in the log: must stay 0.",
+        value=metrics.verify_differences,
+    )
     yield _counter(
         "creditgate_batch_items",
         "Their items; outcome is applied or failed.",
@@ -220,6 +239,11 @@ def _gauges(readings: Readings) -> Iterator[Metric]:
             "Deliveries to webhooks that were given up in the last 30 days.",
             value=deliveries.dead,
         )
+    yield GaugeMetricFamily(
+        "creditgate_spool_bytes",
+        "What the spool takes of the disk: usage to be posted, and what was set aside.",
+        value=readings.spool_bytes,
+    )
     yield GaugeMetricFamily(
         "creditgate_catalog_version",
         "The catalog that calls are answered with.",

@@ -53,6 +53,11 @@ class Metrics:
         self.webhook_attempts: Counter[str] = Counter()  # by outcome
         self.batches_closed = 0
         self.batch_items: Counter[str] = Counter()  # by outcome: applied or failed
+        self.verify_runs: Counter[str] = Counter()  # by outcome: holds, differs or failed
+        self.verify_differences = 0
+        self.spooled = 0
+        self.spool_posted = 0
+        self.spool_set_aside = 0
         self.fast_requests = 0  # answered in the fast lane
         self._features: set[str] = set()
 
@@ -70,6 +75,10 @@ class Metrics:
         self.decision_s[verb].add(perf_counter() - began)
         self._count(verb, decision)
         return decision
+
+    def decided_in_all(self) -> int:
+        """Return how many answers were a decision."""
+        return sum(count for (_, _, outcome), count in self.decisions.items() if outcome != "undecided")
 
     def redis_call(self, operation: str) -> "RedisCall":
         """Time one call to Redis, from `with` to its end; an error is counted by its class."""

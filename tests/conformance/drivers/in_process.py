@@ -38,6 +38,7 @@ class InProcess:
             aggregates=cases.aggregates,
             statements=cases.statements,
             endpoints=cases.endpoints,
+            outage=cases.outage,
             settings=settings,
         )
 

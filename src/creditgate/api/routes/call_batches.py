@@ -14,10 +14,10 @@ from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
 from creditgate.api.wire.call_batches import BatchedAnswer, BatchedCheck, BatchedTrack, read_item
 from creditgate.api.wire.fields import read_list
+from creditgate.engine import stepping
 from creditgate.errors import InvalidInputs, Undecided
 
 CALLS_MAX = 100
-CUSTOMERS_AT_ONCE = 32  # a batch is one caller among others
 BATCH_SECONDS_MAX = 4.0  # no call begins after it; each that has begun has its own, shorter deadline
 
 
@@ -65,19 +65,13 @@ class CallBatchRoutes:
             else:
                 item = Item(place, request, call._replace(body=body))
                 by_customer.setdefault(request.customer_id, []).append(item)
-        turns = asyncio.Semaphore(CUSTOMERS_AT_ONCE)
         end = asyncio.get_running_loop().time() + BATCH_SECONDS_MAX
-        for part in await asyncio.gather(
-            *(self._in_order(items, turns, end) for items in by_customer.values())
-        ):
+        for part in await stepping.gather([self._in_order(items, end) for items in by_customer.values()]):
             answers.update(part)
         return Answer(encode([_batched_answer(answers[place]) for place in range(len(bodies))]))
 
-    async def _in_order(
-        self, items: Sequence[Item], turns: asyncio.Semaphore, end: float
-    ) -> dict[int, Answer]:
-        async with turns:
-            return {item.place: await self._answer(item, end) for item in items}
+    async def _in_order(self, items: Sequence[Item], end: float) -> dict[int, Answer]:
+        return {item.place: await self._answer(item, end) for item in items}
 
     async def _answer(self, item: Item, end: float) -> Answer:
         """Return what the item is answered; one whose turn comes too late is undecided, and changes nothing."""

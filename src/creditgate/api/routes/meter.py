@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from creditgate.api.calls import NO_HEADERS, Answer, Call, Verb, caller_key
+from creditgate.api.problems import spooled_answer, undecided_answer
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import (
@@ -24,7 +25,8 @@ from creditgate.engine.entities import Entities, NewEntity
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, Usage, refusal
-from creditgate.errors import InvalidInputs, NotFound
+from creditgate.engine.outage import Outage
+from creditgate.errors import CreditgateError, InvalidInputs, NotFound, Unavailable, Undecided
 
 T = TypeVar("T")
 
@@ -35,11 +37,18 @@ class MeterRoutes:
     """The two verbs that everything else is here for."""
 
     def __init__(
-        self, meter: Meter, holds: Holds, entities: Entities, keys: RepeatedKeys, settings: ApiSettings
+        self,
+        meter: Meter,
+        holds: Holds,
+        entities: Entities,
+        outage: Outage,
+        keys: RepeatedKeys,
+        settings: ApiSettings,
     ) -> None:
         self._meter = meter
         self._holds = holds
         self._entities = entities
+        self._outage = outage
         self._keys = keys
         self._settings = settings
 
@@ -55,9 +64,23 @@ class MeterRoutes:
 
     async def answer_check(self, request: CheckRequest, call: Call) -> Answer:
         """Return the answer to a check that was read."""
-        decision, headers = await self.checked(request, call)
+        try:
+            decision, headers = await self.checked(request, call)
+        except (Undecided, Unavailable) as error:
+            if not await self._is_allowed_anyway(request, error):
+                raise
+            return undecided_answer(request, allowed=True)
         answer = check_answer(decision, customer_id=request.customer_id, takes=request.takes)
         return Answer(encode(answer), headers=headers)
+
+    async def _is_allowed_anyway(self, request: CheckRequest, error: CreditgateError) -> bool:
+        """Say whether the feature allows what could not be decided; what would have been taken is spooled."""
+        if wanted(request.lock) is not None or (request.takes and request.new_entity() is not None):
+            return False
+        allowed = self._outage.allows(
+            customer_id=request.customer_id, feature_id=request.feature_id, nanos=request.required_nanos()
+        )
+        return allowed and (not request.takes or await self._outage.keeps(error))
 
     async def checked(self, request: CheckRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
         """Return the decision and the headers of its answer."""
@@ -122,7 +145,12 @@ class MeterRoutes:
 
     async def answer_track(self, request: TrackRequest, call: Call) -> Answer:
         """Return the answer to a track that was read."""
-        decision, headers = await self.tracked(request, call)
+        try:
+            decision, headers = await self.tracked(request, call)
+        except (Undecided, Unavailable) as error:
+            if request.new_entity() is not None or not await self._outage.keeps(error):
+                raise
+            return spooled_answer(request)
         answer = track_answer(
             decision,
             customer_id=request.customer_id,

@@ -176,15 +176,29 @@ def track_answer(
     )
 
 
-def undecided_check(*, customer_id: str, required_nanos: int) -> CheckAnswer:
-    """Return the answer to a check that could not be decided: not allowed, and not a denial either."""
+def undecided_check(*, customer_id: str, required_nanos: int, allowed: bool = False) -> CheckAnswer:
+    """Return the answer to a check that could not be decided: no denial, and allowed if the feature says so."""
     return CheckAnswer(
-        allowed=False,
+        allowed=allowed,
         customer_id=customer_id,
         required_balance=number(required_nanos),
         balance=None,
         flag=None,
         code="undecided",
+    )
+
+
+def spooled_track(
+    *, customer_id: str, entity_id: str | None, value_nanos: int, event_name: str | None
+) -> TrackAnswer:
+    """Return the answer to a track that is kept until it can be decided: nothing is known of balances."""
+    return TrackAnswer(
+        customer_id=customer_id,
+        entity_id=entity_id or UNSET,
+        event_name=event_name or UNSET,
+        value=number(value_nanos),
+        balance=None,
+        deductions=(),
     )
 
 

@@ -173,6 +173,7 @@ class EventsAnswer(msgspec.Struct, frozen=True):
 
     list: tuple[EventAnswer, ...]
     next_cursor: str | None
+    history_from: int | UnsetType = UNSET
 
 
 class UsageBinAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,10 +240,12 @@ class AggregateAnswer(msgspec.Struct, frozen=True, kw_only=True):
     list: tuple[UsageBinAnswer, ...]
     total: dict[str, TotalAnswer]
     deductions: tuple[DeductionBinAnswer, ...] | UnsetType = UNSET
+    history_from: int | UnsetType = UNSET
 
 
 def events_answer(page: EventPage) -> EventsAnswer:
-    return EventsAnswer(tuple(_event_answer(event) for event in page.events), page.next_cursor)
+    events = tuple(_event_answer(event) for event in page.events)
+    return EventsAnswer(events, page.next_cursor, page.begins_at or UNSET)
 
 
 def aggregate_answer(found: Aggregate, *, is_grouped: bool) -> AggregateAnswer:
@@ -251,6 +254,7 @@ def aggregate_answer(found: Aggregate, *, is_grouped: bool) -> AggregateAnswer:
         list=tuple(map(_bin_answer, found.bins)),
         total={name: TotalAnswer(total.events, number(total.nanos)) for name, total in found.totals.items()},
         deductions=UNSET if found.taken is None else _deductions(found.taken, is_grouped=is_grouped),
+        history_from=found.begins_at or UNSET,
     )
 
 

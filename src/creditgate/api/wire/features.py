@@ -1,6 +1,6 @@
 """Features on the wire: what creating one may say, and how one is answered."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -45,6 +45,15 @@ class Display(Request, frozen=True):
     plural: str
 
 
+class AllowUpToRequest(Request, frozen=True):
+    """So many units of each customer in one outage."""
+
+    allow_up_to: Raw
+
+    def nanos(self) -> int:
+        return kept(self.allow_up_to, field="on_unavailable.allow_up_to")
+
+
 class FeatureRequest(Request, frozen=True):
     """What both creating and updating a feature may say."""
 
@@ -57,6 +66,7 @@ class FeatureRequest(Request, frozen=True):
     model_markups: NotYet | None = None
     default_markup: NotYet | None = None
     provider_markups: NotYet | None = None
+    on_unavailable: Literal["deny", "allow"] | AllowUpToRequest | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return what was said, by the fields of `Feature`."""
@@ -69,7 +79,15 @@ class FeatureRequest(Request, frozen=True):
             )
         if self.display is not None:
             said["display"] = msgspec.structs.asdict(self.display)
-        return {field: value for field, value in said.items() if value is not None}
+        return {field: value for field, value in said.items() if value is not None} | self._fallback()
+
+    def _fallback(self) -> dict[str, Any]:
+        said = self.on_unavailable
+        if said is None:
+            return {}
+        if isinstance(said, AllowUpToRequest):
+            return {"fallback_nanos": said.nanos()}
+        return {"fallback_nanos": None if said == "allow" else 0}
 
 
 class CreateFeatureRequest(FeatureRequest, frozen=True, kw_only=True):
@@ -126,8 +144,14 @@ class CreditCostAnswer(msgspec.Struct, frozen=True):
     credit_cost: Raw
 
 
+class AllowUpToAnswer(msgspec.Struct, frozen=True):
+    """So many units of each customer in one outage."""
+
+    allow_up_to: Raw
+
+
 class FeatureAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature; only a credit system has `credit_schema`."""
+    """A feature; only a credit system has `credit_schema`. Without `on_unavailable` it is `deny`."""
 
     id: str
     name: str
@@ -137,6 +161,7 @@ class FeatureAnswer(msgspec.Struct, frozen=True, kw_only=True):
     event_names: tuple[str, ...]
     archived: bool
     display: dict[str, str] | UnsetType = UNSET
+    on_unavailable: Literal["allow"] | AllowUpToAnswer | UnsetType = UNSET
 
 
 class FeatureList(msgspec.Struct, frozen=True):
@@ -158,4 +183,11 @@ def feature_answer(feature: Feature) -> FeatureAnswer:
         event_names=feature.event_names,
         archived=feature.archived,
         display=feature.display or UNSET,
+        on_unavailable=_on_unavailable(feature),
     )
+
+
+def _on_unavailable(feature: Feature) -> Literal["allow"] | AllowUpToAnswer | UnsetType:
+    if feature.fallback_nanos is None:
+        return "allow"
+    return AllowUpToAnswer(number(feature.fallback_nanos)) if feature.fallback_nanos else UNSET

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from creditgate.errors import StartupError
 from creditgate.ledger.tables import metadata
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest step in versions/."""
 
 # Alembic's own table, as it makes it.

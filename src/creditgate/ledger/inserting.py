@@ -1,0 +1,39 @@
+"""How rows of items get into SQL: SQLite is given them by an INSERT, PostgreSQL by a COPY.
+
+A COPY takes a quarter of the time of the driver's INSERTs for a full batch, and is no slower for a few rows. It goes
+into the table itself. By way of a staging table and `ON CONFLICT DO NOTHING` it was a fifth slower for a full batch,
+slower than the INSERTs for a few rows, and a row that is there already, which the position lets happen only to data
+that somebody has changed by hand, would be passed over in silence. Here it is refused, on both databases.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, exc, insert
+
+from creditgate.ledger.tables import journal_items
+
+_INSERT = insert(journal_items)
+
+
+def insert_items(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store rows of `journal_items`, at least one, that all have the same columns in the same order."""
+    if connection.dialect.name == "postgresql":
+        _copy(connection, rows)
+    else:
+        connection.execute(_INSERT, rows)
+
+
+def _copy(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    statement = f"COPY {journal_items.name} ({', '.join(rows[0])}) FROM STDIN"
+    driver: Any = connection.connection.driver_connection
+    errors: Any = connection.dialect.loaded_dbapi
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(tuple(row.values()))
+    except errors.Error as error:
+        # SQLAlchemy does not see a COPY; its errors tell what can be tried again from what never will be stored.
+        raise exc.DBAPIError.instance(
+            statement, None, error, errors.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
