@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 
 from redis.exceptions import RedisError
 
+from tests.faults import servers
 from tests.faults.proxy import Mode
 from tests.faults.stand import Stand
 from tests.faults.trial import Act, Fault
@@ -162,6 +163,28 @@ async def disk_full(stand: Stand) -> None:
         filler.unlink()
 
 
+async def power_cut(stand: Stand) -> None:
+    """Redis ends, and of its file only that is left which a sync that finished has covered."""
+    assert stand.valkey is not None
+    stand.valkey.kill()
+    await asyncio.sleep(0.5)  # until the rest was told
+    [log] = (stand.valkey.directory / "appendonlydir").glob("*.incr.aof")
+    os.truncate(log, servers.synced_bytes(stand.directory, log))
+    await asyncio.to_thread(stand.valkey.start)
+
+
+async def clock_jumps(stand: Stand) -> None:
+    """The clock of Redis is ahead for a while, then late, then right."""
+    for error in ("+10s", "-10s", "+0s"):
+        (stand.directory / servers.CLOCK).write_text(error)
+        await asyncio.sleep(FAULT_S)
+
+
+async def slow_syncs(_stand: Stand) -> None:
+    """It is the server that is slow, all the time."""
+    await asyncio.sleep(2 * FAULT_S)
+
+
 def _unless_root() -> str:
     return "" if os.geteuid() == 0 else "only root may mount a tmpfs"
 
@@ -187,6 +210,24 @@ OWN = [
     Fault("FLUSHALL", flush_all, loses_data=True),
     Fault("Redis comes back older than SQL", older_redis, loses_data=True),
     Fault("SQL is locked", sql_locked),
+    Fault(
+        "the disk syncs slowly",
+        slow_syncs,
+        server=servers.with_slow_fsync,
+        missing=lambda: servers.missing("strace"),
+    ),
+    Fault(
+        "power cut",
+        power_cut,
+        server=servers.with_watched_syncs,
+        missing=lambda: servers.missing("strace"),
+    ),
+    Fault(
+        "the clock of Redis jumps",
+        clock_jumps,
+        server=servers.with_a_clock,
+        missing=lambda: servers.missing(str(servers.FAKETIME)),
+    ),
     Fault("SQL's disk is full", disk_full, disk_mb=32, missing=_unless_root),
 ]
 

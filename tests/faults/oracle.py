@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+Span = tuple[float, float]
+
 
 class Fate(Enum):
     """What a caller knows about a call."""
@@ -37,9 +39,14 @@ class Tally:
     settled: Counter[str] = field(default_factory=Counter)
     wrong_answers: list[str] = field(default_factory=list)
 
-    def acknowledged(self) -> set[str]:
-        """Return the calls that must be in the books."""
-        return {name for name, call in self.calls.items() if call.fate in (Fate.ACKNOWLEDGED, Fate.KEPT)}
+    def acknowledged(self, but: Span | None = None) -> set[str]:
+        """Return the calls that must be in the books, but for those that were acknowledged in a span of time."""
+        begin, end = but or (0.0, 0.0)
+        return {
+            name
+            for name, call in self.calls.items()
+            if call.fate in (Fate.ACKNOWLEDGED, Fate.KEPT) and not begin <= call.at < end
+        }
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,14 @@ class Findings:
         return not any(found for name, found in vars(self).items() if name != "gone")
 
 
-def judge(tally: Tally, books: Books, *, may_lose_since: float | None = None) -> Findings:
-    """Compare. `may_lose_since`: what was acknowledged from then on may be missing, of a Redis that lost its data."""
-    missing = sorted(name for name in tally.acknowledged() if not books.taken[name])
-    gone = [name for name in missing if may_lose_since and tally.calls[name].at >= may_lose_since]
+def judge(tally: Tally, books: Books, *, may_lose: Span | None = None) -> Findings:
+    """Compare. `may_lose`: what was acknowledged in that time may be missing, of a Redis that lost its data."""
+    missing = {name for name in tally.acknowledged() if not books.taken[name]}
+    lost = missing & tally.acknowledged(may_lose)
     refused = {name for name, call in tally.calls.items() if call.fate is Fate.REFUSED}
     return Findings(
-        lost=[name for name in missing if name not in gone],
-        gone=gone,
+        lost=sorted(lost),
+        gone=sorted(missing - lost),
         doubled=sorted(name for name, times in books.taken.items() if times > 1),
         refused_but_taken=sorted(refused & books.taken.keys()),
         unknown=sorted(books.taken.keys() - tally.calls.keys()),

@@ -126,6 +126,8 @@ class RedisProxy:
                         link.client_out.write(piece[: len(piece) // 2])
                         await link.client_out.drain()
                     break
+                if link.client_out.is_closing():
+                    break
                 link.client_out.write(link.kept(piece))
         link.client_out.close()
         link.server_out.close()
@@ -159,6 +161,8 @@ class _Link:
             yield command, hiredis.pack_command(tuple(command))
 
     def send(self, raw: bytes, *, is_doubled: bool = False) -> None:
+        if self.server_out.is_closing():
+            raise ConnectionResetError
         if is_doubled:
             self._doubled.add(self._sent)
         self._sent += 1
@@ -166,8 +170,10 @@ class _Link:
 
     async def answer(self, line: bytes) -> None:
         """Answer instead of the server, after what it owes."""
-        while self._answered < self._sent:  # noqa: ASYNC110 - the other direction counts
+        while self._answered < self._sent and not self.server_out.is_closing():  # noqa: ASYNC110 - the other direction counts
             await asyncio.sleep(LOOK_AGAIN_S)
+        if self.client_out.is_closing():
+            raise ConnectionResetError
         self.client_out.write(line)
 
     def kept(self, piece: bytes) -> bytes:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
@@ -21,24 +22,26 @@ from tests.sidecar_process import SidecarProcess, run
 
 PARTITIONS = 8
 BOOKS_S_MAX = 60.0
+Program = Callable[[Path], Path]
 SETTINGS = {"busy-reply-threshold": "200", "enable-debug-command": "yes"}
 
 
 class Stand:
     """Either embedded: the sidecar has its own Valkey, or the Valkey is ours, behind the proxy.
 
-    `server` is the program to run as Valkey. `disk_mb`: of the tmpfs that holds the SQLite file; embedded, all data.
+    `server` writes the program to run as Valkey into a directory. `disk_mb`: of the tmpfs that holds the SQLite file;
+    embedded, all data.
     """
 
     def __init__(
-        self, dice: random.Random, *, embedded: bool = False, server: Path | None = None, disk_mb: int = 0
+        self, dice: random.Random, *, embedded: bool = False, server: Program | None = None, disk_mb: int = 0
     ) -> None:
         self.dice = dice
         self.embedded = embedded
         self.sidecar = SidecarProcess(arguments=["--demo", "--workers", "2"])
         self.directory = self.sidecar.directory
         self.disk = self.directory if embedded else self.directory / "sql"
-        self.valkey = None if embedded else ValkeyProcess(server, SETTINGS)
+        self.valkey = None if embedded else ValkeyProcess(server and server(self.directory), SETTINGS)
         self._disk_mb = disk_mb
         self._stack = AsyncExitStack()
 

@@ -97,9 +97,9 @@ def test_only_the_last_seconds_may_be_lost() -> None:
     tally, books = history()
     lose(tally, books)
     tally.granted["ann"] -= 3
-    assert judge(tally, books, may_lose_since=5.0).lost == ["track-1"]
-    assert judge(tally, books, may_lose_since=0.5).gone == ["track-1"]
-    assert judge(tally, books, may_lose_since=0.5).are_none
+    assert judge(tally, books, may_lose=(5.0, 9.0)).lost == ["track-1"]
+    assert judge(tally, books, may_lose=(0.5, 5.0)).gone == ["track-1"]
+    assert judge(tally, books, may_lose=(0.5, 5.0)).are_none
 
 
 @pytest.mark.slow

@@ -5,11 +5,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.faults.load import Answered, Load
 from tests.faults.oracle import Fate, Findings, judge
-from tests.faults.stand import Stand
+from tests.faults.stand import Program, Stand
 
 WARM_UP_S = 0.7
 LOSS_S = 3.0  # before a Redis lost its data: what was not flushed by then
@@ -26,7 +25,7 @@ class Fault:
     embedded: bool = False
     loses_data: bool = False  # of Redis: what was not flushed is gone, and so are holds
     disk_mb: int = 0
-    server: Callable[[Path], Path] | None = None  # writes the program that runs as Valkey into a directory
+    server: Program | None = None
     missing: Callable[[], str] = lambda: ""  # why it cannot be tried on this machine
 
 
@@ -57,31 +56,29 @@ async def try_faults(
 ) -> Outcome:
     """Let these faults happen under load on one stand, all for the same one; again in any order `until` is over."""
     first = faults[0]
-    directory = Path("/tmp")
-    server = first.server(directory) if first.server else None
     outcome = Outcome(first.name)
-    async with Stand(dice, embedded=first.embedded, server=server, disk_mb=first.disk_mb) as stand:
+    async with Stand(dice, embedded=first.embedded, server=first.server, disk_mb=first.disk_mb) as stand:
         loses_data = any(fault.loses_data for fault in faults)
         load = Load(lambda: stand.sidecar.url, stand.sidecar.headers, dice, only_rich=loses_data)
         await load.start()
-        may_lose_since = None
+        may_lose = None
         coming = list(faults)
         while coming:
             await asyncio.sleep(rest_s)
-            if loses_data:
-                may_lose_since = time.monotonic() - LOSS_S
+            began = time.monotonic()
             await _happen(coming.pop(0), stand, load, outcome)
+            if loses_data:
+                may_lose = (began - LOSS_S, time.monotonic())
             if not coming and time.monotonic() < until:
                 coming = dice.sample(list(faults), len(faults))
         await asyncio.sleep(rest_s)
         await load.stop()
         ended = time.monotonic()
         tally = load.tally
-        expected = set() if loses_data else tally.acknowledged()
-        books = await stand.books(expected, list(tally.granted))
+        books = await stand.books(tally.acknowledged(may_lose), list(tally.granted))
         outcome.drain_s = time.monotonic() - ended
         proof = await stand.verify()
-    outcome.findings = judge(tally, books, may_lose_since=may_lose_since)
+    outcome.findings = judge(tally, books, may_lose=may_lose)
     outcome.verified, outcome.said = proof.returncode == 0, (proof.stdout + proof.stderr).strip()
     fates = [call.fate for call in tally.calls.values()]
     outcome.acknowledged, outcome.kept = fates.count(Fate.ACKNOWLEDGED), fates.count(Fate.KEPT)
