@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 
@@ -169,15 +170,19 @@ async def power_cut(stand: Stand) -> None:
     stand.valkey.kill()
     await asyncio.sleep(0.5)  # until the rest was told
     [log] = (stand.valkey.directory / "appendonlydir").glob("*.incr.aof")
-    os.truncate(log, servers.synced_bytes(stand.directory, log))
+    synced, size = servers.synced_bytes(stand.directory, log), log.stat().st_size
+    assert 0 < synced <= size, "the syncs were not seen"
+    os.truncate(log, synced)
     await asyncio.to_thread(stand.valkey.start)
 
 
 async def clock_jumps(stand: Stand) -> None:
     """The clock of Redis is ahead for a while, then late, then right."""
-    for error in ("+10s", "-10s", "+0s"):
-        (stand.directory / servers.CLOCK).write_text(error)
-        await asyncio.sleep(FAULT_S)
+    with stand.redis() as client:
+        for error in (10, -10, 0):
+            (stand.directory / servers.CLOCK).write_text(f"{error:+}s")
+            await asyncio.sleep(FAULT_S)
+            assert abs(client.time()[0] - time.time() - error) < 3, "the clock did not jump"
 
 
 async def slow_syncs(_stand: Stand) -> None:
