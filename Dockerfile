@@ -26,7 +26,7 @@ USER creditgate
 WORKDIR /var/lib/creditgate
 # A directory inside the volume: a mount point belongs to whoever mounts it, and cannot be restored to.
 # CREDITGATE_ALLOWED_HOSTS names the hosts by which others reach it, if they do.
-ENV PATH=/opt/creditgate/bin:$PATH CREDITGATE_HOST=0.0.0.0 CREDITGATE_DATA_DIR=/var/lib/creditgate/data
+ENV PATH=/opt/creditgate/bin:$PATH CREDITGATE_HOST=0.0.0.0 CREDITGATE_OPEN_TO_NETWORK=true CREDITGATE_DATA_DIR=/var/lib/creditgate/data
 VOLUME /var/lib/creditgate
 EXPOSE 8787
 HEALTHCHECK --start-period=120s --interval=10s --timeout=3s \

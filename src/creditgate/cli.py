@@ -51,6 +51,9 @@ def serve(
     unix_socket: Annotated[
         Path | None, Parameter(help="Also listen on a unix socket here, for the user who runs this alone.")
     ] = None,
+    open_to_network: Annotated[
+        bool, Parameter(help="Let --host be an address that other machines reach; put TLS in front of it.")
+    ] = _DEFAULTS.open_to_network,
     workers: Annotated[
         int,
         Parameter(
@@ -97,6 +100,7 @@ def serve(
         host=host,
         port=port,
         unix_socket=unix_socket,
+        open_to_network=open_to_network,
         workers=workers,
         verify_every_hours=verify_every_hours,
         spool_max_mb=spool_max_mb,

@@ -1,6 +1,7 @@
 """The sockets that the sidecar listens on: one of TCP, and a unix socket if there is to be one."""
 
 import contextlib
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator
@@ -14,13 +15,29 @@ PROBE_S = 1.0
 
 
 @contextlib.contextmanager
-def listening_sockets(host: str, port: int, unix_socket: Path | None) -> Iterator[list[socket.socket]]:
-    """Yield the sockets, that of TCP first. Raises StartupError, in one sentence, where it cannot listen."""
+def listening_sockets(
+    host: str, port: int, unix_socket: Path | None, *, open_to_network: bool = False
+) -> Iterator[list[socket.socket]]:
+    """Yield the sockets, that of TCP first. Raises StartupError, in one sentence, where it cannot listen.
+
+    Where other machines could connect, it listens only if `open_to_network`: what they send is not encrypted.
+    """
+    if not open_to_network and not _is_loopback(host):
+        raise StartupError(
+            f"--host {host}: other machines could connect, without TLS; say --open-to-network if they shall."
+        )
     with ExitStack() as opened:
         sockets = [opened.enter_context(closing(_tcp_socket(host, port)))]
         if unix_socket is not None:
             sockets.append(opened.enter_context(_unix_socket(unix_socket)))
         yield sockets
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:

@@ -70,7 +70,9 @@ def serve(settings: Settings, first: First, announce: Announce) -> None:
     # forked process a copy of it.
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    with listening_sockets(settings.host, settings.port, settings.unix_socket) as sockets:
+    with listening_sockets(
+        settings.host, settings.port, settings.unix_socket, open_to_network=settings.open_to_network
+    ) as sockets:
         base_url = f"http://{settings.host}:{sockets[0].getsockname()[1]}"
 
         def answers() -> None:

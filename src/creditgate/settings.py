@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8787
     unix_socket: Path | None = None
+    open_to_network: bool = False
     workers: int = 1
     verify_every_hours: float = 24.0  # 0: never
     data_dir: Path = Path("creditgate-data")

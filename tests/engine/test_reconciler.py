@@ -129,6 +129,20 @@ async def test_a_change_of_the_catalog_before_the_tick_after_flushall(
     assert {"free", "pro", "gift"} <= cases.catalogs.current.plans.keys()
 
 
+async def test_callers_and_features_are_known_before_the_tick_after_flushall(
+    cases: openings.UseCases, redis: "Redis"
+) -> None:
+    """What looks for changes meanwhile finds nothing, and must not take that for the truth."""
+    secret = await cases.access.first_key("test", cases.clock.now_ms())
+    assert secret is not None
+    version = (await cases.catalogs.refresh()).version
+    await redis.flushall()
+    await cases.access.follow()
+    assert await cases.access.find(secret) == "admin"
+    assert (await cases.catalogs.refresh()).version == version > 0
+    assert "basic_messages" in cases.catalogs.current.features
+
+
 async def test_a_customer_is_not_unknown_before_the_tick(cases: openings.UseCases, redis: "Redis") -> None:
     """Neither a check nor a read nor a track says that nobody is there, because Redis was emptied a moment ago."""
     await cases.customers.get_or_create("ann", Profile())

@@ -75,3 +75,20 @@ def test_what_is_in_use_is_left_alone(directory: Path) -> None:
             assert not data.exists()
     assert taken.is_socket()
     assert file.read_text() == "keep me"
+
+
+def test_other_machines_are_let_in_only_where_that_was_said(directory: Path) -> None:
+    """A typo in an address must not put the keys of all customers on a network in clear text."""
+    for host in ("0.0.0.0", "::", "192.0.2.1", "gate.example"):
+        ended = run("serve", "--host", host, "--port", "0", "--data-dir", str(directory / "data"))
+        assert ended.returncode == 1
+        assert ended.stderr.startswith(f"creditgate: --host {host}: other machines could connect"), (
+            ended.stderr
+        )
+        assert not (directory / "data").exists()
+    process = SidecarProcess(arguments=["--host", "0.0.0.0", "--open-to-network"])
+    try:
+        url = process.start().url.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.get(f"{url}/healthz").status_code == 200
+    finally:
+        process.close()

@@ -166,7 +166,9 @@ class Access:
         raise Undecided("The API keys are being changed by too many others at once; nothing was changed")
 
     async def _refresh(self) -> None:
-        version = await self._attempts.ask(lambda: self._store.documents_version(_TYPE))
+        version = await self._attempts.ask_version(
+            lambda: self._store.documents_version(_TYPE), known=self._version
+        )
         if version != self._version:
             self._version, documents = await self._attempts.ask(lambda: self._store.documents(_TYPE))
             self._keys = {

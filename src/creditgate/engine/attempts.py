@@ -118,6 +118,17 @@ class Attempts:
         except (TimeoutError, Unavailable) as error:
             raise Undecided("Redis did not answer in time") from error
 
+    async def ask_version(self, send: Callable[[], Awaitable[int]], *, known: int) -> int:
+        """Ask for the version of documents that had one before. 0 says that Redis has lost them: they are put back
+        first, since nobody may be told that there is no such key or feature. Raises Undecided.
+        """
+        version = await self.ask(send)
+        if version == 0 < known:
+            await in_task()
+            await self._look_again()
+            version = await self.ask(send) or known
+        return version
+
     async def _ask(self, send: Callable[[], Awaitable[T]], none_is_absent: bool) -> T:
         rounds = self._reconciler.rounds
         answer = await send()

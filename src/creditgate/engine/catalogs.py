@@ -59,7 +59,9 @@ class Catalogs:
     async def refresh(self) -> Catalog:
         """Read the catalog again if its version moved on, and return it."""
         await in_task()
-        version = await self._attempts.ask(lambda: self._store.documents_version(_TYPE))
+        version = await self._attempts.ask_version(
+            lambda: self._store.documents_version(_TYPE), known=self._current.version
+        )
         if version != self._current.version:
             version, documents = await self._attempts.ask(lambda: self._store.documents(_TYPE))
             document = msgspec.json.decode(documents.get(DOCUMENT_ID, b"{}"), type=CatalogDocument)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, TextClause, bindparam, delete, func, insert, select, text, update
 
 from creditgate.core.amounts import format_amount
 from creditgate.core.journal import StreamId
@@ -96,28 +96,44 @@ _SELECT_CARRIED = select(_openings.customer_id, _openings.uid, _openings.sequenc
     _openings.customer_id.in_(bindparam("customers", expanding=True)),
     _openings.row_id == _OF_LIFE,
 )
-_PUT_OPENING = text(
-    "INSERT INTO openings (partition, customer_id, uid, row_id, sequence, stream_ms, stream_counter, item,"
-    " after_whole, after_nano) VALUES (:partition, :customer_id, :uid, :row_id, :sequence, :stream_ms,"
-    " :stream_counter, :item, :after_whole, :after_nano) ON CONFLICT (partition, customer_id, uid, row_id)"
-    " DO UPDATE SET sequence = excluded.sequence, stream_ms = excluded.stream_ms,"
-    " stream_counter = excluded.stream_counter, item = excluded.item, after_whole = excluded.after_whole,"
-    " after_nano = excluded.after_nano"
+# ruff: noqa: S608 - what is put together here are names of columns, all of them ours
+_COLUMNS = ", ".join(_openings.keys())
+_ON_CONFLICT = (
+    " ON CONFLICT (partition, customer_id, uid, row_id) DO UPDATE SET sequence = excluded.sequence,"
+    " stream_ms = excluded.stream_ms, stream_counter = excluded.stream_counter, item = excluded.item,"
+    " after_whole = excluded.after_whole, after_nano = excluded.after_nano"
 )
+_IS_ITEM = (
+    "partition = :partition AND stream_ms = :stream_ms AND stream_counter = :stream_counter AND item = :item"
+)
+# One statement per row is quick in SQLite only; PostgreSQL gets all rows in one, as an array for each column.
+_PUT_OPENING = text(
+    f"INSERT INTO openings ({_COLUMNS}) VALUES (:{_COLUMNS.replace(', ', ', :')}){_ON_CONFLICT}"
+)
+_DELETE_ITEM = text(f"DELETE FROM journal_items WHERE {_IS_ITEM} AND document_type IS NULL")
+_NO_EVENT = text(f"UPDATE journal_items SET event_at = NULL WHERE {_IS_ITEM}")
+_ARRAYS = (
+    "unnest(CAST(:partition AS text[]), CAST(:stream_ms AS bigint[]), CAST(:stream_counter AS bigint[]),"
+    " CAST(:item AS integer[])) AS named (partition, stream_ms, stream_counter, item)"
+    " WHERE journal_items.partition = named.partition AND journal_items.stream_ms = named.stream_ms"
+    " AND journal_items.stream_counter = named.stream_counter AND journal_items.item = named.item"
+)
+_AT_ONCE = {
+    _PUT_OPENING: text(
+        f"INSERT INTO openings ({_COLUMNS}) SELECT * FROM unnest(CAST(:partition AS text[]),"
+        " CAST(:customer_id AS text[]), CAST(:uid AS text[]), CAST(:row_id AS text[]),"
+        " CAST(:sequence AS bigint[]), CAST(:stream_ms AS bigint[]), CAST(:stream_counter AS bigint[]),"
+        f" CAST(:item AS integer[]), CAST(:after_whole AS bigint[]), CAST(:after_nano AS bigint[])){_ON_CONFLICT}"
+    ),
+    _DELETE_ITEM: text(f"DELETE FROM journal_items USING {_ARRAYS} AND document_type IS NULL"),
+    _NO_EVENT: text(f"UPDATE journal_items SET event_at = NULL FROM {_ARRAYS}"),
+}
 # A partition whose position is earlier has nothing that could be removed.
 _COUNT_UNFINISHED = text(
     "SELECT count(*) FROM stream_positions LEFT JOIN history_begins USING (partition)"
     " WHERE partition <> 'sys' AND coalesce(history_begins.stream_ms, 0) < :latest"
     " AND coalesce(history_begins.stream_ms, 0) < stream_positions.stream_ms"
 )
-_IS_ITEM = (
-    _items.partition == bindparam("of"),
-    _items.stream_ms == bindparam("at_ms"),
-    _items.stream_counter == bindparam("at_counter"),
-    _items.item == bindparam("at_item"),
-)
-_DELETE_ITEM = delete(journal_items).where(*_IS_ITEM, _items.document_type.is_(None))
-_NO_EVENT = update(journal_items).where(*_IS_ITEM).values(event_at=None)
 
 
 def begins_at(connection: Connection, partition: str | None = None) -> int:
@@ -174,7 +190,7 @@ def write_openings(
     if rows:
         connection.execute(insert(openings), rows)
         places = [(StreamId(row["stream_ms"], row["stream_counter"]), row["item"]) for row in rows]
-        connection.execute(_NO_EVENT, [_at(partition, place) for place in places])
+        _for_each(connection, _NO_EVENT, [_at(partition, place) for place in places])
 
 
 def carried_sequences(
@@ -206,12 +222,12 @@ def _remove(connection: Connection, partition: str, found: Items) -> int:
     gone = (usage | {(opening.stream_id, opening.item) for opening in before.values()}) - kept
     changed = [name for name, opening in after.items() if before.get(name) != opening]
     if changed:
-        connection.execute(_PUT_OPENING, [_opening_row(partition, name, after[name]) for name in changed])
+        _for_each(connection, _PUT_OPENING, [_opening_row(partition, name, after[name]) for name in changed])
     if stay := sorted(usage & kept):
-        connection.execute(_NO_EVENT, [_at(partition, place) for place in stay])
+        _for_each(connection, _NO_EVENT, [_at(partition, place) for place in stay])
     if not gone:
         return 0
-    return connection.execute(_DELETE_ITEM, [_at(partition, place) for place in sorted(gone)]).rowcount
+    return _for_each(connection, _DELETE_ITEM, [_at(partition, place) for place in sorted(gone)])
 
 
 def _read_openings(
@@ -266,7 +282,15 @@ def _place(row: Row[Any]) -> Place:
 
 def _at(partition: str, place: Place) -> dict[str, Any]:
     (ms, counter), item = place
-    return {"of": partition, "at_ms": ms, "at_counter": counter, "at_item": item}
+    return {"partition": partition, "stream_ms": ms, "stream_counter": counter, "item": item}
+
+
+def _for_each(connection: Connection, statement: TextClause, rows: Sequence[dict[str, Any]]) -> int:
+    """Run a statement for each of the rows, at least one; return how many rows of SQL it met."""
+    if connection.dialect.name == "postgresql":
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        return connection.execute(_AT_ONCE[statement], columns).rowcount
+    return connection.execute(statement, rows).rowcount
 
 
 def _opening_row(partition: str, name: Name, opening: Opening) -> dict[str, Any]:
