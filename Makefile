@@ -4,6 +4,7 @@
 #   make test    run the test suite; ARGS go to pytest: make test ARGS="-k reset -x", or ARGS="-m slow" for the long forms
 #   make bench   measure, in less than five minutes; bench-full also what takes long; ARGS="http --rounds 3" measures a part
 #   make mutants try small wrong versions of the code: some test has to fail with each; ARGS="LIFO" tries some
+#   make faults  break every part under load, one after the other, and print what became of the books; ARGS="--soak 30"
 #   make lint    check style, formatting, types, import directions and the Lua scripts
 #   make lock    bring the locks up to pyproject.toml; ARGS=--upgrade also takes newer versions
 #   make clean   remove what these targets made; never the sidecar's data
@@ -19,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Set in many containers. Without the compiled modules each process compiles all of ours again: a third of a second.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test bench bench-full mutants lint lock clean
+.PHONY: run test bench bench-full mutants faults lint lock clean
 
 run: .venv/ready
 	$(BIN)/creditgate serve --demo
@@ -39,6 +40,9 @@ bench-full: .venv/bench
 
 mutants: .venv/ready
 	$(BIN)/python -m tests.mutants.run $(ARGS)
+
+faults: .venv/ready
+	$(BIN)/python -m tests.faults.run $(ARGS)
 
 # A Lua script is linted as Redis gets it, with its includes joined in: alone, it lacks the functions it calls.
 lint: .venv/ready
