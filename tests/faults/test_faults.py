@@ -1,4 +1,4 @@
-"""Faults under load, as many as fit into half a minute; `make faults` tries all of them, one at a time, for longer."""
+"""Some faults under load, in half a minute; `make faults` tries all of them, one at a time, for longer."""
 
 import random
 
@@ -28,6 +28,7 @@ PROCESSES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [BEHIND_THE_PROXY, PROCESSES], ids=["of Redis", "of processes"])
 async def test_every_call_has_one_effect_at_most_and_an_acknowledged_one_has_it(
     names: tuple[str, ...],
