@@ -6,6 +6,7 @@ rate, and each is timed from when it was due, whether or not a connection was fr
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
@@ -102,7 +103,7 @@ class RespConnection(Connection):
             self.answered(self, None if is_good else str(reply)[:60])
 
 
-class Run:
+class Run(ABC):
     """What is common to both loops: connections, answers, times."""
 
     def __init__(self, order: Order) -> None:
@@ -133,8 +134,9 @@ class Run:
             failed={why: times for why, times in self.failed.items() if times},
         )
 
+    @abstractmethod
     async def drive(self, connections: list[Connection], began: float) -> None:
-        raise NotImplementedError
+        """Ask until the time is over, and return when all is answered."""
 
     def answered(self, connection: Connection, failure: str | None) -> None:
         """Note one answer."""

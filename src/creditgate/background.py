@@ -10,13 +10,17 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from creditgate.engine.access import FOLLOW_TICK_S
+from creditgate.engine.auditor import Auditor
 from creditgate.engine.forward import SWEEP_TICK_S
 from creditgate.errors import CreditgateError
-from creditgate.openings import UseCases
+from creditgate.openings import Stores, UseCases, verifier_of
+from creditgate.settings import Settings
 from creditgate.telemetry import logger
 
 CLOCK_TICK_S = 10.0
 RECONCILE_TICK_S = 1.0  # how long a restart or a FLUSHALL under our feet goes unnoticed
+
+SECONDS_OF_AN_HOUR = 3600
 
 log = logger(__name__)
 
@@ -51,6 +55,22 @@ async def posting(cases: UseCases) -> AsyncIterator[None]:
     finally:
         cases.spool_poster.stop()
         await working
+
+
+@asynccontextmanager
+async def auditing(settings: Settings, stores: Stores, cases: UseCases) -> AsyncIterator[None]:
+    """Verify on a timer. Not where the same process answers calls: it would hold them up."""
+    if settings.verify_every_hours == 0:
+        yield
+        return
+    every_s = settings.verify_every_hours * SECONDS_OF_AN_HOUR
+    working = asyncio.create_task(Auditor(verifier_of(stores), cases.metrics, every_s=every_s).run())
+    try:
+        yield
+    finally:
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
 
 
 @asynccontextmanager

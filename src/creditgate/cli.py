@@ -22,7 +22,7 @@ from creditgate.errors import CreditgateError
 from creditgate.key_commands import key_app
 from creditgate.settings import WORKERS_MAX, Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, fail, run
+from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, fail, run, unix_ms
 
 if TYPE_CHECKING:
     from creditgate.core.catalog_changes import FileChanges
@@ -175,8 +175,7 @@ def statement(
 ) -> None:
     """Tell one customer's journal in words, with the balance after each line: where did the credits go?"""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    since_ms = int(since.replace(tzinfo=since.tzinfo or UTC).timestamp() * 1000) if since else None
-    for line in run(_statement(settings, customer_id, since_ms)):
+    for line in run(_statement(settings, customer_id, unix_ms(since) if since else None)):
         print(line)
 
 
@@ -282,12 +281,11 @@ def prune(
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
-    before_ms = int(before.replace(tzinfo=before.tzinfo or UTC).timestamp() * 1000)
     with _counter("items removed") as count:
-        done = run(operations.prune(settings, before_ms, count))
-    since = datetime.fromtimestamp(done.begins_at / 1000, UTC)
+        done = run(operations.prune(settings, unix_ms(before), count))
     print(f"{done.items} items removed")
     if done.begins_at:
+        since = datetime.fromtimestamp(done.begins_at / 1000, UTC)
         print(f"the history of usage begins at {since:%Y-%m-%d %H:%M:%S} UTC")
 
 

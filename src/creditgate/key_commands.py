@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from creditgate.core.scopes import KeyScope
 from creditgate.settings import Settings
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, fail, run
+from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, fail, run, unix_ms
 
 if TYPE_CHECKING:
     from creditgate.engine.access import ApiKey, NewKey
@@ -44,8 +44,7 @@ def create(
 ) -> None:
     """Make a key. Its secret is shown this once."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    ends_at = int(expires.replace(tzinfo=expires.tzinfo or UTC).timestamp() * 1000) if expires else None
-    _show(run(_create(settings, name, scope, ends_at)))
+    _show(run(_create(settings, name, scope, unix_ms(expires) if expires else None)))
 
 
 @key_app.command(name="list")
@@ -58,7 +57,7 @@ def list_keys(
 ) -> None:
     """List every key that there ever was: id, scope, last four characters, when it was made, its state, its name."""
     settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    now_ms = unix_ms(datetime.now(UTC))
     for key_id, key in run(_list(settings)):
         print(key_line(key_id, key, now_ms))
 

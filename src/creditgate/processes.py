@@ -14,8 +14,8 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -24,10 +24,9 @@ from typing import NamedTuple
 
 import uvloop
 
-from creditgate.background import background_work, posting, upkeep
+from creditgate.background import auditing, background_work, posting, upkeep
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.engine import demo
-from creditgate.engine.auditor import Auditor
 from creditgate.engine.instance import PARTITIONS, Instance
 from creditgate.listening import listening_sockets
 from creditgate.openings import (
@@ -36,7 +35,6 @@ from creditgate.openings import (
     embedded_redis,
     open_stores,
     open_use_cases,
-    verifier_of,
 )
 from creditgate.server import answer_calls
 from creditgate.settings import Environment, Settings
@@ -45,8 +43,6 @@ from creditgate.telemetry import logger
 from creditgate.telemetry.siblings import Siblings
 
 log = logger(__name__)
-
-SECONDS_OF_AN_HOUR = 3600
 
 # Calls leave no cycles behind, and to look for some after each 700 objects would be a tenth of their time.
 GARBAGE_THRESHOLDS = (20_000, 20, 20)
@@ -120,29 +116,11 @@ async def _work_in_background(settings: Settings, first: First, numbers: Path, l
         siblings = Siblings(numbers, "background", cases.metrics)
         await opened.enter_async_context(siblings.answering())
         await opened.enter_async_context(background_work(cases, stores.redis))
-        await opened.enter_async_context(_auditing(settings, stores, cases))
+        await opened.enter_async_context(auditing(settings, stores, cases))
         await opened.enter_async_context(posting(cases))
         await _begin(settings, first, stores, cases)
         line.ready(redis_url)
         await line.stopped()
-
-
-@asynccontextmanager
-async def _auditing(settings: Settings, stores: Stores, cases: UseCases) -> AsyncIterator[None]:
-    """Verify on a timer. Not where the same process answers calls: it would hold them up."""
-    if settings.verify_every_hours == 0:
-        yield
-        return
-    auditor = Auditor(
-        verifier_of(stores), cases.metrics, every_s=settings.verify_every_hours * SECONDS_OF_AN_HOUR
-    )
-    auditing = asyncio.create_task(auditor.run())
-    try:
-        yield
-    finally:
-        auditing.cancel()
-        with suppress(asyncio.CancelledError):
-            await auditing
 
 
 async def _answer_calls(

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -20,6 +21,11 @@ DatabaseUrl = Annotated[
 Prefix = Annotated[
     str, Parameter(help="What every key in Redis begins with; one prefix holds one environment.")
 ]
+
+
+def unix_ms(instant: datetime) -> int:
+    """Return an instant that was typed, in Unix ms; without a time zone it is meant in UTC."""
+    return int(instant.replace(tzinfo=instant.tzinfo or UTC).timestamp() * 1000)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

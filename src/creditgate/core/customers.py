@@ -147,11 +147,6 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         return {row.id for row in self.rows} | {gate.id for gate in self.gates}
 
     @cached_property
-    def owners(self) -> dict[str, str]:
-        """The feature of each row, by the row's id."""
-        return {row.id: row.feature_id for row in self.rows}
-
-    @cached_property
     def by_id(self) -> dict[str, Row]:
         return {row.id: row for row in self.rows}
 

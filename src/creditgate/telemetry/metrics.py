@@ -109,7 +109,8 @@ class Metrics:
     def _count_moved(self, terms: Terms, moved: Sequence[Moved]) -> None:
         for row_id, delta_nanos in moved:
             counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
-            counter[terms.owners.get(row_id, OTHER)] += abs(delta_nanos)
+            row = terms.by_id.get(row_id)
+            counter[row.feature_id if row else OTHER] += abs(delta_nanos)
 
 
 class RedisCall:
