@@ -36,7 +36,7 @@ PAUSES = ("pause the background process", "pause the supervisor")
     [
         (PROCESSES, 0),
         pytest.param(BEHIND_THE_PROXY, 0, marks=pytest.mark.slow),
-        pytest.param((*PROCESSES, *PAUSES), 120, marks=pytest.mark.slow),
+        pytest.param((*PROCESSES, *PAUSES), 120, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
     ],
     ids=["of processes", "of Redis", "of processes, for two minutes"],
 )
