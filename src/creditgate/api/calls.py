@@ -77,6 +77,8 @@ def caller_key(verb: str, call: Call, *params: object, in_body: str | None = Non
     `params` are what the call was understood to ask for, so that `2` and `2.0` are one call. Autumn would claim a key
     in each place; one is enough to make a call happen once, and two are refused.
     """
+    if not call.idempotency_keys and in_body is None:
+        return None
     keys = [(f"{verb}:header", text) for text in call.idempotency_keys]
     if in_body is not None:
         keys.append((f"{verb}:body", in_body))

@@ -5,12 +5,14 @@ out. Nothing here is ever sent twice.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from time import perf_counter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
@@ -25,6 +27,8 @@ from creditgate.core.holds import Held
 from creditgate.core.journal import Call, StreamId
 from creditgate.errors import CreditgateError, Unavailable
 from creditgate.telemetry.metrics import Metrics
+
+T = TypeVar("T")
 
 
 class Unknown(CreditgateError):
@@ -56,6 +60,19 @@ class Need(NamedTuple):
     def name(self) -> str:
         """The pool's name, as scripts know it."""
         return pool_name(self.pool.feature_id, self.entity_id)
+
+
+class Needs(tuple[Need, ...]):
+    """What a call needs of each pool that it may draw on, in their order."""
+
+    @cached_property
+    def pools(self) -> tuple[Pool, ...]:
+        return tuple(need.pool for need in self)
+
+    @cached_property
+    def sent(self) -> list[Argument]:
+        """The needs as arguments of a script."""
+        return _sent(self)
 
 
 class Reply(NamedTuple):
@@ -112,9 +129,6 @@ class ScriptCalls:
         self._clock = clock
         self._metrics = metrics or Metrics()
 
-    def _journal_of(self, customer_id: str) -> str:
-        return self._keys.journal(self._keys.partition_of(customer_id))
-
     def _due_of(self, customer_id: str) -> str:
         return self._keys.due(self._keys.partition_of(customer_id))
 
@@ -123,14 +137,31 @@ class ScriptCalls:
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run a script and return its reply."""
+        return await self._run_for(script, keys, args, list)
+
+    async def _run_for(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        read: Callable[[list[Any]], T],
+    ) -> T:
+        """Run a script and return what `read` makes of its reply."""
+        began = perf_counter()
         try:
-            with self._metrics.redis_call(script.name):
-                raw: list[Any] = await script.call(self._scripts, keys, args)
-        except (RedisError, OSError) as error:
-            raise _told(error) from error
+            try:
+                raw = await self._scripts.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                raw = await self._scripts.eval(script.source, len(keys), *keys, *args)
+        except BaseException as error:
+            self._metrics.redis_failed(script.name, perf_counter() - began, error)
+            if isinstance(error, RedisError | OSError):
+                raise _told(error) from error
+            raise
+        self._metrics.redis_s[script.name].add(perf_counter() - began)
         if raw[0] == Status.INVALID:
             raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
-        return raw
+        return read(raw)
 
     async def _asked(self, operation: str, answer: Awaitable[Any]) -> Any:
         """Return the answer to a plain command of redis-py, which needs a task."""
@@ -155,6 +186,12 @@ def _told(error: RedisError | OSError) -> CreditgateError:
 
 def needs_sent(pools: Iterable[Need]) -> list[Argument]:
     """Return the needs as arguments."""
+    if isinstance(pools, Needs):
+        return pools.sent
+    return _sent(pools)
+
+
+def _sent(pools: Iterable[Need]) -> list[Argument]:
     arguments: list[Argument] = []
     for need in pools:
         arguments += [need.name, need.pool.cost_nanos, need.nanos]

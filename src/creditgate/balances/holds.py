@@ -78,7 +78,7 @@ class HoldCalls(ScriptCalls):
 
         REFUSED and REPLAYED carry the balances as they are.
         """
-        keys = [self._keys.record(customer_id), self._journal_of(customer_id), self._due_of(customer_id)]
+        keys = [self._keys.record(customer_id), self._keys.journal_of(customer_id), self._due_of(customer_id)]
         keys += self._buckets(customer_id, call)
         head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
         head += [call.op_id, mode, encoded(hold_id), expires_at if expires_at is not None else ""]
@@ -93,7 +93,7 @@ class HoldCalls(ScriptCalls):
         With the sequence number that was read, also while something of the customer is due.
         """
         first = finals[0].call
-        keys = [self._keys.record(customer_id), self._journal_of(customer_id)]
+        keys = [self._keys.record(customer_id), self._keys.journal_of(customer_id)]
         keys += self._buckets(customer_id, first)
         arguments: list[Argument] = [not_after, customer_id]
         arguments += [expected_sequence if expected_sequence is not None else "", first.key]
@@ -107,7 +107,7 @@ class HoldCalls(ScriptCalls):
         self, *, not_after: int, customer_id: str, call: Call, hold_id: str, used: int
     ) -> Reply:
         """Remember how many units (in nanos) were used so far, if that is more than before."""
-        keys = [self._keys.record(customer_id), self._journal_of(customer_id)]
+        keys = [self._keys.record(customer_id), self._keys.journal_of(customer_id)]
         arguments: list[Argument] = [not_after, customer_id, encode_call(call), encoded(hold_id), used]
         return _reply(await self._run(self._progress, keys, arguments), hold_id)
 

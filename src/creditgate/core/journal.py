@@ -94,6 +94,10 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     entity_id: str = ""
     properties: str = "{}"
 
+    def of(self, op_id: str) -> "Call":
+        """Return the same call with this op id."""
+        return msgspec.structs.replace(self, op_id=op_id)
+
 
 class Item(msgspec.Struct, frozen=True):
     """One change. `number` counts within the entry; `call` is set on the first item of each call."""
