@@ -16,7 +16,7 @@ NO_HEADERS: Mapping[str, str] = {}
 BODY_BYTES_MAX = 64 * 1024
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """What came in. `base_url` is where the caller reached us, such as `http://127.0.0.1:8787`.
 
     `customer_id` and `expand` are what the URL says; only those of the legacy routes say anything.
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     expand: tuple[str, ...] = ()
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What goes out: JSON, but for the status and what stands in headers."""
 
     body: bytes

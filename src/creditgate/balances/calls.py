@@ -11,6 +11,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -21,7 +22,7 @@ from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
 from creditgate.core.customers import Terms
-from creditgate.core.decisions import Moved, Status
+from creditgate.core.decisions import Moved, Status, status_of
 from creditgate.core.entities import pool_name
 from creditgate.core.holds import Held
 from creditgate.core.journal import Call, StreamId
@@ -75,7 +76,7 @@ class Needs(tuple[Need, ...]):
         return _sent(self)
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """What a script said of a customer. Past `status` and `time`, the rest is set where the script gives it.
 
     `entry` is the id of the entry that was appended, or that of the first call for a replay; `pool` is the number of
@@ -201,19 +202,19 @@ def _sent(pools: Iterable[Need]) -> list[Argument]:
 def balances_in(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
     """Read '<count>, then so many pairs of row id and amount' from raw[at] on; returns where it ends."""
     end = at + 1 + 2 * raw[at]
-    return {text_of(raw[i]): int(raw[i + 1]) for i in range(at + 1, end, 2)}, end
+    return dict(zip(map(text_of, raw[at + 1 : end : 2]), map(int, raw[at + 2 : end : 2]), strict=True)), end
 
 
 def moved_in(raw: Sequence[Any], at: int) -> tuple[Moved, ...]:
     """Read pairs of row id and delta from raw[at] to the end."""
-    return tuple([Moved(text_of(raw[i]), int(raw[i + 1])) for i in range(at, len(raw), 2)])
+    return tuple(map(Moved, map(text_of, raw[at::2]), map(int, raw[at + 1 :: 2])))
 
 
 def written_in(raw: Sequence[Any]) -> Written:
     """Return the reply of a script that says little."""
     if len(raw) == 2:
-        return Written(Status(raw[0]), raw[1])
-    return Written(Status(raw[0]), raw[1], raw[2], stream_id_of(raw[3]))
+        return Written(status_of(raw[0]), raw[1])
+    return Written(status_of(raw[0]), raw[1], raw[2], stream_id_of(raw[3]))
 
 
 def stream_id_of(raw: bytes | str) -> StreamId | None:

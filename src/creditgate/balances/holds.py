@@ -19,7 +19,7 @@ from creditgate.balances.calls import (
 from creditgate.balances.keys import encoded
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.terms import terms_of
-from creditgate.core.decisions import Mode, Status
+from creditgate.core.decisions import Mode, Status, status_of
 from creditgate.core.holds import HOLD_LIMITS, HOURS_MS, Held, Hold, Limits, decode_hold
 from creditgate.core.journal import Call, encode_call
 
@@ -139,10 +139,10 @@ class HoldCalls(ScriptCalls):
 
 def _reply(raw: Sequence[Any], hold_id: str) -> Reply:
     if len(raw) == 2:
-        return Reply(Status(raw[0]), raw[1])
+        return Reply(status_of(raw[0]), raw[1])
     balances, rest = balances_in(raw, 7)
     return Reply(
-        Status(raw[0]),
+        status_of(raw[0]),
         raw[1],
         raw[2],
         terms_of(raw[4]),

@@ -15,7 +15,7 @@ from creditgate.balances.calls import (
 from creditgate.balances.merging import Merging
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.terms import terms_of
-from creditgate.core.decisions import Mode, Status
+from creditgate.core.decisions import Mode, status_of
 from creditgate.core.journal import Call, encode_call
 
 USES_MAX = 16  # as in lua/track_event.lua
@@ -101,17 +101,17 @@ def _merged_check(arguments: Sequence[Any]) -> Sequence[Any]:
 
 def _checked(raw: Sequence[Any]) -> Reply:
     if len(raw) == 2:
-        return Reply(Status(raw[0]), raw[1])
+        return Reply(status_of(raw[0]), raw[1])
     balances, _ = balances_in(raw, 6)
-    return Reply(Status(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
+    return Reply(status_of(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
 
 
 def _reply(raw: Sequence[Any]) -> Reply:
     if len(raw) == 2:
-        return Reply(Status(raw[0]), raw[1])
+        return Reply(status_of(raw[0]), raw[1])
     balances, rest = balances_in(raw, 6)
     return Reply(
-        Status(raw[0]),
+        status_of(raw[0]),
         raw[1],
         raw[2],
         terms_of(raw[4]),

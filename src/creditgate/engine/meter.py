@@ -194,39 +194,45 @@ class Meter:
     async def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Decision:
         """Take what was used by another script than track's. Raises as `track` does, and what `send` raises."""
         began = perf_counter()
-        try:
-            decision = await self._take(usage, send, op_id or self._op_ids.next())
-        except Exception as error:
-            self._metrics.not_decided(usage.verb, usage.feature_id, perf_counter() - began, error)
-            raise
-        self._metrics.decided(usage.verb, decision, perf_counter() - began)
-        return decision
-
-    async def _take(self, usage: Usage, send: Send, op_id: str) -> Decision:
-        taking: Taking | None = usage.derived.get("taking")
-        if taking is None or taking.catalog is not self._catalogs.current:
-            taking = usage.derived["taking"] = await self._taking(usage)
-        uses = [Use(use.call.of(op_id), use.needs) for use in taking.uses]
+        op_id = op_id or self._op_ids.next()
         first = last = 0
+        is_known = False
 
         def send_once(not_after: int) -> Awaitable[Reply]:
             nonlocal first, last
             first, last = first or not_after, not_after
-            return send(not_after, uses, taking.properties)
+            return send(not_after, uses, properties)
 
         try:
-            for _ in range(FORWARD_ROUNDS_MAX):
-                reply = await self._attempts.write(taking.partition, op_id, send_once)
-                if isinstance(reply, Applied):
-                    return await self._answer_again(usage, uses, reply.stream_id)
-                if reply.status is Status.OK:
-                    return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
-                if reply.status is not Status.DUE:
-                    return await self._tracked(usage, uses, reply)
-                await self._writer.forward(usage.customer_id)
-            raise Undecided("What fell due for this customer could not be brought up to date")
-        except (Undecided, Unavailable) as error:
-            raise UsageUndecided(error.message, Sent(op_id, usage, first, last)) from error
+            taking: Taking | None = usage.derived.get("taking")
+            if taking is None or taking.catalog is not self._catalogs.current:
+                taking = usage.derived["taking"] = await self._taking(usage)
+            _, used, properties, partition = taking
+            uses = [Use(use.call.of(op_id), use.needs) for use in used]
+            is_known = True
+            decision = await self._settled(usage, uses, partition, send_once)
+        except Exception as error:
+            self._metrics.not_decided(usage.verb, usage.feature_id, perf_counter() - began, error)
+            if is_known and isinstance(error, Undecided | Unavailable):
+                raise UsageUndecided(error.message, Sent(op_id, usage, first, last)) from error
+            raise
+        self._metrics.decided(usage.verb, decision, perf_counter() - began)
+        return decision
+
+    async def _settled(
+        self, usage: Usage, uses: list[Use], partition: str, send: Callable[[int], Awaitable[Reply]]
+    ) -> Decision:
+        op_id = uses[0].call.op_id
+        for _ in range(FORWARD_ROUNDS_MAX):
+            reply = await self._attempts.write(partition, op_id, send)
+            if isinstance(reply, Applied):
+                return await self._answer_again(usage, uses, reply.stream_id)
+            if reply.status is Status.OK:
+                return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
+            if reply.status is not Status.DUE:
+                return await self._tracked(usage, uses, reply)
+            await self._writer.forward(usage.customer_id)
+        raise Undecided("What fell due for this customer could not be brought up to date")
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
         _raise_if_absent(reply, usage.customer_id, usage.entity_id)
@@ -261,7 +267,7 @@ class Meter:
         if entry is None or op_id is None:
             return reply
         items = list(entry.items_of(op_id))
-        return reply._replace(moved=moved_by(items), held=held_by(items))
+        return msgspec.structs.replace(reply, moved=moved_by(items), held=held_by(items))
 
     async def resolve(self, usage: Usage) -> tuple[Catalog, tuple[Feature, ...]]:
         """Return the features that are used, and the catalog that has them; raises NotFound and InvalidRequest."""

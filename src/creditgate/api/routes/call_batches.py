@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from creditgate.api.calls import Answer, Call, Verb
@@ -63,7 +64,7 @@ class CallBatchRoutes:
             except Exception as error:  # also a bug in reading one item is none of the others' business
                 answers[place] = answer_to(error, verb="balances.batch", body=body, env=self._env)
             else:
-                item = Item(place, request, call._replace(body=body))
+                item = Item(place, request, msgspec.structs.replace(call, body=body))
                 by_customer.setdefault(request.customer_id, []).append(item)
         end = asyncio.get_running_loop().time() + BATCH_SECONDS_MAX
         for part in await stepping.gather([self._in_order(items, end) for items in by_customer.values()]):
@@ -86,7 +87,7 @@ class CallBatchRoutes:
             # A check alone has its key in a header, so there it is looked for.
             keys = () if request.idempotency_key is None else (request.idempotency_key,)
             return await self._meter_routes.answer_check(
-                wanted_by_check(request), call._replace(idempotency_keys=keys)
+                wanted_by_check(request), msgspec.structs.replace(call, idempotency_keys=keys)
             )
         except Exception as error:
             verb = "balances.track" if isinstance(request, BatchedTrack) else "balances.check"

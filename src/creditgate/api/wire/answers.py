@@ -350,9 +350,10 @@ class _AnswerForm(NamedTuple):
         amounts: list[int] = []
         known: dict[str, list[int]] = {}
         for feature_id in self.feature_ids:
-            if feature_id not in known:
-                known[feature_id] = _amounts(decision, feature_id)
-            amounts += known[feature_id]
+            of_feature = known.get(feature_id)
+            if of_feature is None:
+                of_feature = known[feature_id] = decision.amounts(feature_id)
+            amounts += of_feature
         return amounts
 
 
@@ -360,7 +361,7 @@ A = TypeVar("A", CheckAnswer, TrackAnswer)
 
 
 def _blank(answer: A) -> A:
-    """Return the answer with holes where balances have amounts that calls change, in the order of `_amounts`."""
+    """Return the answer with holes where balances have amounts that calls change, in their order."""
     balances = answer.balances
     return msgspec.structs.replace(
         answer,
@@ -380,15 +381,6 @@ def _with_holes(answer: BalanceAnswer | None) -> BalanceAnswer | None:
         breakdown=tuple(replace(row, remaining=HOLE, usage=HOLE) for row in answer.breakdown),
         rollovers=tuple(replace(part, balance=HOLE) for part in answer.rollovers or ()) or UNSET,
     )
-
-
-def _amounts(decision: Decision, feature_id: str) -> list[int]:
-    balance = decision.balance(feature_id)
-    assert balance is not None  # there was one by the same terms
-    amounts = [balance.remaining_nanos, balance.usage_nanos]
-    for row, raw_nanos in balance.rows:
-        amounts += (max(0, raw_nanos), row.granted_nanos - raw_nanos)
-    return amounts + [raw_nanos for _, raw_nanos in balance.rollovers]
 
 
 def _flag(decision: Decision) -> FlagAnswer | None:

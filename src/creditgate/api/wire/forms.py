@@ -16,11 +16,14 @@ HOLE = Raw(b"\0")  # which no JSON text has
 class Form:
     """A text with holes."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_parts",)
 
     def __init__(self, text: bytes) -> None:
-        self._text = text.decode().replace("%", "%%").replace("\0", "%s")
+        pieces = text.decode().split("\0")
+        self._parts = [part for piece in pieces for part in (piece, "")][:-1]
 
     def filled(self, amounts: Iterable[int]) -> bytes:
-        """Return the text with these nanos in its holes, in their order. TypeError for more or fewer."""
-        return (self._text % tuple(map(format_amount, amounts))).encode()
+        """Return the text with these nanos in its holes, in their order. ValueError for more or fewer."""
+        parts = self._parts.copy()
+        parts[1::2] = map(format_amount, amounts)
+        return "".join(parts).encode()
