@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis: str | None = None
     database: str | None = None
     spool_max_mb: int = 64
+    seal_key_file: Path | None = None
     prefix: str = "cg"
     payments: Payments = Payments.SANDBOX
     idempotency: Idempotency = Idempotency.REPLAY

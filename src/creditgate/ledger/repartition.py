@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, text
 
-from creditgate.core.journal import Entry
-from creditgate.ledger import pruning
+from creditgate.core.journal import Entry, StreamId
+from creditgate.ledger import pruning, seals
 from creditgate.ledger.rows import item_rows
+from creditgate.ledger.sealing import SealKeys
 from creditgate.ledger.tables import journal_items, stream_positions
 
 CUSTOMERS_PAGE = 10_000
@@ -59,12 +60,16 @@ def repartition(
     place: Callable[[str], str],
     epochs: dict[str, str],
     settings: Callable[[int], Entry],
+    seal_keys: SealKeys | None = None,
 ) -> None:
     """Move every entry of the old partitions to the new one that `place` names for its customer.
 
     Every new partition gets its epoch, and a position after all that there is. `settings` makes the entry that says so
-    on the system stream, given a time in Unix ms after all others. Raises StartupError amid a prune.
+    on the system stream, given a time in Unix ms after all others. Raises StartupError amid a prune,
+    JournalSealed if there are seals and no key. With it, all is sealed as it is now: the caller has checked the seals.
     """
+    if seal_keys is None:
+        seals.check_unsealed(connection)
     connection.execute(_MAKE_PLACES)
     for number, partition in enumerate(old):
         customers = connection.execute(_CUSTOMERS, {"partition": partition}).partitions(CUSTOMERS_PAGE)
@@ -79,7 +84,8 @@ def repartition(
     pruning.merge_beginnings(connection, new)
     after_ms: int = connection.execute(_LAST_MS).scalar_one() + 1
     entry = settings(after_ms)
-    connection.execute(journal_items.insert(), list(item_rows(entry)))
+    rows = list(item_rows(entry))
+    connection.execute(journal_items.insert(), rows)
     connection.execute(_MOVE_SYSTEM, {"of": entry.partition, "ms": after_ms, "counter": 0})
     connection.execute(_FORGET_POSITIONS, {"system": entry.partition})
     positions = [
@@ -87,6 +93,12 @@ def repartition(
         for partition in new
     ]
     connection.execute(stream_positions.insert(), positions)
+    if seal_keys is not None:
+        upto = StreamId(after_ms, 0)
+        seals.seal_rows(connection, seal_keys, entry.partition, rows, upto)
+        seals.forget(connection, old)
+        for partition in new:
+            seals.seal_anew(connection, seal_keys, partition, upto)
 
 
 def _places(
