@@ -15,7 +15,7 @@ from creditgate.ledger import seals
 from creditgate.ledger.database import Database
 from creditgate.ledger.sealing import COLUMNS, SealKeys
 from creditgate.ledger.seals import JournalSealed, SealBroken
-from creditgate.ledger.store import Batch, Ledger, PositionMoved
+from creditgate.ledger.store import Batch, Ledger, Poison, PositionMoved
 from creditgate.ledger.tables import journal_items
 from tests.conformance.ledger import EPOCH, FIRST, SECOND, T0, batch_of, entries, make_entry, put, track, use
 
@@ -133,6 +133,16 @@ class SealsConformance:
         with pytest.raises(PositionMoved):
             sealed.append([batch_of([make_entry(99)], after=StreamId(T0 + 3, 0))])
         assert differences(sealed) == []
+
+    def test_every_move_of_the_position_is_sealed_once(self, sealed: Ledger) -> None:
+        """Messages that are set aside, or a batch that moves nothing, leave no gap and stop no flush."""
+        at, next_at = StreamId(LAST, 0), StreamId(LAST + 1, 0)
+        for batch in (
+            Batch(FIRST, EPOCH, at, next_at, poison=[Poison(next_at, {"a": "b"}, "no entry")]),
+            Batch(FIRST, EPOCH, next_at, next_at),
+        ):
+            sealed.append([batch])
+            assert differences(sealed) == []
 
     def test_a_key_may_follow_another(self, sealed: Ledger, url: str) -> None:
         """After a rotation the old key is needed to check only, and without it that is said."""

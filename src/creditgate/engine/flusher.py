@@ -76,9 +76,10 @@ class Flusher:
 
     async def _flush(self) -> int:
         if self._positions is None:
-            self._positions = await asyncio.to_thread(self._ledger.positions)
+            found = await asyncio.to_thread(self._ledger.positions)
             for partition, at in (await asyncio.to_thread(self._ledger.begin_seals)).items():
                 log.warning("seals_begin", partition=partition, at=str(at))
+            self._positions = found
         positions = self._positions
         pages, failed = await self._pages(positions)
         new = [

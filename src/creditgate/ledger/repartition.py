@@ -8,7 +8,7 @@ the identities of entries change, and with them the ids of events that were give
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, bindparam, select, text
 
 from creditgate.core.journal import Entry, StreamId
 from creditgate.ledger import pruning, seals
@@ -45,6 +45,9 @@ _UNMARK_OPENINGS = text("UPDATE openings SET partition = :new WHERE partition = 
 _UNMARK = text("UPDATE journal_items SET partition = :new WHERE partition = :marked")
 _FORGET_POSITIONS = text("DELETE FROM stream_positions WHERE partition <> :system")
 _LAST_MS = text("SELECT coalesce(max(stream_ms), 0) FROM journal_items")
+_SELECT_POSITION = select(stream_positions.c.stream_ms, stream_positions.c.stream_counter).where(
+    stream_positions.c.partition == bindparam("of")
+)
 _MOVE_SYSTEM = (
     stream_positions.update()
     .where(stream_positions.c.partition == bindparam("of"))
@@ -86,6 +89,7 @@ def repartition(
     entry = settings(after_ms)
     rows = list(item_rows(entry))
     connection.execute(journal_items.insert(), rows)
+    stood_at = StreamId(*connection.execute(_SELECT_POSITION, {"of": entry.partition}).one())
     connection.execute(_MOVE_SYSTEM, {"of": entry.partition, "ms": after_ms, "counter": 0})
     connection.execute(_FORGET_POSITIONS, {"system": entry.partition})
     positions = [
@@ -95,7 +99,7 @@ def repartition(
     connection.execute(stream_positions.insert(), positions)
     if seal_keys is not None:
         upto = StreamId(after_ms, 0)
-        seals.seal_rows(connection, seal_keys, entry.partition, rows, upto)
+        seals.seal_appended(connection, seal_keys, [seals.Appended(entry.partition, stood_at, upto, rows)])
         seals.forget(connection, old)
         for partition in new:
             seals.seal_anew(connection, seal_keys, partition, upto)

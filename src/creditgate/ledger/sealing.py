@@ -61,11 +61,16 @@ class Chain:
         """`begins_ms`: what was recorded before it has been pruned, and is no usage event any more."""
         self.state = state
         self.items = 0
-        self.at: StreamId | None = None  # of the last row
         self._partition = partition
         self._rows = rows
         self._begins_ms = begins_ms
+        self._last: Values | None = None
         self._next = next(rows, None)
+
+    @property
+    def at(self) -> StreamId | None:
+        """The stream id of the last row, None before the first."""
+        return StreamId(self._last[_MS], self._last[_COUNTER]) if self._last is not None else None
 
     @property
     def is_at_end(self) -> bool:
@@ -73,8 +78,8 @@ class Chain:
 
     def through_rows(self, key: bytes, upto: StreamId) -> None:
         """Go through all rows up to a stream id, included."""
-        while self._next is not None and place_of(self._next) <= upto:
-            self._through_row(key, self._next)
+        while self._next is not None and (self._next[_MS], self._next[_COUNTER]) <= upto:
+            self._through(key, self._next)
 
     def through_items(self, key: bytes, count: int) -> StreamId | None:
         """Go through so many rows; return the stream id of the last of them, None if there are no more."""
@@ -82,7 +87,7 @@ class Chain:
             return None
         for _ in range(count):
             if self._next is not None:
-                self._through_row(key, self._next)
+                self._through(key, self._next)
         return self.at
 
     def seal(self, key: bytes, upto: StreamId) -> bytes:
@@ -91,10 +96,11 @@ class Chain:
         self.state = hmac.digest(key, self.state + _pack(("seal", self._partition, *upto)), "sha256")
         return self.state
 
-    def _through_row(self, key: bytes, row: Values) -> None:
-        self.state = hmac.digest(key, self.state + packed(row, self._begins_ms), "sha256")
-        self.at = place_of(row)
+    def _through(self, key: bytes, row: Values) -> None:
+        sealed = row if row[_MS] >= self._begins_ms else _as_appended(row)
+        self.state = hmac.digest(key, self.state + _pack(sealed), "sha256")
         self.items += 1
+        self._last = row
         self._next = next(self._rows, None)
 
 
@@ -106,18 +112,6 @@ def signature(key: bytes, partition: str, begins: StreamId, state: bytes) -> str
 def first_state(key: bytes, partition: str, begins: StreamId) -> bytes:
     """Return the state of a chain in which there is nothing yet."""
     return hmac.digest(key, _pack(("first", partition, *begins)), "sha256")
-
-
-def packed(row: Values, begins_ms: int) -> bytes:
-    """Return the bytes of a row that are sealed: those it had when it was appended, if a prune has let it stay."""
-    if row[_MS] < begins_ms:
-        row = (*row[:_EVENT_AT], _event_at(row), *row[_EVENT_AT + 1 :])
-    return _pack(row)
-
-
-def place_of(row: Values) -> StreamId:
-    """Return the stream id of a row."""
-    return StreamId(row[_MS], row[_COUNTER])
 
 
 def read_seal_keys(path: Path) -> SealKeys:
@@ -139,6 +133,11 @@ def read_seal_keys(path: Path) -> SealKeys:
             " `openssl rand -hex 32` makes; older keys on lines after it."
         )
     return SealKeys(keys)
+
+
+def _as_appended(row: Values) -> Values:
+    """Return a row as it was before a prune, which lets it stay but be no usage event any more."""
+    return (*row[:_EVENT_AT], _event_at(row), *row[_EVENT_AT + 1 :])
 
 
 def _event_at(row: Values) -> int | None:

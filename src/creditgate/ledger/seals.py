@@ -1,6 +1,6 @@
 """The seals in the database: put with each batch, checked page by page, cut where a prune ends; see `sealing`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hmac import compare_digest
 from operator import itemgetter
@@ -62,6 +62,15 @@ class Seal(NamedTuple):
             return b""
 
 
+class Appended(NamedTuple):
+    """Rows of a partition, in order: all in (`after`, `upto`]."""
+
+    partition: str
+    after: StreamId
+    upto: StreamId
+    rows: Sequence[Mapping[str, Any]]
+
+
 class Checked(NamedTuple):
     """What one page of seals says. `last` is where the next page begins, None at the end; `begins` of the chain."""
 
@@ -80,6 +89,9 @@ _SELECT = select(_seals.stream_ms, _seals.stream_counter, _seals.key_id, _seals.
 _UPWARDS = _SELECT.order_by(_seals.stream_ms, _seals.stream_counter)
 _SELECT_FIRST = _UPWARDS.limit(1)
 _SELECT_LAST = _SELECT.order_by(_seals.stream_ms.desc(), _seals.stream_counter.desc()).limit(1)
+_SELECT_AT = select(journal_seals).where(
+    tuple_(_seals.partition, _seals.stream_ms, _seals.stream_counter).in_(bindparam("places", expanding=True))
+)
 _SELECT_PAGE = _UPWARDS.where(_seal_place > tuple_(bindparam("after_ms"), bindparam("after_counter")))
 _INSERT = insert(journal_seals)
 _DELETE_UPTO = delete(journal_seals).where(
@@ -135,17 +147,24 @@ def begin_missing(connection: Connection, keys: SealKeys) -> dict[str, StreamId]
     return begun
 
 
-def seal_rows(
-    connection: Connection, keys: SealKeys, partition: str, rows: Iterable[Mapping[str, Any]], upto: StreamId
-) -> None:
-    """Seal rows that were appended, in order, with the position after them.
+def seal_appended(connection: Connection, keys: SealKeys, batches: Sequence[Appended]) -> None:
+    """Seal rows that were appended, each batch with the position after it.
 
     A partition without a seal gets none here, but where its flusher starts: whose seals were taken away is to be told.
     """
-    last = connection.execute(_SELECT_LAST, {"of": partition}).first()
-    if last is not None:
-        chain = Chain(partition, _seal_of(last).state, map(_values_of, rows))
-        _put(connection, keys, partition, upto, chain.seal(keys.current, upto))
+    places = [(batch.partition, *batch.after) for batch in batches]
+    last = {row.partition: row for row in connection.execute(_SELECT_AT, {"places": places})}
+    new = []
+    for partition, after, upto, rows in batches:
+        if upto == after:
+            continue  # it moves nothing, and its position is sealed
+        # Not where the batch begins only if somebody has moved the position.
+        before = last.get(partition) or connection.execute(_SELECT_LAST, {"of": partition}).first()
+        if before is not None:
+            chain = Chain(partition, _seal_of(before).state, map(_values_of, rows))
+            new.append(_row(keys, partition, upto, chain.seal(keys.current, upto)))
+    if new:
+        connection.execute(_INSERT, new)
 
 
 def check_page(connection: Connection, keys: SealKeys, partition: str, after: Seal | None) -> Checked:
@@ -294,8 +313,20 @@ def _put(
     state: bytes,
     begins: str | None = None,
 ) -> None:
-    values = {"stream_ms": at.ms, "stream_counter": at.counter, "key_id": keys.current_id, "mac": state.hex()}
-    connection.execute(_INSERT, {"partition": partition, "begins": begins, **values})
+    connection.execute(_INSERT, _row(keys, partition, at, state, begins))
+
+
+def _row(
+    keys: SealKeys, partition: str, at: StreamId, state: bytes, begins: str | None = None
+) -> dict[str, Any]:
+    return {
+        "partition": partition,
+        "stream_ms": at.ms,
+        "stream_counter": at.counter,
+        "key_id": keys.current_id,
+        "mac": state.hex(),
+        "begins": begins,
+    }
 
 
 def _seal_of(row: Any) -> Seal:

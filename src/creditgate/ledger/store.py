@@ -228,8 +228,11 @@ class Ledger:
         if self._seal_keys is None:
             seals.check_unsealed(connection)
             return
-        for batch, of_batch in zip(batches, rows, strict=True):
-            seals.seal_rows(connection, self._seal_keys, batch.partition, of_batch, batch.upto)
+        appended = [
+            seals.Appended(batch.partition, batch.after, batch.upto, of_batch)
+            for batch, of_batch in zip(batches, rows, strict=True)
+        ]
+        seals.seal_appended(connection, self._seal_keys, appended)
 
     def begin_seals(self) -> dict[str, StreamId]:
         """Let the seals of every partition that has none begin at its position; return where. None do without a key."""
