@@ -64,6 +64,13 @@ def serve(
     verify_every_hours: Annotated[
         float, Parameter(help="How often the sidecar verifies its books; 0: never.", validator=Number(gte=0))
     ] = _DEFAULTS.verify_every_hours,
+    keep_history_days: Annotated[
+        int,
+        Parameter(
+            help="After how many days usage is pruned from SQL; at least two are kept; 0: never pruned.",
+            validator=Number(gte=0),
+        ),
+    ] = _DEFAULTS.keep_history_days,
     data_dir: DataDir = _DEFAULTS.data_dir,
     spool_max_mb: Annotated[
         int,
@@ -104,6 +111,7 @@ def serve(
         open_to_network=open_to_network,
         workers=workers,
         verify_every_hours=verify_every_hours,
+        keep_history_days=keep_history_days,
         spool_max_mb=spool_max_mb,
         data_dir=data_dir,
         redis=redis,

@@ -14,11 +14,11 @@ import sqlalchemy
 from msgspec.structs import replace
 from redis.asyncio import Redis
 
-from creditgate import openings, operations
+from creditgate import background, openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Mode
-from creditgate.engine import demo, drain, prune
+from creditgate.engine import demo, drain, prune, retention
 from creditgate.engine.customers import Profile
 from creditgate.engine.meter import Usage
 from creditgate.engine.verify import Proof
@@ -28,6 +28,7 @@ from creditgate.ledger.database import Database
 from creditgate.ledger.pruning import NotProven
 from creditgate.ledger.seals import SealBroken
 from creditgate.settings import Environment, Settings
+from tests.sidecar_process import wait_until
 
 CUSTOMERS = [f"customer {number}" for number in range(6)]
 TRACKS = 5
@@ -218,6 +219,30 @@ async def test_a_prune_beside_a_flusher_that_works_loses_nothing(
     proof = await _proof(settings)
     assert proof.holds, proof.differences
     assert proof.entries == entries + rounds * len(CUSTOMERS) * TRACKS
+
+
+async def test_what_is_too_old_is_pruned_on_a_timer(
+    used: openings.UseCases,
+    stores: openings.Stores,
+    settings: Settings,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With an age set, the background prunes without being asked; without one it never does."""
+    monkeypatch.setattr(retention, "FIRST_AFTER_S", 0.0)
+    monkeypatch.setattr(retention, "PAUSE_S", 0.0)
+    monkeypatch.setattr(retention, "RETAINED_MS", 0)
+    monkeypatch.setattr(retention, "DAY_MS", 1)
+    count = _usage_count(database)
+    async with background.retaining(settings, stores):
+        await asyncio.sleep(0.1)
+    assert _usage_count(database) == count
+    async with background.retaining(replace(settings, keep_history_days=1), stores):
+        await asyncio.to_thread(
+            wait_until, lambda: _usage_count(database) <= count - 2 * ITEMS_PER_STEP, what="pruned"
+        )
+    proof = await _proof(settings)
+    assert proof.holds, proof.differences
 
 
 async def test_what_does_not_add_up_stays(

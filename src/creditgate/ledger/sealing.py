@@ -59,13 +59,17 @@ class Chain:
 
     def __init__(self, partition: str, state: bytes, rows: Iterator[Values], *, begins_ms: int = 0) -> None:
         """`begins_ms`: what was recorded before it has been pruned, and is no usage event any more."""
-        self.state = state
+        self.go_on_from(state)
         self.items = 0
         self._partition = partition
         self._rows = rows
         self._begins_ms = begins_ms
         self._last: Values | None = None
         self._next = next(rows, None)
+
+    def go_on_from(self, state: bytes) -> None:
+        """Let the next link follow this state."""
+        self.state = state
 
     @property
     def at(self) -> StreamId | None:

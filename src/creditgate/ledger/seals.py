@@ -245,7 +245,7 @@ def seal_anew(connection: Connection, keys: SealKeys, partition: str, upto: Stre
 def _check(chain: Chain, keys: SealKeys, before: Seal, seal: Seal) -> str:
     """Return what is wrong with the rows between two seals, or with the second of these, or ''."""
     key = keys.get(seal.key_id)
-    chain.state = before.state
+    chain.go_on_from(before.state)
     found = chain.seal(key or b"", seal.stream_id)
     span = f"({before.stream_id}, {seal.stream_id}]"
     if key is None:
