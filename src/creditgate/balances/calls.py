@@ -202,12 +202,12 @@ def _sent(pools: Iterable[Need]) -> list[Argument]:
 def balances_in(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
     """Read '<count>, then so many pairs of row id and amount' from raw[at] on; returns where it ends."""
     end = at + 1 + 2 * raw[at]
-    return dict(zip(map(text_of, raw[at + 1 : end : 2]), map(int, raw[at + 2 : end : 2]), strict=True)), end
+    return {text_of(raw[i]): int(raw[i + 1]) for i in range(at + 1, end, 2)}, end
 
 
 def moved_in(raw: Sequence[Any], at: int) -> tuple[Moved, ...]:
     """Read pairs of row id and delta from raw[at] to the end."""
-    return tuple(map(Moved, map(text_of, raw[at::2]), map(int, raw[at + 1 :: 2])))
+    return tuple([Moved(text_of(raw[i]), int(raw[i + 1])) for i in range(at, len(raw), 2)])
 
 
 def written_in(raw: Sequence[Any]) -> Written:

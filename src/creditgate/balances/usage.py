@@ -1,7 +1,9 @@
 """check and track in Redis: what a call needs of a customer's balances, asked for or taken."""
 
 from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from creditgate.balances.calls import (
     Need,
@@ -21,7 +23,7 @@ from creditgate.core.journal import Call, encode_call
 USES_MAX = 16  # as in lua/track_event.lua
 
 
-class Use(NamedTuple):
+class Use(msgspec.Struct, frozen=True):
     """One feature that is used: the call as the journal has it, and what it needs of each pool of the feature."""
 
     call: Call

@@ -45,7 +45,7 @@ class Mode(StrEnum):
     OVERFLOW = "overflow"
 
 
-class Moved(NamedTuple):
+class Moved(msgspec.Struct, frozen=True, gc=False):
     """What one row gave (negative) or got back (positive), in nanos of the row's own unit."""
 
     row_id: str

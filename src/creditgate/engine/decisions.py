@@ -25,9 +25,9 @@ def checked(feature: Feature, needs: Needs, reply: Reply) -> Decision:
 def decision_of(verb: str, uses: Sequence[Use], reply: Reply, *, allowed: bool, is_replay: bool) -> Decision:
     """Return the decision of what took or gave back."""
     if len(uses) == 1:
-        call, needs = uses[0]
-        chosen = _answering(verb, needs, reply)
-        return _answer((call.feature_id,), needs, chosen, reply, allowed=allowed, is_replay=is_replay)
+        use = uses[0]
+        chosen = _answering(verb, use.needs, reply)
+        return _answer((use.call.feature_id,), use.needs, chosen, reply, allowed=allowed, is_replay=is_replay)
     feature_ids = tuple(use.call.feature_id for use in uses)
     return _answer(feature_ids, each_pool(uses), None, reply, allowed=allowed, is_replay=is_replay)
 
@@ -80,8 +80,8 @@ def _each_row(moved: tuple[Moved, ...]) -> tuple[Moved, ...]:
     if len(moved) < 2:
         return moved
     sums: Counter[str] = Counter()
-    for row_id, delta_nanos in moved:
-        sums[row_id] += delta_nanos
+    for part in moved:
+        sums[part.row_id] += part.delta_nanos
     return tuple(Moved(row_id, delta_nanos) for row_id, delta_nanos in sums.items())
 
 

@@ -135,29 +135,27 @@ class Meter:
         """
         began = perf_counter()
         try:
-            decision = await self._checked(usage)
+            asking: Asking | None = usage.derived.get("asking")
+            if asking is None or asking.catalog is not self._catalogs.current:
+                asking = usage.derived["asking"] = await self._asking(usage)
+            _, feature, needs, properties = asking
+            customer_id = usage.customer_id
+
+            def send() -> Awaitable[Reply]:
+                return self._store.check(customer_id=customer_id, properties=properties, pools=needs)
+
+            for _ in range(FORWARD_ROUNDS_MAX):
+                reply = await self._attempts.ask(send)
+                if reply.status is not Status.DUE:
+                    _raise_if_absent(reply, customer_id, usage.entity_id)
+                    decision = checked(feature, needs, reply)
+                    self._metrics.decided("check", decision, perf_counter() - began)
+                    return decision
+                await self._writer.forward(customer_id)
+            raise Undecided("What fell due for this customer could not be brought up to date")
         except Exception as error:
             self._metrics.not_decided("check", usage.feature_id, perf_counter() - began, error)
             raise
-        self._metrics.decided("check", decision, perf_counter() - began)
-        return decision
-
-    async def _checked(self, usage: Usage) -> Decision:
-        asking: Asking | None = usage.derived.get("asking")
-        if asking is None or asking.catalog is not self._catalogs.current:
-            asking = usage.derived["asking"] = await self._asking(usage)
-        customer_id, needs = usage.customer_id, asking.needs
-
-        def send() -> Awaitable[Reply]:
-            return self._store.check(customer_id=customer_id, properties=asking.properties, pools=needs)
-
-        for _ in range(FORWARD_ROUNDS_MAX):
-            reply = await self._attempts.ask(send)
-            if reply.status is not Status.DUE:
-                _raise_if_absent(reply, customer_id, usage.entity_id)
-                return checked(asking.feature, needs, reply)
-            await self._writer.forward(customer_id)
-        raise Undecided("What fell due for this customer could not be brought up to date")
 
     def track(
         self, usage: Usage, *, op_id: str | None = None, within: Callable[[int], int] = _at_will
@@ -210,29 +208,25 @@ class Meter:
             _, used, properties, partition = taking
             uses = [Use(use.call.of(op_id), use.needs) for use in used]
             is_known = True
-            decision = await self._settled(usage, uses, partition, send_once)
+            decision = None
+            for _ in range(FORWARD_ROUNDS_MAX):
+                reply = await self._attempts.write(partition, op_id, send_once)
+                if isinstance(reply, Applied):
+                    decision = await self._answer_again(usage, uses, reply.stream_id)
+                elif reply.status is Status.OK:
+                    decision = decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
+                elif reply.status is not Status.DUE:
+                    decision = await self._tracked(usage, uses, reply)
+                if decision is not None:
+                    self._metrics.decided(usage.verb, decision, perf_counter() - began)
+                    return decision
+                await self._writer.forward(usage.customer_id)
+            raise Undecided("What fell due for this customer could not be brought up to date")
         except Exception as error:
             self._metrics.not_decided(usage.verb, usage.feature_id, perf_counter() - began, error)
             if is_known and isinstance(error, Undecided | Unavailable):
                 raise UsageUndecided(error.message, Sent(op_id, usage, first, last)) from error
             raise
-        self._metrics.decided(usage.verb, decision, perf_counter() - began)
-        return decision
-
-    async def _settled(
-        self, usage: Usage, uses: list[Use], partition: str, send: Callable[[int], Awaitable[Reply]]
-    ) -> Decision:
-        op_id = uses[0].call.op_id
-        for _ in range(FORWARD_ROUNDS_MAX):
-            reply = await self._attempts.write(partition, op_id, send)
-            if isinstance(reply, Applied):
-                return await self._answer_again(usage, uses, reply.stream_id)
-            if reply.status is Status.OK:
-                return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
-            if reply.status is not Status.DUE:
-                return await self._tracked(usage, uses, reply)
-            await self._writer.forward(usage.customer_id)
-        raise Undecided("What fell due for this customer could not be brought up to date")
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
         _raise_if_absent(reply, usage.customer_id, usage.entity_id)

@@ -102,10 +102,10 @@ class Metrics:
         self._count_moved(terms, moved)
 
     def _count_moved(self, terms: Terms, moved: Sequence[Moved]) -> None:
-        for row_id, delta_nanos in moved:
-            counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
-            row = terms.by_id.get(row_id)
-            counter[row.feature_id if row else OTHER] += abs(delta_nanos)
+        for part in moved:
+            counter = self.taken_nanos if part.delta_nanos < 0 else self.given_back_nanos
+            row = terms.by_id.get(part.row_id)
+            counter[row.feature_id if row else OTHER] += abs(part.delta_nanos)
 
 
 class RedisCall:

@@ -38,12 +38,16 @@ BODY_REMEMBERED_MAX = 512
 
 
 class Wanted(NamedTuple, Generic[R]):
-    """What a body asks for: the request, the use of it, how it is held, the entity to make if there is none."""
+    """What a body asks for: the request, the use of it, how it is held, the entity to make if there is none.
+
+    `takes`: what is allowed is taken, for good or with a lock.
+    """
 
     request: R
     usage: Usage
     lock: LockRequest | None
     new_entity: NewEntity | None
+    takes: bool = True
 
 
 class MeterRoutes:
@@ -85,40 +89,37 @@ class MeterRoutes:
         try:
             decision, headers = await self.checked(wanted, call)
         except (Undecided, Unavailable) as error:
-            if not await self._is_allowed_anyway(request, error):
+            if not await self._is_allowed_anyway(wanted, error):
                 raise
             return undecided_answer(request, allowed=True)
-        text = check_text(decision, customer_id=request.customer_id, takes=request.takes)
+        text = check_text(decision, customer_id=request.customer_id, takes=wanted.takes)
         return Answer(text, headers=headers)
 
-    async def _is_allowed_anyway(self, request: CheckRequest, error: CreditgateError) -> bool:
+    async def _is_allowed_anyway(self, wanted: Wanted[CheckRequest], error: CreditgateError) -> bool:
         """Say whether the feature allows what could not be decided; what would have been taken is spooled."""
-        if wanted_lock(request.lock) is not None or (request.takes and request.new_entity() is not None):
+        if wanted.lock is not None or (wanted.takes and wanted.new_entity is not None):
             return False
+        request = wanted.request
         allowed = self._outage.allows(
-            customer_id=request.customer_id, feature_id=request.feature_id, nanos=request.required_nanos()
+            customer_id=request.customer_id, feature_id=request.feature_id, nanos=wanted.usage.value_nanos
         )
-        return allowed and (not request.takes or await self._outage.keeps(error))
+        return allowed and (not wanted.takes or await self._outage.keeps(error))
 
-    def checked(
-        self, wanted: Wanted[CheckRequest], call: Call
-    ) -> Awaitable[tuple[Decision, Mapping[str, str]]]:
+    async def checked(self, wanted: Wanted[CheckRequest], call: Call) -> tuple[Decision, Mapping[str, str]]:
         """Return the decision and the headers of its answer."""
-        if not wanted.request.takes:
-            return self._with_entity(wanted, self._ask)
+        if not wanted.takes:
+            return await self._with_entity(wanted, lambda: self._meter.check(wanted.usage)), NO_HEADERS
         key = caller_key("check", call, *_asked(wanted))
-        return self._with_entity(wanted, lambda wanted: self._take(wanted, key))
+        decision = await self._with_entity(wanted, lambda: self._taking(wanted, key))
+        return decision, self._keys.headers(key, decision.is_replay)
 
-    async def _ask(self, wanted: Wanted[R]) -> tuple[Decision, Mapping[str, str]]:
-        return await self._meter.check(wanted.usage), NO_HEADERS
-
-    def _with_entity(self, wanted: Wanted[R], ask: Callable[[Wanted[R]], Awaitable[T]]) -> Awaitable[T]:
+    def _with_entity(self, wanted: Wanted[R], ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Return what is answered; an entity that is not there is made, if it is said what it is, and asked once more.
 
         First asked and then made: a call that is refused for what it says makes nothing.
         """
         new = wanted.new_entity
-        return ask(wanted) if new is None else self._with_new_entity(new, lambda: ask(wanted))
+        return ask() if new is None else self._with_new_entity(new, ask)
 
     async def _with_new_entity(self, new: NewEntity, ask: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -129,7 +130,7 @@ class MeterRoutes:
         await self._entities.get_or_create(new)
         return await ask()
 
-    async def _take(self, wanted: Wanted[R], key: CallerKey | None) -> tuple[Decision, Mapping[str, str]]:
+    def _taking(self, wanted: Wanted[R], key: CallerKey | None) -> Awaitable[Decision]:
         """Take what is used, for good or, with a lock, until that is finalized."""
         usage, lock = wanted.usage, wanted.lock
         if key is not None:
@@ -139,10 +140,7 @@ class MeterRoutes:
         else:
             usage = msgspec.structs.replace(usage, verb="hold", mode=lock.mode(usage.mode))
             taking = self._holds.hold(usage, hold_id=lock.lock_id, expires_at=lock.expires_ms())
-        if key is None:
-            return await taking, NO_HEADERS
-        decision = await self._keys.once(key, taking)
-        return decision, self._keys.headers(key, decision.is_replay)
+        return self._keys.once(key, taking)
 
     def track(self, call: Call) -> Coroutine[Any, Any, Answer]:
         return self.answer_track(_said(self._tracks, call.body), call)
@@ -172,10 +170,10 @@ class MeterRoutes:
     async def tracked(self, wanted: Wanted[TrackRequest], call: Call) -> tuple[Decision, Mapping[str, str]]:
         """Return the decision and the headers of its answer; raises InvalidRequest if it was refused."""
         key = caller_key("track", call, *_asked(wanted), in_body=wanted.request.idempotency_key)
-        decision, headers = await self._with_entity(wanted, lambda wanted: self._take(wanted, key))
+        decision = await self._with_entity(wanted, lambda: self._taking(wanted, key))
         if not decision.allowed:
             raise refusal(decision, wanted.usage)
-        return decision, headers
+        return decision, self._keys.headers(key, decision.is_replay)
 
 
 def _said(remembered: Remembered[T], body: bytes) -> T:
@@ -197,7 +195,7 @@ def wanted_by_check(request: CheckRequest) -> Wanted[CheckRequest]:
         properties=request.properties_text(),
         entity_id=request.entity_id,
     )
-    return Wanted(request, usage, wanted_lock(request.lock), request.new_entity())
+    return Wanted(request, usage, wanted_lock(request.lock), request.new_entity(), request.takes)
 
 
 def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
