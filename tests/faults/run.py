@@ -73,12 +73,14 @@ def summary(outcomes: Sequence[Outcome], faults: int, seed: int) -> str:
 
 def _of_black_hole(outcomes: Sequence[Outcome]) -> Iterator[str]:
     holes = [outcome for outcome in outcomes if outcome.name == BLACK_HOLE]
-    refused = [
-        answer.seconds for hole in holes for answer in hole.meanwhile if answer.status not in (200, 202)
-    ]
-    if len(refused) > 1:
-        slow = statistics.quantiles(refused, n=100)[98]
-        yield f"black hole: {len(refused)} calls refused, 99 of 100 within {slow:.2f} s"
+    answers = [answer for hole in holes for answer in hole.meanwhile if answer.status != 200]
+    if len(answers) > 1:
+        slow = statistics.quantiles([answer.seconds for answer in answers], n=100)[98]
+        kept = sum(answer.status == 202 for answer in answers)
+        yield (
+            f"black hole: {len(answers)} calls that could not be decided ({len(answers) - kept} refused, the rest"
+            f" answered 202), 99 of 100 within {slow:.2f} s"
+        )
 
 
 def _growth(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -101,17 +103,24 @@ async def run_all(faults: Sequence[Fault], seed: int, minutes: float) -> bool:
     for fault in faults:
         if why := fault.missing():
             print(f"SKIPPED {fault.name}: {why}")
-    while not found or time.monotonic() < ends_at:
+    while True:
         for fault in dice.sample(possible, len(possible)):
-            outcome = await try_faults([fault], dice)
+            try:
+                outcome = await try_faults([fault], dice)
+            except AssertionError as error:  # such as a sidecar that does not start on a Redis that is slow
+                is_good = False
+                print(f"NOT TRIED {fault.name}: {error}", flush=True)
+                continue
             found.setdefault(fault.name, []).append(outcome)
             if not outcome.is_good:
                 is_good = False
                 print(f"FOUND {fault.name}: {outcome.findings} {outcome.said}", flush=True)
             if len(found) == len(possible) and time.monotonic() > ends_at:
                 break
+        if time.monotonic() > ends_at:
+            break
     print(HEAD)
-    for name in (fault.name for fault in possible):
+    for name in (fault.name for fault in possible if fault.name in found):
         print(row(name, found[name]))
     print(summary([outcome for outcomes in found.values() for outcome in outcomes], len(found), seed))
     return is_good
