@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,17 @@ class SidecarProcess:
         return answer.json()
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a whole: its other processes end when the one that was started does."""
+        """End it with SIGKILL, as a whole: its other processes end when the one that was started does.
+
+        Those that were stopped go on before, since only who runs sees that.
+        """
         assert self.process is not None
         others = self.pids[1:]
         self.process.kill()
         self.ended()
+        for pid in others:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         wait_until(lambda: not any(is_alive(pid) for pid in others), what="the other processes end")
 
     def stop(self) -> int:
@@ -132,10 +139,12 @@ class SidecarProcess:
 
     def close(self) -> None:
         """End it, if it runs, and remove its directory."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-        if self.owns_directory:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self.kill()
+        finally:
+            if self.owns_directory:
+                shutil.rmtree(self.directory, ignore_errors=True)
 
     def ended(self) -> int:
         """Return its exit code when it has ended."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from creditgate.engine.access import FOLLOW_TICK_S
 from creditgate.engine.auditor import Auditor
 from creditgate.engine.forward import SWEEP_TICK_S
+from creditgate.engine.retention import Retention
 from creditgate.errors import CreditgateError
 from creditgate.openings import Stores, UseCases, verifier_of
 from creditgate.settings import Settings
@@ -64,7 +65,25 @@ async def auditing(settings: Settings, stores: Stores, cases: UseCases) -> Async
         yield
         return
     every_s = settings.verify_every_hours * SECONDS_OF_AN_HOUR
-    working = asyncio.create_task(Auditor(verifier_of(stores), cases.metrics, every_s=every_s).run())
+    async with _until_the_end(Auditor(verifier_of(stores), cases.metrics, every_s=every_s).run()):
+        yield
+
+
+@asynccontextmanager
+async def retaining(settings: Settings, stores: Stores) -> AsyncIterator[None]:
+    """Prune on a timer, if there is an age at which usage goes."""
+    if settings.keep_history_days == 0:
+        yield
+        return
+    retention = Retention(stores.redis, stores.keys, stores.ledger, keep_days=settings.keep_history_days)
+    async with _until_the_end(retention.run()):
+        yield
+
+
+@asynccontextmanager
+async def _until_the_end(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Let work that never ends go on beside, and cancel it."""
+    working = asyncio.create_task(work)
     try:
         yield
     finally:

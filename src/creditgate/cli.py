@@ -22,7 +22,7 @@ from creditgate.errors import CreditgateError
 from creditgate.key_commands import key_app
 from creditgate.settings import WORKERS_MAX, Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, fail, run, unix_ms
+from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, fail, run, unix_ms
 
 if TYPE_CHECKING:
     from creditgate.core.catalog_changes import FileChanges
@@ -64,6 +64,13 @@ def serve(
     verify_every_hours: Annotated[
         float, Parameter(help="How often the sidecar verifies its books; 0: never.", validator=Number(gte=0))
     ] = _DEFAULTS.verify_every_hours,
+    keep_history_days: Annotated[
+        int,
+        Parameter(
+            help="After how many days usage is pruned from SQL; at least two are kept; 0: never pruned.",
+            validator=Number(gte=0),
+        ),
+    ] = _DEFAULTS.keep_history_days,
     data_dir: DataDir = _DEFAULTS.data_dir,
     spool_max_mb: Annotated[
         int,
@@ -75,6 +82,7 @@ def serve(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
     payments: Annotated[
         Payments, Parameter(help="In environment test: pay on a page of our own, or at once.")
     ] = _DEFAULTS.payments,
@@ -103,11 +111,13 @@ def serve(
         open_to_network=open_to_network,
         workers=workers,
         verify_every_hours=verify_every_hours,
+        keep_history_days=keep_history_days,
         spool_max_mb=spool_max_mb,
         data_dir=data_dir,
         redis=redis,
         database=database,
         prefix=prefix,
+        seal_key_file=seal_key_file,
         payments=payments,
         idempotency=idempotency,
         allowed_hosts=allowed_hosts,
@@ -153,9 +163,12 @@ def apply(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Make the catalog what a file says, in one step or not at all; a running sidecar goes on meanwhile."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     applied = run(_apply(settings, file, prune, dry_run))
     for line in apply_lines(applied, is_dry_run=dry_run):
         print(line)
@@ -186,9 +199,12 @@ def verify(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Prove that every balance is the sum of its history. Ends with 0 if it is, with 1 if anything differs."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     if not run(_verify(settings)):
         sys.exit(1)
 
@@ -203,9 +219,12 @@ def rebuild(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Fill Redis from SQL: balances, catalog, keys, settings. `serve` does so by itself; this shows the progress."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers put back") as count:
@@ -221,9 +240,12 @@ def backup(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Copy the ledger, the key and the spool, complete as of now, beside a running sidecar or with nothing running."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     made = run(operations.backup(settings, directory))
@@ -256,10 +278,15 @@ def move(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Copy the data to other servers and prove the copy. The sidecar must be stopped; interrupted, run it again."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
-    to = Settings(data_dir=data_dir, redis=to_redis, database=to_database, prefix=to_prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
+    to = Settings(
+        data_dir=data_dir, redis=to_redis, database=to_database, prefix=to_prefix, seal_key_file=seal_key_file
+    )
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     proof = run(operations.move(settings, to, _counter))
@@ -278,9 +305,12 @@ def prune(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Remove old usage from SQL. Balances stay, and are still proven; interrupted, run it again."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("items removed") as count:
@@ -303,9 +333,12 @@ def import_autumn(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Take over the customers of an Autumn with what they hold there. The source decides: run it as often as needed."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers read") as count:
@@ -435,6 +468,10 @@ async def _verify(settings: Settings) -> bool:
     with _counter("customers checked") as count:
         proof, spooled = await operations.verify(settings, count)
     print(f"{proof.customers} customers, {proof.entries} entries, {proof.differences_count} differences")
+    if proof.sealed_items is not None:
+        since = datetime.fromtimestamp((proof.sealed_since or 0) / 1000, UTC)
+        told = f"since {since:%Y-%m-%d %H:%M:%S} UTC" if proof.sealed_since else "from the start"
+        print(f"{proof.sealed_items} items are sealed, {told}")
     if proof.open_batches:
         print(f"{proof.open_batches} batches of usage are still to be worked off")
     if spooled:

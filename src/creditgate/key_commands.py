@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from creditgate.core.scopes import KeyScope
 from creditgate.settings import Settings
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, fail, run, unix_ms
+from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, fail, run, unix_ms
 
 if TYPE_CHECKING:
     from creditgate.engine.access import ApiKey, NewKey
@@ -41,9 +41,12 @@ def create(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Make a key. Its secret is shown this once."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     _show(run(_create(settings, name, scope, unix_ms(expires) if expires else None)))
 
 
@@ -70,9 +73,12 @@ def revoke(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Let a key end: a second later no sidecar lets it in any more."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     key = run(_revoke(settings, key_id))
     print(f"revoked {key.name} ({key.scope}, …{key.last_four})")
 
@@ -88,9 +94,12 @@ def rotate(
     redis: RedisUrl = None,
     database: DatabaseUrl = None,
     prefix: Prefix = _DEFAULTS.prefix,
+    seal_key_file: SealKeyFile = None,
 ) -> None:
     """Make a key with the name and scope of another, which goes on for a while. The new secret is shown this once."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = Settings(
+        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
+    )
     overlap_ms = duration_ms(overlap)
     if overlap_ms is None:
         fail(f"--overlap: {overlap} is no time; say 30m, 24h or 7d.")

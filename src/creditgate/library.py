@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import msgspec
 from redis.exceptions import RedisError
 
 from creditgate.api.calls import Answer, Call, Verb
@@ -48,6 +49,7 @@ class Meter(AsyncFace):
         redis: str | None = None,
         database: str | None = None,
         prefix: str = Settings().prefix,
+        seal_key_file: str | Path | None = None,
         background: bool = True,
         deadline_s: float = DEADLINE_S,
     ) -> None:
@@ -55,9 +57,12 @@ class Meter(AsyncFace):
 
         With `background` it also flushes the journal to SQL, steps customers over what falls due, works off batches and
         delivers webhooks, as a sidecar does. That is always safe: however many processes offer to, one does it at a
-        time. Without it, at least one sidecar, or other Meter, has to run; until then, Redis keeps the journal.
+        time. Without it, at least one sidecar, or other Meter, has to run; until then, Redis keeps the journal. To a
+        sealed journal only who has `seal_key_file` flushes.
         """
-        self._settings = _settings(data_dir, redis, database, prefix)
+        settings = _settings(data_dir, redis, database, prefix)
+        key_file = Path(seal_key_file) if seal_key_file is not None else None
+        self._settings = msgspec.structs.replace(settings, seal_key_file=key_file)
         self._background = background
         self._deadline_s = deadline_s
         self._opened = AsyncExitStack()

@@ -53,6 +53,7 @@ from creditgate.engine.webhooks import WEBHOOK_LEASE_MS, WebhookDelivery
 from creditgate.engine.workers import Workers
 from creditgate.engine.writer import CustomerWriter
 from creditgate.errors import StartupError, Unavailable
+from creditgate.ledger.sealing import read_seal_keys
 from creditgate.ledger.store import Ledger
 from creditgate.settings import Environment, Settings
 from creditgate.telemetry.metrics import Metrics
@@ -121,6 +122,12 @@ async def embedded_redis(settings: Settings, *, join: bool = False) -> AsyncIter
         await watching
 
 
+def open_ledger(settings: Settings) -> Ledger:
+    """Return the ledger that is named, which seals what it appends if there is a key; raises StartupError."""
+    keys = read_seal_keys(settings.seal_key_file) if settings.seal_key_file is not None else None
+    return Ledger(settings.database_url, keys)
+
+
 @asynccontextmanager
 async def open_stores(
     settings: Settings, redis_url: str, *, make: tuple[Environment, int] | None, migrate: bool = True
@@ -134,7 +141,7 @@ async def open_stores(
         await check_server(redis)
         if settings.database is None:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ledger = opened.enter_context(closing(Ledger(settings.database_url)))
+        ledger = opened.enter_context(closing(open_ledger(settings)))
         if migrate:
             await asyncio.to_thread(ledger.migrate)
         instance = await read_instance(redis, settings.prefix) or await asyncio.to_thread(

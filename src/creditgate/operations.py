@@ -46,6 +46,7 @@ from creditgate.openings import (
     embedded_redis,
     has_data,
     open_data,
+    open_ledger,
     open_stores,
     open_use_cases,
     spool_of,
@@ -263,7 +264,7 @@ async def _open_target(to: Settings, partitions: int) -> AsyncIterator[Side]:
         try:
             redis = await opened.enter_async_context(aclosing(await connect(to.redis)))
             await check_server(redis)
-            ledger = opened.enter_context(closing(Ledger(to.database_url)))
+            ledger = opened.enter_context(closing(open_ledger(to)))
         except StartupError as error:
             raise StartupError(error.message.replace("--", "--to-", 1)) from error
         await asyncio.to_thread(ledger.migrate)

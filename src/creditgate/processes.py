@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from creditgate.background import auditing, background_work, posting, upkeep
+from creditgate.background import auditing, background_work, posting, retaining, upkeep
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.engine import demo
 from creditgate.engine.instance import PARTITIONS, Instance
@@ -121,6 +121,7 @@ async def _work_in_background(settings: Settings, first: First, numbers: Path, l
         await opened.enter_async_context(siblings.answering())
         await opened.enter_async_context(background_work(cases, stores.redis))
         await opened.enter_async_context(auditing(settings, stores, cases))
+        await opened.enter_async_context(retaining(settings, stores))
         await opened.enter_async_context(posting(cases))
         await _begin(settings, first, stores, cases)
         line.ready(redis_url)
@@ -154,6 +155,7 @@ async def _do_everything(
         redis_url = await opened.enter_async_context(embedded_redis(settings))
         stores, cases = await _opened(opened, settings, redis_url)
         await opened.enter_async_context(background_work(cases, stores.redis))
+        await opened.enter_async_context(retaining(settings, stores))
         await opened.enter_async_context(posting(cases))
         await _begin(settings, first, stores, cases)
         stopping = asyncio.Event()

@@ -42,10 +42,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     open_to_network: bool = False
     workers: int = 1
     verify_every_hours: float = 24.0  # 0: never
+    keep_history_days: int = 0  # 0: for good
     data_dir: Path = Path("creditgate-data")
     redis: str | None = None
     database: str | None = None
     spool_max_mb: int = 64
+    seal_key_file: Path | None = None
     prefix: str = "cg"
     payments: Payments = Payments.SANDBOX
     idempotency: Idempotency = Idempotency.REPLAY

@@ -22,6 +22,11 @@ Prefix = Annotated[
     str, Parameter(help="What every key in Redis begins with; one prefix holds one environment.")
 ]
 
+SealKeyFile = Annotated[
+    Path | None,
+    Parameter(help="A key, to seal the journal with and to check its seals; older keys below it."),
+]
+
 
 def unix_ms(instant: datetime) -> int:
     """Return an instant that was typed, in Unix ms; without a time zone it is meant in UTC."""

@@ -245,6 +245,7 @@ class LedgerConformance:
                 "deliveries",
                 "history_begins",
                 "openings",
+                "journal_seals",
             ):
                 connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001'"))

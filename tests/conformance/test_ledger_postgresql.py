@@ -1,6 +1,7 @@
 """The ledger on PostgreSQL: the suite, on a real server."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.conformance.ledger import (
     make_entry,
     row_count,
 )
+from tests.conformance.seals import SealsConformance
 from tests.postgresql import PostgreSQLServer
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
@@ -48,6 +50,17 @@ COLLATIONS_OF_INDEXES = """
 def url(postgresql: PostgreSQLServer) -> str:
     """An empty database."""
     return postgresql.empty()
+
+
+class TestSealsOnPostgreSQL(SealsConformance):
+    """The seals on a server."""
+
+    @pytest.fixture
+    def database(self, url: str) -> Iterator[Database]:
+        """What is really in the tables."""
+        database = Database(url)
+        yield database
+        database.close()
 
 
 class TestLedgerOnPostgreSQL(LedgerConformance):

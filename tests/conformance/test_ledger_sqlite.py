@@ -36,6 +36,7 @@ from tests.conformance.ledger import (
     row_count,
     sum_of_deltas,
 )
+from tests.conformance.seals import SealsConformance
 
 KILLS = 4
 ENTRIES_PER_BATCH = 20
@@ -65,6 +66,17 @@ def path(tmp_path: Path) -> Path:
 def url(path: Path) -> str:
     """A database that does not exist yet."""
     return f"sqlite:///{path}"
+
+
+class TestSealsOnSQLite(SealsConformance):
+    """The seals on a file."""
+
+    @pytest.fixture
+    def database(self, url: str) -> Iterator[Database]:
+        """What is really in the tables."""
+        database = Database(url)
+        yield database
+        database.close()
 
 
 class TestLedgerOnSQLite(LedgerConformance):

@@ -11,8 +11,10 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Feature, FeatureType
 from creditgate.core.catalog_changes import FileChanges
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
+from creditgate.core.decisions import Mode
 from creditgate.engine import demo
 from creditgate.engine.customers import Profile
+from creditgate.engine.meter import Usage
 from creditgate.engine.workers import HEARTBEAT_TTL_MS, SEEN_TIMEOUT_S
 from creditgate.settings import Settings
 
@@ -111,7 +113,7 @@ async def test_another_sidecar_answers_by_it_at_once(
     ):
         await apply(cases, NEW_PRICES)
         decision = await other.meter.check(
-            customer_id="ann", feature_id="basic_messages", required_nanos=100 * NANOS
+            Usage("check", "ann", "basic_messages", None, 100 * NANOS, Mode.REJECT)
         )
     assert decision.required_nanos == 2 * NANOS
 

@@ -2,23 +2,30 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from creditgate import openings, operations
+from creditgate.balances.clock import RedisClock
+from creditgate.balances.store import BalanceStore
+from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.core.journal import SYSTEM_PAGE_MAX, Call
+from creditgate.engine import flusher
 from creditgate.engine.customers import Profile
-from creditgate.engine.flusher import Flusher
+from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.lease import Lease
 from creditgate.engine.meter import Usage
 from creditgate.engine.verify import Proof
 from creditgate.ledger.database import LedgerUnavailable
-from creditgate.ledger.store import PositionMoved
+from creditgate.ledger.sealing import SealKeys
+from creditgate.ledger.store import Ledger, PositionMoved
 from creditgate.settings import Settings
+from tests.sidecar_process import wait_until
 
 TRACKS = 7
 
@@ -102,6 +109,31 @@ async def test_one_lease_one_flusher(used: openings.UseCases) -> None:
     assert await first.hold()
     await first.release()
     assert await second.hold()
+
+
+async def test_without_the_key_of_a_sealed_journal_the_lease_goes_to_who_has_it(
+    used: openings.UseCases, stores: openings.Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was started without the key does not hold up the history of all: the next one flushes."""
+    monkeypatch.setattr(flusher, "RETRY_WAIT_S", 0.05)
+    with closing(Ledger(settings.database_url, SealKeys([b"k" * 32]))) as sealed:
+        sealed.begin_seals()
+        keyless = asyncio.create_task(used.flusher.run())
+        store = BalanceStore(stores.redis, stores.keys, RedisClock())
+        wait_s = 5.0
+        await asyncio.to_thread(
+            wait_until, lambda: used.metrics.flush_failures, what="it failed", seconds=wait_s
+        )
+        assert _uses(settings) == 0
+        lease = Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS)
+        keyed = Flusher(stores.keys, JournalStream(stores.redis, stores.keys), sealed, lease)
+        flushing = asyncio.create_task(keyed.run())
+        await asyncio.to_thread(
+            wait_until, lambda: _uses(settings) == TRACKS, what="the other flushes", seconds=wait_s
+        )
+        for running in (keyed, used.flusher):
+            running.stop()
+        await asyncio.gather(flushing, keyless)
 
 
 async def test_poison_is_set_aside_and_counts_as_drift(

@@ -148,7 +148,7 @@ async def test_a_customer_is_not_unknown_before_the_tick(cases: openings.UseCase
     await cases.customers.get_or_create("ann", Profile())
     asks: list[Callable[[], Awaitable[object]]] = [
         lambda: cases.customers.get("ann"),
-        lambda: cases.meter.check(customer_id="ann", feature_id="basic_messages", required_nanos=NANOS),
+        lambda: cases.meter.check(Usage("check", "ann", "basic_messages", None, NANOS, Mode.REJECT)),
         lambda: cases.meter.track(_usage("ann", None)),
     ]
     for ask in asks:

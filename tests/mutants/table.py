@@ -20,6 +20,7 @@ class Mutant(NamedTuple):
 _AMOUNTS = ("tests/core/test_amounts.py", "tests/property/test_amounts.py")
 _LUA = "tests/lua"
 _ENGINE = "tests/engine"
+_SEALS = ("tests/conformance/test_ledger_sqlite.py", "-k", "Seals")
 
 MUTANTS = (
     # amounts
@@ -311,6 +312,50 @@ MUTANTS = (
         "if moved.rowcount != 1:",
         "if moved.rowcount > 1:",
         ("tests/conformance/test_ledger_sqlite.py", "-k", "fence or moved or position"),
+    ),
+    Mutant(
+        "a seal does not go on from the one before",
+        "src/creditgate/ledger/sealing.py",
+        """        self.state = state
+""",
+        """        self.state = b""
+""",
+        _SEALS,
+    ),
+    Mutant(
+        "a seal leaves out what is in the rows",
+        "src/creditgate/ledger/sealing.py",
+        "self.state + _pack(sealed)",
+        "self.state + _pack(sealed[:4])",
+        _SEALS,
+    ),
+    Mutant(
+        "any seal may be the first",
+        "src/creditgate/ledger/seals.py",
+        "return key is not None and seal.begins ==",
+        "return key is not None or seal.begins ==",
+        _SEALS,
+    ),
+    Mutant(
+        "nobody looks what comes after the last seal",
+        "src/creditgate/ledger/seals.py",
+        "        differences += _check_end(connection, partition, after, span)\n",
+        "",
+        _SEALS,
+    ),
+    Mutant(
+        "a prune takes away what was edited",
+        "src/creditgate/ledger/seals.py",
+        "            if text := _check(chain, keys, before, seal):\n                raise",
+        "            if (text := _check(chain, keys, before, seal)) and not text:\n                raise",
+        _SEALS,
+    ),
+    Mutant(
+        "a process without the key adds to a sealed journal",
+        "src/creditgate/ledger/seals.py",
+        "    if connection.execute(select(_seals.partition).limit(1)).first():\n",
+        "    if False:\n",
+        _SEALS,
     ),
     Mutant(
         "what was spooled is posted without a look at the journal",

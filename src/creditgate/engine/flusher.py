@@ -16,6 +16,7 @@ from creditgate.core.journal import SYSTEM_PARTITION, Entry, StreamId
 from creditgate.engine.lease import Lease
 from creditgate.errors import CreditgateError
 from creditgate.ledger.database import EntriesRefused
+from creditgate.ledger.seals import JournalSealed
 from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
@@ -24,6 +25,7 @@ BATCH_ENTRIES = 500  # of one partition in one transaction; with 9 partitions, w
 FLUSH_TICK_S = 0.1  # how long the last entry of a quiet stream waits
 FLUSH_LEASE_MS = 5_000
 RETRY_WAIT_S = 1.0  # after SQL or Redis refused
+SEALED_WAIT_S = 10.0  # without the key of a sealed journal; others ask for the lease each second
 DRAIN_ROUNDS_MAX = 1_000  # batches flushed at shutdown before we leave the rest to the next start
 
 log = logger(__name__)
@@ -78,7 +80,10 @@ class Flusher:
 
     async def _flush(self) -> int:
         if self._positions is None:
-            self._positions = await asyncio.to_thread(self._ledger.positions)
+            found = await asyncio.to_thread(self._ledger.positions)
+            for partition, at in (await asyncio.to_thread(self._ledger.begin_seals)).items():
+                log.warning("seals_begin", partition=partition, at=str(at))
+            self._positions = found
         positions = self._positions
         pages, failed = await self._pages(positions)
         new = [
@@ -157,6 +162,11 @@ class Flusher:
         except PositionMoved as error:
             log.warning("flushed_by_another", partition=error.partition)
             return RETRY_WAIT_S
+        except JournalSealed as error:
+            log.error("flush_failed", reason=error.message)
+            self._metrics.flush_failures += 1
+            await self._lease.release()  # so that a process flushes which has the key
+            return SEALED_WAIT_S
         except (CreditgateError, RedisError, OSError) as error:
             log.error("flush_failed", reason=str(error))
             self._metrics.flush_failures += 1

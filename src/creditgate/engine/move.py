@@ -123,6 +123,7 @@ async def _copy(
     copied = 0
     for goal in sorted(positions.values(), key=lambda position: position.partition != SYSTEM_PARTITION):
         begun = await asyncio.to_thread(target.adopt, goal.partition, goal.journal)
+        await asyncio.to_thread(target.begin_seals)
         at = begun.stream_id
         while at < goal.stream_id:
             limit = page_size(goal.partition, ENTRIES_PAGE)

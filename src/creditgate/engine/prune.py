@@ -27,11 +27,18 @@ class Pruned(NamedTuple):
 
 
 async def prune(
-    redis: "Redis", keys: Keys, ledger: Ledger, before_ms: int, count: Callable[[int], None]
+    redis: "Redis",
+    keys: Keys,
+    ledger: Ledger,
+    before_ms: int,
+    count: Callable[[int], None],
+    *,
+    pause_s: float = PAUSE_S,
 ) -> Pruned:
     """Remove usage that was recorded before an instant; `count` is told how many items are gone.
 
-    Raises StartupError for an instant that is too late, NotProven where the history does not add up.
+    Raises StartupError for an instant that is too late, NotProven where the history does not add up, SealBroken where
+    it is not what was sealed.
     """
     seconds, micros = await redis.time()
     if before_ms > int(seconds) * 1000 + int(micros) // 1000 - RETAINED_MS:
@@ -47,5 +54,5 @@ async def prune(
                 break
             begins_at, removed = step.begins_at, removed + step.items
             count(removed)
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(pause_s)
     return Pruned(removed, await asyncio.to_thread(ledger.begins_at))

@@ -19,6 +19,7 @@ from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.ids import OpIds
 from creditgate.engine.instance import SETTINGS, Instance
 from creditgate.engine.lease import Lease
+from creditgate.engine.verify_seals import verify_seals
 from creditgate.errors import StartupError
 from creditgate.ledger.store import Ledger
 
@@ -35,6 +36,9 @@ async def repartition(
     if not 1 <= partitions <= PARTITIONS_MAX:
         raise StartupError(f"--partitions: must be from 1 to {PARTITIONS_MAX}.")
     await _flush(keys, store, JournalStream(redis, keys), ledger)
+    sealed = await verify_seals(ledger, (SYSTEM_PARTITION, *keys.partitions))
+    if sealed.differences:
+        raise StartupError(f"The seals do not hold, so the data stays where it is: {sealed.differences[0]}.")
     version, instance = await asyncio.to_thread(_instance_in_sql, ledger)
     if instance.partitions != partitions:
         wanted = msgspec.structs.replace(instance, partitions=partitions)

@@ -23,6 +23,7 @@ from creditgate.core.customers import Record
 from creditgate.core.holds import HOLD, decode_hold
 from creditgate.core.journal import BATCH, GONE, ORIGIN, SYSTEM_PARTITION, Entry, StreamId
 from creditgate.engine.batches import OVERDUE_MS, opens_a_batch
+from creditgate.engine.verify_seals import verify_seals
 from creditgate.ledger.customers import ProofItem
 from creditgate.ledger.store import Ledger
 
@@ -57,13 +58,19 @@ Lives = dict[str, dict[tuple[StreamId, int], Move]]
 
 
 class Proof(NamedTuple):
-    """What was looked at, and what did not agree, in words. `open_batches` of usage are still to be worked off."""
+    """What was looked at, and what did not agree, in words. `open_batches` of usage are still to be worked off.
+
+    `sealed_items` were as they had been sealed; all partitions are sealed since `sealed_since`, Unix ms (0: the start).
+    Without a key, they are None.
+    """
 
     customers: int
     entries: int
     open_batches: int
     differences_count: int
     differences: tuple[str, ...]
+    sealed_items: int | None = None
+    sealed_since: int | None = None
 
     @property
     def holds(self) -> bool:
@@ -101,11 +108,14 @@ class Verifier:
             progress(customers)
         open_batches, of_batches = await self._verify_batches()
         found = of_batches + await self._verify_documents()
+        seals = await verify_seals(self._ledger, (SYSTEM_PARTITION, *self._keys.partitions))
+        found += seals.differences
         poison = await asyncio.to_thread(self._ledger.poison_count)
         if poison:
             found.append(f"{poison} messages of the journal could not be read and were set aside")
         count += len(found)
-        return Proof(customers, entries, open_batches, count, tuple(differences + found)[:DIFFERENCES_MAX])
+        shown = tuple(differences + found)[:DIFFERENCES_MAX]
+        return Proof(customers, entries, open_batches, count, shown, seals.items, seals.begin_ms)
 
     async def _ends(self) -> dict[str, StreamId]:
         """Return how far the history of each partition goes: Redis may have lost what SQL has."""

@@ -18,7 +18,9 @@ from sqlalchemy import Connection, Row, TextClause, bindparam, delete, func, ins
 from creditgate.core.amounts import format_amount
 from creditgate.core.journal import StreamId
 from creditgate.errors import CreditgateError, StartupError
+from creditgate.ledger import seals
 from creditgate.ledger.rows import join_amount, split_amount
+from creditgate.ledger.sealing import SealKeys
 from creditgate.ledger.tables import history_begins, journal_items, openings, stream_positions
 
 ITEMS_PER_STEP = 5_000  # read, and for the most part removed, in one transaction: some tenths of a second
@@ -156,10 +158,12 @@ def merge_beginnings(connection: Connection, new: Sequence[str]) -> None:
         connection.execute(insert(history_begins), [{"partition": one, "stream_ms": latest} for one in new])
 
 
-def prune_step(connection: Connection, partition: str, before_ms: int) -> Pruned:
+def prune_step(
+    connection: Connection, partition: str, before_ms: int, seal_keys: SealKeys | None = None
+) -> Pruned:
     """Remove the next items that were appended before an instant, and before the position. None, if it is reached.
 
-    Raises NotProven.
+    Raises NotProven, SealBroken.
     """
     connection.execute(_BEGIN, {"of": partition})
     # One prune at a time: another one waits here, and goes on from where this one came.
@@ -169,6 +173,8 @@ def prune_step(connection: Connection, partition: str, before_ms: int) -> Pruned
     if end <= start:
         return Pruned(0, start)
     found, end = _next_items(connection, partition, start, end)
+    if seal_keys is not None:
+        seals.cut(connection, seal_keys, partition, end)
     removed = _remove(connection, partition, found)
     connection.execute(_MOVE_BEGIN, {"of": partition, "to_ms": end})
     return Pruned(removed, end)

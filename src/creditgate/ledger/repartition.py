@@ -8,11 +8,12 @@ the identities of entries change, and with them the ids of events that were give
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, bindparam, select, text
 
-from creditgate.core.journal import Entry
-from creditgate.ledger import pruning
+from creditgate.core.journal import Entry, StreamId
+from creditgate.ledger import pruning, seals
 from creditgate.ledger.rows import item_rows
+from creditgate.ledger.sealing import SealKeys
 from creditgate.ledger.tables import journal_items, stream_positions
 
 CUSTOMERS_PAGE = 10_000
@@ -44,6 +45,9 @@ _UNMARK_OPENINGS = text("UPDATE openings SET partition = :new WHERE partition = 
 _UNMARK = text("UPDATE journal_items SET partition = :new WHERE partition = :marked")
 _FORGET_POSITIONS = text("DELETE FROM stream_positions WHERE partition <> :system")
 _LAST_MS = text("SELECT coalesce(max(stream_ms), 0) FROM journal_items")
+_SELECT_POSITION = select(stream_positions.c.stream_ms, stream_positions.c.stream_counter).where(
+    stream_positions.c.partition == bindparam("of")
+)
 _MOVE_SYSTEM = (
     stream_positions.update()
     .where(stream_positions.c.partition == bindparam("of"))
@@ -59,12 +63,16 @@ def repartition(
     place: Callable[[str], str],
     epochs: dict[str, str],
     settings: Callable[[int], Entry],
+    seal_keys: SealKeys | None = None,
 ) -> None:
     """Move every entry of the old partitions to the new one that `place` names for its customer.
 
     Every new partition gets its epoch, and a position after all that there is. `settings` makes the entry that says so
-    on the system stream, given a time in Unix ms after all others. Raises StartupError amid a prune.
+    on the system stream, given a time in Unix ms after all others. Raises StartupError amid a prune,
+    JournalSealed if there are seals and no key. With it, all is sealed as it is now: the caller has checked the seals.
     """
+    if seal_keys is None:
+        seals.check_unsealed(connection)
     connection.execute(_MAKE_PLACES)
     for number, partition in enumerate(old):
         customers = connection.execute(_CUSTOMERS, {"partition": partition}).partitions(CUSTOMERS_PAGE)
@@ -79,7 +87,9 @@ def repartition(
     pruning.merge_beginnings(connection, new)
     after_ms: int = connection.execute(_LAST_MS).scalar_one() + 1
     entry = settings(after_ms)
-    connection.execute(journal_items.insert(), list(item_rows(entry)))
+    rows = list(item_rows(entry))
+    connection.execute(journal_items.insert(), rows)
+    stood_at = StreamId(*connection.execute(_SELECT_POSITION, {"of": entry.partition}).one())
     connection.execute(_MOVE_SYSTEM, {"of": entry.partition, "ms": after_ms, "counter": 0})
     connection.execute(_FORGET_POSITIONS, {"system": entry.partition})
     positions = [
@@ -87,6 +97,12 @@ def repartition(
         for partition in new
     ]
     connection.execute(stream_positions.insert(), positions)
+    if seal_keys is not None:
+        upto = StreamId(after_ms, 0)
+        seals.seal_appended(connection, seal_keys, [seals.Appended(entry.partition, stood_at, upto, rows)])
+        seals.forget(connection, old)
+        for partition in new:
+            seals.seal_anew(connection, seal_keys, partition, upto)
 
 
 def _places(

@@ -9,7 +9,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from sqlalchemy import (
 from creditgate.core.journal import ORIGIN, Entry, StreamId
 from creditgate.core.listing import CustomerFilter, Place, changes_in
 from creditgate.errors import CreditgateError
-from creditgate.ledger import aggregates, customers, events, listing, migrations, pruning, repartition
+from creditgate.ledger import aggregates, customers, events, listing, migrations, pruning, repartition, seals
 from creditgate.ledger.aggregates import Question, Sums
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
@@ -40,6 +40,7 @@ from creditgate.ledger.events import Event, EventCursor, EventFilter
 from creditgate.ledger.inserting import insert_items
 from creditgate.ledger.outbox import Outbox, insert_alerts
 from creditgate.ledger.rows import entries_of, entry_of, item_rows
+from creditgate.ledger.sealing import SealKeys
 from creditgate.ledger.tables import journal_items, poison_entries, stream_positions
 
 # Rows that an iterator fetches at a time: a bound on memory, large enough that fetching costs little.
@@ -104,9 +105,13 @@ class PositionMoved(CreditgateError):
 class Ledger:
     """The record in one database. Any method may raise LedgerUnavailable."""
 
-    def __init__(self, url: str) -> None:
-        """Open `sqlite:///PATH` or `postgresql://...`; raises StartupError if the URL or the path is unusable."""
+    def __init__(self, url: str, seal_keys: SealKeys | None = None) -> None:
+        """Open `sqlite:///PATH` or `postgresql://...`; raises StartupError if the URL or the path is unusable.
+
+        With `seal_keys`, what is appended is sealed. Without, a journal that is sealed is not appended to.
+        """
         self._database = Database(url)
+        self._seal_keys = seal_keys
         self.outbox = Outbox(self._database)
 
     def migrate(self) -> None:
@@ -149,7 +154,13 @@ class Ledger:
         """Put the whole history into other partitions, all of it or nothing; see `ledger/repartition.py`."""
         with self._database.writing() as connection:
             repartition.repartition(
-                connection, old=old, new=new, place=place, epochs=epochs, settings=settings
+                connection,
+                old=old,
+                new=new,
+                place=place,
+                epochs=epochs,
+                settings=settings,
+                seal_keys=self._seal_keys,
             )
 
     def adopt(self, partition: str, epoch: str, stream_id: StreamId = ORIGIN) -> Position:
@@ -174,7 +185,8 @@ class Ledger:
 
         Alerts among them go into the outbox too, unless this is no news but a history that was told elsewhere.
         Raises, with nothing stored: PositionMoved if any position is not where its batch begins, so that a flusher
-        that lost its lease commits nothing; EntriesRefused if the database can never store one of the rows;
+        that lost its lease commits nothing; JournalSealed without the key that sealed what is there; EntriesRefused if
+        the database can never store one of the rows;
         ValueError for a batch with an entry outside it; WriteConflict after CONFLICT_TRIES. After any other
         LedgerUnavailable the batches may be stored: read `positions` before the next try.
         """
@@ -190,7 +202,8 @@ class Ledger:
         raise AssertionError("unreachable")
 
     def _append(self, batches: Sequence[Batch], *, is_news: bool) -> int:
-        rows = [row for batch in batches for entry in batch.entries for row in item_rows(entry)]
+        of_batch = [[row for entry in batch.entries for row in item_rows(entry)] for batch in batches]
+        rows = list(chain.from_iterable(of_batch))
         changes = changes_in(entry for batch in batches for entry in batch.entries)
         poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
         with self._database.writing() as connection:
@@ -199,6 +212,7 @@ class Ledger:
             for batch in sorted(batches, key=lambda batch: batch.partition):
                 begins = Position(batch.partition, batch.epoch, batch.after)
                 _move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
+            self._seal(connection, batches, of_batch)
             if rows:
                 insert_items(connection, rows)
                 if is_news:
@@ -207,6 +221,32 @@ class Ledger:
             if poison:
                 connection.execute(_INSERT_POISON, poison)
         return len(rows)
+
+    def _seal(
+        self, connection: Connection, batches: Sequence[Batch], rows: Sequence[list[dict[str, Any]]]
+    ) -> None:
+        if self._seal_keys is None:
+            seals.check_unsealed(connection)
+            return
+        appended = [
+            seals.Appended(batch.partition, batch.after, batch.upto, of_batch)
+            for batch, of_batch in zip(batches, rows, strict=True)
+        ]
+        seals.seal_appended(connection, self._seal_keys, appended)
+
+    def begin_seals(self) -> dict[str, StreamId]:
+        """Let the seals of every partition that has none begin at its position; return where. None do without a key."""
+        if self._seal_keys is None:
+            return {}
+        with self._database.writing() as connection:
+            return seals.begin_missing(connection, self._seal_keys)
+
+    def check_seals(self, partition: str, after: seals.Seal | None = None) -> seals.Checked | None:
+        """Check the next page of seals of a partition, after the last one of the page before; None without a key."""
+        if self._seal_keys is None:
+            return None
+        with self._database.reading() as connection:
+            return seals.check_page(connection, self._seal_keys, partition, after)
 
     def begins_at(self, partition: str | None = None) -> int:
         """Return from when on no usage of a partition, or of any, was removed: Unix ms of its record; 0: none was."""
@@ -222,10 +262,13 @@ class Ledger:
     def prune_step(self, partition: str, before_ms: int) -> pruning.Pruned:
         """Remove some of what was recorded before an instant; again until it begins there. See `ledger/pruning.py`.
 
-        Raises NotProven; after LedgerUnavailable the step may have happened, and the next one goes on.
+        Raises NotProven, SealBroken, JournalSealed without the key; after LedgerUnavailable the step may have happened,
+        and the next one goes on.
         """
         with self._database.writing() as connection:
-            return pruning.prune_step(connection, partition, before_ms)
+            if self._seal_keys is None:
+                seals.check_unsealed(connection)
+            return pruning.prune_step(connection, partition, before_ms, self._seal_keys)
 
     def copy_openings(self, partition: str, target: "Ledger") -> None:
         """Make the history of a partition begin in the target where it does here; its entries are there already."""

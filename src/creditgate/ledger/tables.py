@@ -130,6 +130,20 @@ stream_positions = Table(
     Column("stream_counter", BigInteger, nullable=False),
 )
 
+# What seals the items of a partition since the seal before, up to a position (see `sealing`). Only with a key.
+journal_seals = Table(
+    "journal_seals",
+    metadata,
+    Column("partition", ID, primary_key=True),
+    Column("stream_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("stream_counter", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_id", ID, nullable=False),
+    # In hex: the state of the chain, and on the first seal of a partition what proves that it is the first.
+    Column("mac", ID, nullable=False),
+    Column("begins", ID),
+    sqlite_with_rowid=False,
+)
+
 # Where the history of a partition begins, once `pruning` has removed what was older.
 history_begins = Table(
     "history_begins",

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from creditgate.errors import StartupError
 from creditgate.ledger.tables import metadata
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest step in versions/."""
 
 # Alembic's own table, as it makes it.
