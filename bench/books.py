@@ -196,9 +196,8 @@ def _append(ledger: Ledger, position: Position, entries: list[Entry]) -> Positio
 
 
 def _history(keys: Keys, customers: int, entries: int) -> Iterator[Entry]:
-    names = [f"customer_{number}" for number in range(customers)]
     for number in range(entries):
-        name, turn = names[number % customers], number // customers
+        name, turn = f"customer_{number % customers}", number // customers
         stream_id, row_id = StreamId(START_MS + number, 0), f"bal_{number % customers:022d}"
         items = _opening(name, row_id) if turn == 0 else _use(row_id, turn)
         yield Entry(keys.partition_of(name), stream_id, name, f"uid_{name}", turn + 1, None, items)
