@@ -242,7 +242,7 @@ def backup(
     prefix: Prefix = _DEFAULTS.prefix,
     seal_key_file: SealKeyFile = None,
 ) -> None:
-    """Copy the ledger and the key, complete as of now, beside a running sidecar or with nothing running."""
+    """Copy the ledger, the key and the spool, complete as of now, beside a running sidecar or with nothing running."""
     settings = Settings(
         data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
     )
@@ -250,6 +250,8 @@ def backup(
 
     made = run(operations.backup(settings, directory))
     print(f"backed up into {directory}: environment {made.environment}, {made.partitions} partitions")
+    if made.spooled:
+        print(f"and {made.spooled} uses that were kept during an outage, which the next start posts")
 
 
 @app.command
@@ -464,8 +466,7 @@ async def _verify(settings: Settings) -> bool:
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers checked") as count:
-        async with operations.open_verifier(settings) as verifier:
-            proof = await verifier.verify(count)
+        proof, spooled = await operations.verify(settings, count)
     print(f"{proof.customers} customers, {proof.entries} entries, {proof.differences_count} differences")
     if proof.sealed_items is not None:
         since = datetime.fromtimestamp((proof.sealed_since or 0) / 1000, UTC)
@@ -473,6 +474,8 @@ async def _verify(settings: Settings) -> bool:
         print(f"{proof.sealed_items} items are sealed, {told}")
     if proof.open_batches:
         print(f"{proof.open_batches} batches of usage are still to be worked off")
+    if spooled:
+        print(f"{spooled} uses that were kept during an outage wait in the spool; they are in no balance yet")
     for difference in proof.differences:
         print(f"- {difference}")
     return proof.holds

@@ -198,7 +198,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     )
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
     destinations = Destinations(allow_private=settings.allow_private_webhooks)
-    spool = Spool(_spool_of(settings, instance), clock, metrics, bytes_max=settings.spool_max_mb << 20)
+    spool = Spool(spool_of(settings, instance), clock, metrics, bytes_max=settings.spool_max_mb << 20)
     hot = hot_path(redis, guard, BalanceStore.merging())
     try:
         await reconciler.run()
@@ -266,7 +266,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
         await redis.aclose()
 
 
-def _spool_of(settings: Settings, instance: Instance) -> Path:
+def spool_of(settings: Settings, instance: Instance) -> Path:
     """Return the directory of the spool; it names the data that its usage is of, whatever the sidecar is pointed at."""
     name = hashlib.blake2b(instance.signing_secret.encode(), digest_size=8).hexdigest()
     return settings.data_dir / "spool" / name
