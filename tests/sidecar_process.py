@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,12 @@ class SidecarProcess:
                 command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.directory
             )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith(READY), (self.directory / "log").read_text()[-4000:]
+        try:
+            line = self.process.stdout.readline()
+            assert line.startswith(READY), (self.directory / "log").read_text()[-4000:]
+        except BaseException:
+            self.close()
+            raise
         self.url = line.removeprefix(READY).strip()
         return self
 
@@ -90,9 +94,7 @@ class SidecarProcess:
         others = self.pids[1:]
         self.process.kill()
         self.ended()
-        for pid in others:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        _send(signal.SIGCONT, others)
         wait_until(lambda: not any(is_alive(pid) for pid in others), what="the other processes end")
 
     def stop(self) -> int:
@@ -138,11 +140,15 @@ class SidecarProcess:
         return run("verify", "--data-dir", str(self.directory))
 
     def close(self) -> None:
-        """End it, if it runs, and remove its directory."""
+        """End it, if it runs, and remove its directory. Nothing is left, even if it does not end as it should."""
+        family = self.pids if self.process is not None and self.process.poll() is None else []
         try:
-            if self.process is not None and self.process.poll() is None:
+            if family:
                 self.kill()
         finally:
+            _send(signal.SIGKILL, filter(is_alive, family))
+            if self.process is not None:
+                self.ended()
             if self.owns_directory:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -172,6 +178,12 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def _send(number: signal.Signals, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(pid, number)
 
 
 def _children(pid: int) -> list[int]:
