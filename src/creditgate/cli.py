@@ -22,7 +22,17 @@ from creditgate.errors import CreditgateError
 from creditgate.key_commands import key_app
 from creditgate.settings import WORKERS_MAX, Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, fail, run, unix_ms
+from creditgate.terminal import (
+    DatabaseUrl,
+    DataDir,
+    Prefix,
+    RedisUrl,
+    SealKeyFile,
+    check_origins,
+    fail,
+    run,
+    unix_ms,
+)
 
 if TYPE_CHECKING:
     from creditgate.core.catalog_changes import FileChanges
@@ -92,6 +102,13 @@ def serve(
     allowed_hosts: Annotated[
         tuple[str, ...], Parameter(help="Host headers that are answered.")
     ] = _DEFAULTS.allowed_hosts,
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Origins of web pages, such as https://app.example, that may ask with a customer's token.",
+            validator=check_origins,
+        ),
+    ] = _DEFAULTS.allowed_origins,
     public_url: Annotated[
         str | None, Parameter(help="Where customers' browsers reach us, for links to checkouts.")
     ] = None,
@@ -121,6 +138,7 @@ def serve(
         payments=payments,
         idempotency=idempotency,
         allowed_hosts=allowed_hosts,
+        allowed_origins=allowed_origins,
         public_url=public_url,
         allow_private_webhooks=allow_private_webhooks,
     )

@@ -29,6 +29,7 @@ from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.courier import Courier
 from creditgate.engine.customer_list import CustomerList
+from creditgate.engine.customer_tokens import CustomerTokens
 from creditgate.engine.customers import Customers
 from creditgate.engine.destinations import Destinations
 from creditgate.engine.endpoints import Endpoints
@@ -82,6 +83,7 @@ class UseCases(NamedTuple):
     catalogs: Catalogs
     billing: Billing
     access: Access
+    tokens: CustomerTokens
     history: History
     spans: Spans
     aggregates: Aggregates
@@ -241,6 +243,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             catalogs=catalogs,
             billing=billing,
             access=Access(store, attempts, op_ids, clock),
+            tokens=CustomerTokens(instance.signing_secret, instance.environment.value, clock),
             history=history,
             spans=spans,
             aggregates=Aggregates(history, spans, catalogs, ledger),

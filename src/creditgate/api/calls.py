@@ -20,6 +20,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """What came in. `base_url` is where the caller reached us, such as `http://127.0.0.1:8787`.
 
     `customer_id` and `expand` are what the URL says; only those of the legacy routes say anything.
+    `key` is the digest of the API key, where the call came by Starlette's door.
     """
 
     body: bytes
@@ -28,6 +29,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     version: Version = NEWEST
     customer_id: str = ""
     expand: tuple[str, ...] = ()
+    key: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
