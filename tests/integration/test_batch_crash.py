@@ -17,6 +17,8 @@ CUSTOMERS = 7
 BEFORE_THE_KILL = 100
 SECONDS_MAX = 90.0
 
+pytestmark = pytest.mark.timeout(300)  # each waits several times, for SECONDS_MAX at most
+
 
 @pytest.fixture
 def sidecar() -> Iterator[SidecarProcess]:
@@ -81,7 +83,7 @@ def _assert_each_item_once(sidecar: SidecarProcess, batch_ids: list[str]) -> Non
             seconds=SECONDS_MAX,
         )
         assert _batch(sidecar, batch_id)["failures"] == []
-    wait_until(lambda: len(_taken(sidecar)) >= ITEMS, what="every item in SQL")
+    wait_until(lambda: len(_taken(sidecar)) >= ITEMS, what="every item in SQL", seconds=SECONDS_MAX)
     once = {f"{batch_id}.{number}": 1 for batch_id in batch_ids for number in range(BATCH_ITEMS)}
     assert Counter(_taken(sidecar)) == once
     proof = sidecar.verify()
