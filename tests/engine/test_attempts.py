@@ -65,7 +65,7 @@ async def test_a_lost_reply_is_found_in_sql_when_it_was_flushed(
 
 async def test_a_call_that_arrives_late_has_no_effect(cases: openings.UseCases, proxy: FaultProxy) -> None:
     """A first attempt that stalls past its not_after writes nothing; the second one is the only effect."""
-    proxy.hold_back(b"track", 0.5)
+    proxy.hold_back(b"track", 0.4)
     decision = await cases.meter.track(TRACK)
     assert proxy.faults == 1
     assert decision.allowed

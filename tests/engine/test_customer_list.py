@@ -14,6 +14,7 @@ from creditgate.core.listing import CustomerFilter, PlanFilter
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.meter import Usage
 from creditgate.errors import InvalidInputs
+from tests.engine.instants import SOON_MS, passed
 
 EVERYBODY = CustomerFilter()
 
@@ -32,10 +33,11 @@ async def test_who_was_just_made_is_there(cases: openings.UseCases) -> None:
 async def test_balances_are_those_of_this_moment(cases: openings.UseCases) -> None:
     """What was used since the history was flushed is in the list; what has expired by now is not."""
     await _make(cases, "ann")
-    await cases.customers.grant(Grant("ann", "usd_credits", NANOS, expires_at=cases.clock.now_ms() + 150))
+    soon = cases.clock.now_ms() + SOON_MS
+    await cases.customers.grant(Grant("ann", "usd_credits", NANOS, expires_at=soon))
     await cases.flusher.flush_once()
     await cases.meter.track(Usage("track", "ann", "basic_messages", None, NANOS, Mode.OVERFLOW))
-    await asyncio.sleep(0.2)  # until it has expired on Redis's clock
+    await passed(cases, soon)
     (record,) = (await cases.customer_list.page(EVERYBODY, limit=9, cursor="")).records
     assert not record.is_due
     assert record.balances == (await cases.customers.get("ann")).balances

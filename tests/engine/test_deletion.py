@@ -18,6 +18,7 @@ from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
 from creditgate.errors import KeyReused, NotFound
 from creditgate.settings import Settings
+from tests.engine.instants import SOON_MS, passed
 
 KEY = CallerKey("customers.delete:header", "k", "aa")
 TRACK_KEY = CallerKey("track:header", "k", "bb")
@@ -143,8 +144,9 @@ async def test_a_pinned_clock_is_not_inherited(ann: openings.UseCases) -> None:
 
 async def test_what_fell_due_is_done_before(ann: openings.UseCases, stores: openings.Stores) -> None:
     """The last entries of a customer whose grant has just expired are the expiry and then the deletion."""
-    await ann.customers.grant(Grant("ann", "usd_credits", NANOS, expires_at=ann.clock.now_ms() + 150))
-    await asyncio.sleep(0.2)  # until it has expired on Redis's clock
+    soon = ann.clock.now_ms() + SOON_MS
+    await ann.customers.grant(Grant("ann", "usd_credits", NANOS, expires_at=soon))
+    await passed(ann, soon)
     await ann.customers.delete("ann")
     stream = JournalStream(stores.redis, stores.keys)
     entries = [entry async for entry in stream.tail(stores.keys.partition_of("ann"), ORIGIN)]

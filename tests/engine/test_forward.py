@@ -12,6 +12,7 @@ from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.meter import Usage
 from creditgate.engine.writer import CLOCK_SKEW_MAX_MS
 from creditgate.errors import Undecided
+from tests.engine.instants import SOON_MS, passed
 
 MONTH_MS = 31 * 86_400_000
 
@@ -46,10 +47,12 @@ async def test_calls_at_the_boundary_reset_once(cases: openings.UseCases) -> Non
     await cases.customers.get_or_create("ann", Profile())
     now = cases.clock.now_ms()
     await cases.customers.grant(
-        Grant("ann", "basic_messages", 100 * NANOS, reset=Recurrence(Interval.HOUR), next_reset_at=now + 300)
+        Grant(
+            "ann", "basic_messages", 100 * NANOS, reset=Recurrence(Interval.HOUR), next_reset_at=now + SOON_MS
+        )
     )
     await _track(cases, "ann", 30, feature="basic_messages")
-    await asyncio.sleep(0.35)  # until the boundary has passed on Redis's clock
+    await passed(cases, now + SOON_MS)
     await asyncio.gather(*(_track(cases, "ann", 10, feature="basic_messages") for _ in range(5)))
     record = await cases.customers.get("ann")
     own = next(row for row in record.terms.rows if row.feature_id == "basic_messages")
@@ -64,9 +67,9 @@ async def test_the_sweep_closes_what_expired(cases: openings.UseCases) -> None:
     """A grant that expires is gone though nobody asks, and two sweeps at once close it once."""
     await cases.customers.get_or_create("ann", Profile())
     now = cases.clock.now_ms()
-    await cases.customers.grant(Grant("ann", "usd_credits", 7 * NANOS, expires_at=now + 200))
+    await cases.customers.grant(Grant("ann", "usd_credits", 7 * NANOS, expires_at=now + SOON_MS))
     before = await cases.customers.get("ann")
-    await asyncio.sleep(0.25)  # until it has expired on Redis's clock
+    await passed(cases, now + SOON_MS)
     await asyncio.gather(cases.sweep.tick(), cases.sweep.tick())
     record = await cases.customers.get("ann")
     assert list(record.balances.values()) == [5 * NANOS]
@@ -76,13 +79,13 @@ async def test_the_sweep_closes_what_expired(cases: openings.UseCases) -> None:
 async def test_clocks_that_disagree_step_nobody(cases: openings.UseCases) -> None:
     """A clock that jumped gives nobody a month: what is overdue waits, undecided, and everybody else goes on."""
     now = cases.clock.now_ms()
-    for customer_id, next_reset_at in (("ann", now + 200), ("bob", now + MONTH_MS)):
+    for customer_id, next_reset_at in (("ann", now + SOON_MS), ("bob", now + MONTH_MS)):
         await cases.customers.get_or_create(customer_id, Profile())
         hourly = Recurrence(Interval.HOUR)
         await cases.customers.grant(
             Grant(customer_id, "basic_messages", NANOS, reset=hourly, next_reset_at=next_reset_at)
         )
-    await asyncio.sleep(0.25)  # until the boundary has passed on Redis's clock
+    await passed(cases, now + SOON_MS)
     cases.clock.skew_ms = CLOCK_SKEW_MAX_MS + 1
     with pytest.raises(Undecided, match="clocks"):
         await _track(cases, "ann", 1)

@@ -21,6 +21,7 @@ from creditgate.engine.meter import Usage
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, KeyReused, NotFound, Undecided
 from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy
+from tests.engine.instants import SOON_MS, passed
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -75,11 +76,6 @@ async def events(cases: openings.UseCases) -> list[tuple[str, str]]:
 
 async def now_of(cases: openings.UseCases) -> int:
     return (await cases.customers.get("ann")).now
-
-
-async def passed(cases: openings.UseCases, instant: int) -> None:
-    """Return when an instant has passed on Redis's clock."""
-    await asyncio.sleep(max(0, instant + 5 - cases.clock.now_ms()) / 1000)
 
 
 async def verified(settings: Settings) -> None:
@@ -400,7 +396,7 @@ async def test_as_many_steps_as_it_takes(ann: openings.UseCases, settings: Setti
 async def test_the_sweep_releases_what_expired(cases: openings.UseCases, settings: Settings) -> None:
     """Credits that were held by an application that died come back though nobody asks."""
     await cases.customers.get_or_create("ann", Profile())
-    expires_at = cases.clock.now_ms() + 200
+    expires_at = cases.clock.now_ms() + SOON_MS
     await hold(cases, 100, expires_at=expires_at)
     before = await cases.customers.get("ann")
     await passed(cases, expires_at)
@@ -550,7 +546,7 @@ async def test_a_lost_reply_is_one_progress(behind: openings.UseCases, proxy: Fa
 
 async def test_a_lost_reply_is_one_expiry(behind: openings.UseCases, proxy: FaultProxy) -> None:
     """An expiry whose reply was lost happens once."""
-    expires_at = behind.clock.now_ms() + 100
+    expires_at = behind.clock.now_ms() + SOON_MS
     await hold(behind, 100, expires_at=expires_at)
     await passed(behind, expires_at)
     proxy.lose_reply_to(b'["expire"')
@@ -560,7 +556,7 @@ async def test_a_lost_reply_is_one_expiry(behind: openings.UseCases, proxy: Faul
 
 async def test_a_hold_that_arrives_late_has_no_effect(behind: openings.UseCases, proxy: FaultProxy) -> None:
     """A first attempt that stalls past its deadline holds nothing; the second is the only hold."""
-    proxy.hold_back(b'["hold"', 0.5)
+    proxy.hold_back(b'["hold"', 0.4)
     assert (await hold(behind, 100)).allowed
     assert proxy.faults == 1
     assert await _credits(behind) == 4 * NANOS

@@ -16,6 +16,7 @@ from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
 from creditgate.errors import CreditgateError
 from tests.balances.relay import Relay
+from tests.engine.instants import SOON_MS, passed
 
 KEY = CallerKey("track:header", "again", "cd" * 8)
 
@@ -125,12 +126,12 @@ async def test_it_answers_the_same_without_a_task(cases: openings.UseCases, verb
 async def test_a_customer_for_whom_something_is_due(cases: openings.UseCases, verb: Verb) -> None:
     """Who asks first after a boundary is stepped over it, which needs a task, and answered from after it."""
     customers = ("ann", "bob")
+    soon = cases.clock.now_ms() + SOON_MS
     for customer_id in customers:
         await cases.customers.get_or_create(customer_id, Profile())
-        soon = cases.clock.now_ms() + 200
         await cases.customers.grant(Grant(customer_id, "premium_messages", 7 * NANOS, expires_at=soon))
     before = cases.metrics.forward_steps
-    await asyncio.sleep(0.25)  # until it has expired on Redis's clock
+    await passed(cases, soon)
     assert await seen(by_hand(verb(cases, "ann"))) == await seen(verb(cases, "bob"))
     assert cases.metrics.forward_steps == before + len(customers)
 
