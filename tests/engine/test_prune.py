@@ -23,7 +23,7 @@ from creditgate.engine.customers import Profile
 from creditgate.engine.meter import Usage
 from creditgate.engine.verify import Proof
 from creditgate.errors import StartupError
-from creditgate.ledger import pruning
+from creditgate.ledger import pruning, seals
 from creditgate.ledger.database import Database
 from creditgate.ledger.pruning import NotProven
 from creditgate.ledger.seals import SealBroken
@@ -203,16 +203,19 @@ async def test_a_killed_prune_leaves_books_that_hold(
 
 
 async def test_a_prune_beside_a_flusher_that_works_loses_nothing(
-    used: openings.UseCases, stores: openings.Stores, settings: Settings
+    used: openings.UseCases, stores: openings.Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While calls are flushed and pruned at the same time, each is counted once, and nothing waits for good."""
+    """While calls are flushed, pruned and verified at the same time, each is counted once, and no alarm is false."""
+    monkeypatch.setattr(seals, "SEALS_PAGE", 2)
     entries = (await _proof(settings)).entries
     flushing = asyncio.create_task(used.flusher.run())
     rounds = pruned = 0
     while pruned < 10 * ITEMS_PER_STEP or rounds < 5:
         tracking = asyncio.gather(*(_track(used, customer_id) for customer_id in CUSTOMERS))
+        proving = asyncio.gather(_proof(settings), _proof(settings))
         done = await prune.prune(stores.redis, stores.keys, stores.ledger, _now(used), lambda _: None)
         await tracking
+        assert [proof.differences for proof in await proving] == [()] * 2
         rounds, pruned = rounds + 1, pruned + done.items
     used.flusher.stop()
     await flushing
