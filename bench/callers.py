@@ -100,7 +100,7 @@ class Callers:
 
     def _engine_check(self, customer_id: str) -> Awaitable[Decision]:
         return _stepped(
-            self._cases.meter.check(customer_id=customer_id, feature_id=FEATURE, required_nanos=VALUE_NANOS)
+            self._cases.meter.check(Usage("check", customer_id, FEATURE, None, VALUE_NANOS, Mode.REJECT))
         )
 
 

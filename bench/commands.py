@@ -10,7 +10,6 @@ import msgspec
 from hiredis import pack_command
 from redis.asyncio import Redis
 
-from creditgate.balances.calls import Need
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore
@@ -73,7 +72,7 @@ class Calls(NamedTuple):
 
 
 async def _call(store: BalanceStore, verb: str, customer_id: str, catalog: Catalog) -> None:
-    needs: list[Need] = needs_of(catalog.pools(FEATURE), VALUE_NANOS)
+    needs = needs_of(catalog.pools(FEATURE), VALUE_NANOS)
     if verb == "read":
         await store.read(customer_id=customer_id)
         return

@@ -36,8 +36,8 @@ class PostgreSQLServer:
     """One server, until `close`. Its database is emptied for each test: to make one takes thirty times as long."""
 
     def __init__(self) -> None:
-        directory = Path(tempfile.mkdtemp(prefix="pg-"))
-        self._server: Any = get_server(directory, cleanup_mode="delete")
+        self.directory = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._server: Any = get_server(self.directory, cleanup_mode="delete")
         self.url: str = self._server.get_uri(database=DATABASE)
         with self.admin() as connection:
             for setting in _HASTE:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,12 @@ class SidecarProcess:
                 command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.directory
             )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith(READY), (self.directory / "log").read_text()[-4000:]
+        try:
+            line = self.process.stdout.readline()
+            assert line.startswith(READY), (self.directory / "log").read_text()[-4000:]
+        except BaseException:
+            self.close()
+            raise
         self.url = line.removeprefix(READY).strip()
         return self
 
@@ -81,11 +86,15 @@ class SidecarProcess:
         return answer.json()
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a whole: its other processes end when the one that was started does."""
+        """End it with SIGKILL, as a whole: its other processes end when the one that was started does.
+
+        Those that were stopped go on before, since only who runs sees that.
+        """
         assert self.process is not None
         others = self.pids[1:]
         self.process.kill()
         self.ended()
+        _send(signal.SIGCONT, others)
         wait_until(lambda: not any(is_alive(pid) for pid in others), what="the other processes end")
 
     def stop(self) -> int:
@@ -131,11 +140,17 @@ class SidecarProcess:
         return run("verify", "--data-dir", str(self.directory))
 
     def close(self) -> None:
-        """End it, if it runs, and remove its directory."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-        if self.owns_directory:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        """End it, if it runs, and remove its directory. Nothing is left, even if it does not end as it should."""
+        family = self.pids if self.process is not None and self.process.poll() is None else []
+        try:
+            if family:
+                self.kill()
+        finally:
+            _send(signal.SIGKILL, filter(is_alive, family))
+            if self.process is not None:
+                self.ended()
+            if self.owns_directory:
+                shutil.rmtree(self.directory, ignore_errors=True)
 
     def ended(self) -> int:
         """Return its exit code when it has ended."""
@@ -163,6 +178,12 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def _send(number: signal.Signals, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(pid, number)
 
 
 def _children(pid: int) -> list[int]:

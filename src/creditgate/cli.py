@@ -22,7 +22,17 @@ from creditgate.errors import CreditgateError
 from creditgate.key_commands import key_app
 from creditgate.settings import WORKERS_MAX, Environment, Idempotency, Payments, Settings, without_password
 from creditgate.telemetry import configure_logging
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, fail, run, unix_ms
+from creditgate.terminal import (
+    DatabaseUrl,
+    DataDir,
+    Prefix,
+    RedisUrl,
+    SealKeyFile,
+    check_origins,
+    fail,
+    run,
+    unix_ms,
+)
 
 if TYPE_CHECKING:
     from creditgate.core.catalog_changes import FileChanges
@@ -92,6 +102,13 @@ def serve(
     allowed_hosts: Annotated[
         tuple[str, ...], Parameter(help="Host headers that are answered.")
     ] = _DEFAULTS.allowed_hosts,
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Origins of web pages, such as https://app.example, that may ask with a customer's token.",
+            validator=check_origins,
+        ),
+    ] = _DEFAULTS.allowed_origins,
     public_url: Annotated[
         str | None, Parameter(help="Where customers' browsers reach us, for links to checkouts.")
     ] = None,
@@ -121,6 +138,7 @@ def serve(
         payments=payments,
         idempotency=idempotency,
         allowed_hosts=allowed_hosts,
+        allowed_origins=allowed_origins,
         public_url=public_url,
         allow_private_webhooks=allow_private_webhooks,
     )
@@ -242,7 +260,7 @@ def backup(
     prefix: Prefix = _DEFAULTS.prefix,
     seal_key_file: SealKeyFile = None,
 ) -> None:
-    """Copy the ledger and the key, complete as of now, beside a running sidecar or with nothing running."""
+    """Copy the ledger, the key and the spool, complete as of now, beside a running sidecar or with nothing running."""
     settings = Settings(
         data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
     )
@@ -250,6 +268,8 @@ def backup(
 
     made = run(operations.backup(settings, directory))
     print(f"backed up into {directory}: environment {made.environment}, {made.partitions} partitions")
+    if made.spooled:
+        print(f"and {made.spooled} uses that were kept during an outage, which the next start posts")
 
 
 @app.command
@@ -464,8 +484,7 @@ async def _verify(settings: Settings) -> bool:
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with _counter("customers checked") as count:
-        async with operations.open_verifier(settings) as verifier:
-            proof = await verifier.verify(count)
+        proof, spooled = await operations.verify(settings, count)
     print(f"{proof.customers} customers, {proof.entries} entries, {proof.differences_count} differences")
     if proof.sealed_items is not None:
         since = datetime.fromtimestamp((proof.sealed_since or 0) / 1000, UTC)
@@ -473,6 +492,8 @@ async def _verify(settings: Settings) -> bool:
         print(f"{proof.sealed_items} items are sealed, {told}")
     if proof.open_batches:
         print(f"{proof.open_batches} batches of usage are still to be worked off")
+    if spooled:
+        print(f"{spooled} uses that were kept during an outage wait in the spool; they are in no balance yet")
     for difference in proof.differences:
         print(f"- {difference}")
     return proof.holds

@@ -29,6 +29,7 @@ from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.courier import Courier
 from creditgate.engine.customer_list import CustomerList
+from creditgate.engine.customer_tokens import CustomerTokens
 from creditgate.engine.customers import Customers
 from creditgate.engine.destinations import Destinations
 from creditgate.engine.endpoints import Endpoints
@@ -82,6 +83,7 @@ class UseCases(NamedTuple):
     catalogs: Catalogs
     billing: Billing
     access: Access
+    tokens: CustomerTokens
     history: History
     spans: Spans
     aggregates: Aggregates
@@ -198,7 +200,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     )
     reconciler = Reconciler(stores.redis, keys, clock, ledger, guard)
     destinations = Destinations(allow_private=settings.allow_private_webhooks)
-    spool = Spool(_spool_of(settings, instance), clock, metrics, bytes_max=settings.spool_max_mb << 20)
+    spool = Spool(spool_of(settings, instance), clock, metrics, bytes_max=settings.spool_max_mb << 20)
     hot = hot_path(redis, guard, BalanceStore.merging())
     try:
         await reconciler.run()
@@ -241,6 +243,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             catalogs=catalogs,
             billing=billing,
             access=Access(store, attempts, op_ids, clock),
+            tokens=CustomerTokens(instance.signing_secret, instance.environment.value, clock),
             history=history,
             spans=spans,
             aggregates=Aggregates(history, spans, catalogs, ledger),
@@ -266,7 +269,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
         await redis.aclose()
 
 
-def _spool_of(settings: Settings, instance: Instance) -> Path:
+def spool_of(settings: Settings, instance: Instance) -> Path:
     """Return the directory of the spool; it names the data that its usage is of, whatever the sidecar is pointed at."""
     name = hashlib.blake2b(instance.signing_secret.encode(), digest_size=8).hexdigest()
     return settings.data_dir / "spool" / name

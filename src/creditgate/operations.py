@@ -35,6 +35,7 @@ from creditgate.engine.permissions import acl_line
 from creditgate.engine.prune import Pruned
 from creditgate.engine.rebuild import repartition
 from creditgate.engine.reconciler import Reconciler
+from creditgate.engine.spool import waiting
 from creditgate.engine.statement import Statements
 from creditgate.engine.verify import Proof, Verifier
 from creditgate.errors import CreditgateError, StartupError
@@ -48,6 +49,7 @@ from creditgate.openings import (
     open_ledger,
     open_stores,
     open_use_cases,
+    spool_of,
     verifier_of,
 )
 from creditgate.settings import Environment, Settings, without_password
@@ -90,6 +92,13 @@ async def apply(settings: Settings, file: CatalogFile, *, prune: bool, dry_run: 
             return changes_by(file, cases.catalogs.current, prune=prune, now=now_ms)
         async with flushing(cases.flusher):
             return await cases.catalogs.apply(file, prune=prune, now_ms=now_ms)
+
+
+async def verify(settings: Settings, progress: Callable[[int], None]) -> tuple[Proof, int]:
+    """Return the proof, and how many uses that were kept during an outage wait in the spool of the data directory."""
+    async with open_data(settings) as (_, stores):
+        proof = await verifier_of(stores).verify(progress)
+        return proof, len(await asyncio.to_thread(waiting, spool_of(settings, stores.instance)))
 
 
 @asynccontextmanager
@@ -135,10 +144,15 @@ async def backup(settings: Settings, target: Path) -> Manifest:
     if not settings.database_url.startswith("sqlite:"):
         raise StartupError("PostgreSQL has a backup of its own: use pg_dump, at any time.")
     backups.check_empty(target)
+    key_file = settings.key_file
     async with _open(settings, join=True) as (stores, cases), flushing(cases.flusher):
+        # Before the ledger: a use that is posted meanwhile is in both then, and its op id tells; else in neither.
+        directory = spool_of(settings, stores.instance)
+        spool = backups.Spooled(directory.name, await asyncio.to_thread(waiting, directory))
         await drained(stores.keys, JournalStream(stores.redis, stores.keys), stores.ledger)
-        key_file = settings.key_file
-        return await asyncio.to_thread(backups.back_up, target, stores.ledger, stores.instance, key_file)
+        return await asyncio.to_thread(
+            backups.back_up, target, stores.ledger, stores.instance, key_file, spool
+        )
 
 
 async def restore(source: Path, data_dir: Path) -> Manifest:

@@ -105,6 +105,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases, siblings: Siblings
         catalogs=cases.catalogs,
         billing=cases.billing,
         access=cases.access,
+        tokens=cases.tokens,
         history=cases.history,
         spans=cases.spans,
         aggregates=cases.aggregates,
@@ -116,6 +117,7 @@ def _app(settings: Settings, stores: Stores, cases: UseCases, siblings: Siblings
             env=stores.instance.environment.value,
             idempotency=settings.idempotency.value,
             allowed_hosts=settings.allowed_hosts,
+            allowed_origins=settings.allowed_origins,
             public_url=settings.public_url,
         ),
     )

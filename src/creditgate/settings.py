@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     payments: Payments = Payments.SANDBOX
     idempotency: Idempotency = Idempotency.REPLAY
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    allowed_origins: tuple[str, ...] = ()
     public_url: str | None = None
     allow_private_webhooks: bool = False
 

@@ -94,6 +94,11 @@ class Place:
         return self._child and self._child[0]
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the process, which must be there, has said so, or has said why it cannot be."""
+        return self._is_ready or self.pipe.poll()
+
+    @property
     def sentinel(self) -> int:
         """What is readable once the process, which must be there, has ended."""
         assert self._child is not None
@@ -132,7 +137,7 @@ class Place:
 
     def ask_to_end(self) -> None:
         """Tell the process to end what it has begun; one that has not yet begun is killed."""
-        if self._child is not None and (self._is_ready or self.pipe.poll()):
+        if self._child is not None and self.is_ready:
             with suppress(OSError):
                 self.pipe.send(STOP)
         else:
@@ -191,6 +196,15 @@ class Supervisor:
                     log.error("process_died", place=place.name, code=place.bury())
                 elif place.process is None and place.restart_at <= time.monotonic():
                     place.fork(self._places)
+
+    def revive(self, place: Place, *, seconds_max: float) -> None:
+        """Have another process in the place of one that died, if it is ready in time: it ends what is left to do."""
+        if place.process is not None and not place.process.is_alive():
+            log.error("process_died", place=place.name, code=place.bury())
+        if place.process is None:
+            place.fork(self._places)
+        if not place.is_ready:
+            wait([self._signals, place.pipe], seconds_max)
 
     def end(self, places: Sequence[Place], *, seconds_max: float | None) -> None:
         """Return when none of them runs any more. They are killed when the time is over, or at the next Ctrl-C."""

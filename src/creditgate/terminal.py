@@ -1,6 +1,7 @@
 """What every command of the command line shares: where the data is, how its work is run, how it fails."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -48,3 +49,10 @@ def fail(sentence: str) -> NoReturn:
     """End the process with one sentence on stderr, and 1."""
     print(f"creditgate: {sentence}", file=sys.stderr)
     sys.exit(1)
+
+
+def check_origins(_type: object, origins: tuple[str, ...]) -> None:
+    """Refuse what no browser sends as an origin; also `*`, since a page of anybody is allowed nothing."""
+    for origin in origins:
+        if re.fullmatch(r"https?://[a-z0-9.\[\]:-]+", origin) is None:
+            raise ValueError(f"{origin} is no origin such as https://app.example")

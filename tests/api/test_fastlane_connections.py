@@ -15,6 +15,7 @@ import pytest
 
 from creditgate.api.calls import BODY_BYTES_MAX
 from creditgate.api.door import BODY_SECONDS_MAX
+from creditgate.server import KEEP_ALIVE_S
 from tests.api.lanes import SECONDS_MAX, Lane, frozen, posted, read_answer, read_to_end
 from tests.sidecar_process import SidecarProcess, wait_until
 
@@ -187,7 +188,7 @@ def test_a_body_that_does_not_come(lane: Lane) -> None:
         connection.sendall(text[:-5])
         answer, _ = read_answer(connection)
     assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert BODY_SECONDS_MAX <= time.monotonic() - began < BODY_SECONDS_MAX + 3
+    assert BODY_SECONDS_MAX <= time.monotonic() - began < 5 * BODY_SECONDS_MAX
     assert lane.fast_requests() == before
 
 
@@ -289,10 +290,10 @@ def test_keep_alive(hasty: Lane) -> None:
         for _ in range(4):
             connection.sendall(text)
             read_answer(connection)
-            time.sleep(0.6 * HASTY_KEEP_ALIVE_S)  # idle, but not for long enough
+            time.sleep(0.3 * HASTY_KEEP_ALIVE_S)  # idle, but not for long enough
         began = time.monotonic()
         assert connection.recv(1) == b""
-        assert time.monotonic() - began < 3 * HASTY_KEEP_ALIVE_S
+        assert time.monotonic() - began < KEEP_ALIVE_S / 2
 
 
 def test_no_host_where_any_will_do(hasty: Lane) -> None:
@@ -316,7 +317,7 @@ def test_heads_that_drip(hasty: Lane, said: bytes, is_first: bool) -> None:
         connection.settimeout(0.05)
         answer = None
         while answer is None:
-            assert time.monotonic() - began < 5 * HASTY_KEEP_ALIVE_S
+            assert time.monotonic() - began < KEEP_ALIVE_S / 2
             with suppress(ConnectionError):
                 connection.sendall(said[:1])
             said = said[1:] or said[:1]

@@ -23,6 +23,7 @@ from creditgate.telemetry.metrics import Metrics
 SECONDS_MAX = 10.0
 PIPELINED = 3_000
 HASTY_KEEP_ALIVE_S = 0.1
+KEEP_ALIVE_S = 0.6  # of which a pause of a busy machine does not take three quarters
 UNREAD = 5_000
 ANSWER_BYTES = 20_000  # so that all together are more than the sockets' buffers take
 WRITE_BUFFER_MAX = 256 * 1024  # far below all answers, above the transport's mark for "enough"
@@ -314,13 +315,12 @@ async def test_a_shutdown_waits_for_a_request_that_needed_no_parser() -> None:
 async def test_what_needs_no_parser_keeps_a_connection_as_alive() -> None:
     """Its timer is not set anew for each request, and must count from the last one all the same."""
     async with (
-        serving(echo, keep_alive_s=HASTY_KEEP_ALIVE_S) as server,
+        serving(echo, keep_alive_s=KEEP_ALIVE_S) as server,
         connected(server) as (reader, writer),
     ):
-        for _ in range(6):
+        for _ in range(5):
             writer.write(posted(b"1"))
             await reader.readuntil(b"\r\n\r\n1")
-            await asyncio.sleep(HASTY_KEEP_ALIVE_S / 2)
-        began = asyncio.get_running_loop().time()
-        assert await reader.read() == b""
-        assert asyncio.get_running_loop().time() - began < 3 * HASTY_KEEP_ALIVE_S
+            await asyncio.sleep(KEEP_ALIVE_S / 4)
+        async with asyncio.timeout(SECONDS_MAX):
+            assert await reader.read() == b""

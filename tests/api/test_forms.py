@@ -1,60 +1,84 @@
-"""The text of a balance from its form is the text of the ordinary answer, whatever the terms and the amounts."""
+"""An answer from a form is byte for byte the answer as it is encoded, whatever the amounts and whoever asked before."""
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from creditgate.api.wire.answers import balance_answer, check_answer, encode
-from creditgate.core.catalog import Interval, ItemPrice, Pool, Recurrence
-from creditgate.core.customers import Row, Terms
-from creditgate.core.decisions import Decision, balance_of
+from creditgate.api.wire.answers import check_answer, check_text, encode, track_answer, track_text
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog import Interval, Pool, Recurrence
+from creditgate.core.customers import Flag, Row, Terms
+from creditgate.core.decisions import Decision, Moved
 
-AMOUNT = st.integers(-(10**24), 10**24)
-TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
-PRICE = st.builds(
-    ItemPrice,
-    amount_nanos=st.integers(0, 10**12),
-    billing_units_nanos=st.integers(1, 10**12),
-    recurrence=st.just(Recurrence(Interval.MONTH)),
-    billing_method=st.sampled_from(["prepaid", "usage_based"]),
-    max_purchase_nanos=st.none() | st.integers(0, 10**12),
+MONTHLY = Recurrence(Interval.MONTH)
+ROWS = (
+    Row("bal_over", "credits", 1, included_nanos=3 * NANOS, rolled_from="bal_plan", expires_at=99),
+    Row("bal_plan", "credits", 1, 5 * NANOS, plan_id="100%s", reset=MONTHLY, anchor=1, resets_at=7),
+    Row("bal_top", "credits", 1, prepaid_nanos=NANOS, external_id="top % up"),
+    Row("bal_own", "messages", 1, 10 * NANOS, may_go_negative=True),
+    Row("bal_seat", "messages", 1, NANOS, entity_id="se\\at"),
+    Row("bal_all", "images", 1, unlimited=True),
+    Row("bal_all2", "images", 1, unlimited=True),
 )
-ROW = st.builds(
-    Row,
-    id=TEXT,
-    feature_id=st.sampled_from(["own", "credits"]),
-    plan_id=st.none() | TEXT,
-    included_nanos=st.integers(0, 10**22),
-    adjustment_nanos=AMOUNT,
-    resets_at=st.none() | st.integers(0, 2**42),
-    reset=st.none() | st.just(Recurrence(Interval.MONTH)),
-    expires_at=st.none() | st.integers(0, 2**42),
-    unlimited=st.booleans(),
-    external_id=st.none() | TEXT,
-    rolled_from=st.none() | TEXT,
-    price=st.none() | PRICE,
-    entity_id=st.sampled_from([None, "one", "other"]),
-)
+FLAGS = (Flag("flag_1", "sso"), Flag("flag_2", "credits", plan_id="pro"))
+POOLS = {
+    "messages": (Pool("messages", NANOS), Pool("credits", NANOS // 100)),
+    "images": (Pool("images", NANOS), Pool("credits", NANOS)),
+    "credits": (Pool("credits", NANOS),),
+    "sso": (Pool("sso", NANOS),),
+}
+AMOUNTS = st.integers(-(10**20), 10**20)
 
 
+@st.composite
+def decisions(draw: st.DrawFn) -> Decision:
+    """Some decision about terms that others were made about before."""
+    feature_id = draw(st.sampled_from(sorted(POOLS)))
+    pools = POOLS[feature_id]
+    return Decision(
+        allowed=draw(st.booleans()),
+        feature_id=feature_id,
+        pools=draw(st.sampled_from([pools, pools[:1]])),
+        pool=draw(st.sampled_from([None, *pools])),
+        required_nanos=draw(AMOUNTS),
+        terms=draw(st.sampled_from(TERMS)),
+        balances={row.id: draw(AMOUNTS) for row in ROWS},
+        moved=tuple(
+            Moved(row_id, draw(AMOUNTS))
+            for row_id in draw(st.lists(st.sampled_from([*(r.id for r in ROWS), "gone"]), unique=True))
+        ),
+        entity_id=draw(st.sampled_from([None, "se\\at", "other"])),
+    )
+
+
+TERMS = [Terms(ROWS, FLAGS), Terms(ROWS[1:2]), Terms()]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(decision=decisions(), customer_id=st.sampled_from(["ann", "b%d\0"]), takes=st.booleans())
+def test_check(decision: Decision, customer_id: str, takes: bool) -> None:
+    expected = encode(check_answer(_alone(decision), customer_id=customer_id, takes=takes))
+    assert check_text(decision, customer_id=customer_id, takes=takes) == expected
+
+
+@settings(max_examples=1000, deadline=None)
 @given(
-    rows=st.lists(ROW, min_size=1, max_size=5, unique_by=lambda row: row.id),
-    entity_id=st.sampled_from([None, "one"]),
-    amounts=st.lists(st.lists(AMOUNT, min_size=5, max_size=5), min_size=2, max_size=3),
+    decision=decisions(),
+    customer_id=st.sampled_from(["ann", "b%d\0"]),
+    value_nanos=AMOUNTS,
+    event_name=st.sampled_from([None, "sent %s"]),
 )
-def test_filled_as_encoded(rows: list[Row], entity_id: str | None, amounts: list[list[int]]) -> None:
-    """One form serves every call, so amounts of one must not stay for the next."""
-    terms = Terms(rows=tuple(rows))
-    pools = (Pool("own", 10**9), Pool("credits", 10**9))
-    for raws in amounts:
-        balances = {row.id: raw for row, raw in zip(rows, raws, strict=False)}
-        for pool in pools:
-            decision = Decision(True, "own", pools, pool, 10**9, terms, balances, entity_id=entity_id)
-            fresh = balance_of(pool.feature_id, Terms(rows=tuple(rows)), balances, entity_id)
-            expected = encode(balance_answer(fresh)) if fresh else b"null"
-            answer = encode(check_answer(decision, customer_id="c", takes=True))
-            shown = msgspec.json.decode(answer, type=dict[str, msgspec.Raw])
-            assert bytes(shown["balance"]) == expected
-            assert bytes(
-                msgspec.json.decode(shown["balances"], type=dict[str, msgspec.Raw])[pool.feature_id]
-            ) == (expected)
+def test_track(decision: Decision, customer_id: str, value_nanos: int, event_name: str | None) -> None:
+    expected = encode(
+        track_answer(
+            _alone(decision), customer_id=customer_id, value_nanos=value_nanos, event_name=event_name
+        )
+    )
+    told = track_text(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
+    assert told == expected
+
+
+def _alone(decision: Decision) -> Decision:
+    """Return the decision about terms of its own, of which nothing was worked out."""
+    terms = msgspec.json.decode(msgspec.json.encode(decision.terms), type=Terms)
+    return msgspec.structs.replace(decision, terms=terms)

@@ -77,6 +77,7 @@ def _client(outcome: Any, *, access: Any = "admin", idempotency: Any = "replay")
         catalogs=part,
         billing=part,
         access=door,
+        tokens=part,
         history=part,
         spans=part,
         aggregates=part,

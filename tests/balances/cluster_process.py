@@ -1,12 +1,12 @@
 """A real cluster for tests: Valkey processes on ports of 127.0.0.1, which hold a third of the slots each."""
 
-import socket
 import time
 from typing import Any
 
 import redis
 
 from tests.balances.valkey_process import ValkeyProcess
+from tests.ports import free_ports
 
 SLOTS = 16_384
 FORMED_SECONDS_MAX = 20.0
@@ -18,7 +18,7 @@ class ClusterNode(ValkeyProcess):
     """One node, which keeps its port and its data over a restart."""
 
     def __init__(self) -> None:
-        self.port, bus_port = _free_ports(2)
+        self.port, bus_port = free_ports(2)
         super().__init__(
             settings={
                 "bind": "127.0.0.1",
@@ -145,14 +145,3 @@ def wait_for(condition: Any, what: str) -> None:
 def _replication(node: ClusterNode) -> str:
     info = node.ask("INFO", "replication")
     return "\n".join(f"{name}:{value}" for name, value in info.items())
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -4,16 +4,25 @@ import asyncio
 import ssl
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 PIECE_BYTES = 2**20
 
 
 class Relay:
-    """Listens on a Unix socket, or on a port of 127.0.0.1 (with TLS if there is a context)."""
+    """Listens on a Unix socket, or on a port of `host` (with TLS if there is a context)."""
 
-    def __init__(self, target: str, path: Path | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        path: Path | None = None,
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._target = target
         self._path = path
+        self._host = host
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -35,11 +44,11 @@ class Relay:
         """How many calls of scripts have come."""
         return b"".join(self.pieces).count(b"EVALSHA")
 
-    async def __aenter__(self) -> "Relay":
+    async def __aenter__(self) -> Self:
         if self._path is not None:
             self._server = await asyncio.start_unix_server(self._serve, str(self._path))
         else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+            self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
         return self
 
     async def __aexit__(

@@ -37,7 +37,7 @@ def fields(*items: str, call: Call = CALL, **more: str) -> dict[str, str]:
 
 
 def decoded(message: dict[str, str]) -> Entry:
-    return decode_entry("p01", "1795340847034-2", message)
+    return decode_entry("p01", StreamId(1795340847034, 2), message)
 
 
 def test_entry_is_read_back() -> None:

@@ -80,7 +80,7 @@ async def test_no_answer_in_time_is_undecided(
     with pytest.raises(Undecided):
         await cases.meter.track(TRACK)
     with pytest.raises(Undecided):
-        await cases.meter.check(customer_id="ann", feature_id="premium_messages", required_nanos=NANOS)
+        await cases.meter.check(Usage("check", "ann", "premium_messages", None, NANOS, Mode.REJECT))
 
 
 async def _remaining(cases: openings.UseCases) -> int:

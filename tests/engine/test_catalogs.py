@@ -1,15 +1,18 @@
 """The catalog between two sidecars: what one made, the other answers with."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from creditgate import openings
+from creditgate.balances.clock import RedisClock
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import CreditCost, Feature, FeatureType
 from creditgate.core.controls import SpendLimit
 from creditgate.core.customers import CustomerChanges
+from creditgate.engine import workers
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.errors import Conflict, NotFound
@@ -98,3 +101,20 @@ async def test_a_sidecar_stops_though_a_cancellation_is_lost(
         await waiting.wait()
     assert lost.is_set()
     assert not deadline.expired()
+
+
+async def test_a_silent_worker_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over when it is over, also where what asks Redis swallows the cancellation that says so."""
+    monkeypatch.setattr(workers, "SEEN_TIMEOUT_S", 0.1)
+
+    class Swallowing:
+        async def workers(self) -> dict[str, tuple[int, int]]:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.5)
+            return {"silent": (1, 2**60)}
+
+        async def forget_workers(self, gone: object) -> None:
+            raise AssertionError(gone)
+
+    waiting = workers.Workers(Swallowing(), RedisClock()).wait_for(2)  # type: ignore[arg-type]
+    await asyncio.wait_for(waiting, 20)

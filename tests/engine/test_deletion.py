@@ -41,7 +41,7 @@ async def test_a_deleted_customer_is_unknown_everywhere(ann: openings.UseCases) 
         ann.customers.delete("ann"),
         ann.customers.delete("ann", KEY),
         ann.customers.grant(Grant("ann", "usd_credits", NANOS)),
-        ann.meter.check(customer_id="ann", feature_id="basic_messages", required_nanos=NANOS),
+        ann.meter.check(Usage("check", "ann", "basic_messages", None, NANOS, Mode.REJECT)),
         _track(ann, 1),
         _checkout(ann),
     ):

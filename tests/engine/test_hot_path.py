@@ -33,21 +33,19 @@ class Seen(NamedTuple):
 
 
 def check(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
-    return cases.meter.check(customer_id=customer_id, feature_id="premium_messages", required_nanos=3 * NANOS)
+    return cases.meter.check(Usage("check", customer_id, "premium_messages", None, 3 * NANOS, Mode.REJECT))
 
 
 def check_too_much(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
-    return cases.meter.check(
-        customer_id=customer_id, feature_id="premium_messages", required_nanos=900 * NANOS
-    )
+    return cases.meter.check(Usage("check", customer_id, "premium_messages", None, 900 * NANOS, Mode.REJECT))
 
 
 def check_unknown_feature(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
-    return cases.meter.check(customer_id=customer_id, feature_id="nothing", required_nanos=NANOS)
+    return cases.meter.check(Usage("check", customer_id, "nothing", None, NANOS, Mode.REJECT))
 
 
 def check_unknown_customer(cases: openings.UseCases, customer_id: str) -> Coroutine[Any, Any, Decision]:
-    return cases.meter.check(customer_id="nobody", feature_id="premium_messages", required_nanos=NANOS)
+    return cases.meter.check(Usage("check", "nobody", "premium_messages", None, NANOS, Mode.REJECT))
 
 
 def track(cases: openings.UseCases, customer_id: str, **more: Any) -> Coroutine[Any, Any, Decision]:

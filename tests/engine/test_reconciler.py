@@ -18,6 +18,7 @@ from creditgate.core.catalog import Plan
 from creditgate.core.decisions import Mode
 from creditgate.core.journal import StreamId
 from creditgate.engine import reconciler
+from creditgate.engine.access import digest_of
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Usage
@@ -50,7 +51,7 @@ async def test_an_empty_redis_is_filled_from_sql(
         assert after.sequence == before.sequence
         assert stores_again.instance == stores.instance
         assert cases_again.catalogs.current.version == cases.catalogs.current.version
-        assert await cases_again.access.find(secret) == "admin"
+        assert await cases_again.access.find(digest_of(secret)) == "admin"
         replay = await cases_again.meter.track(_usage("ann", KEY))
         assert replay.is_replay
         await _track(cases_again, "ann", None)
@@ -138,7 +139,7 @@ async def test_callers_and_features_are_known_before_the_tick_after_flushall(
     version = (await cases.catalogs.refresh()).version
     await redis.flushall()
     await cases.access.follow()
-    assert await cases.access.find(secret) == "admin"
+    assert await cases.access.find(digest_of(secret)) == "admin"
     assert (await cases.catalogs.refresh()).version == version > 0
     assert "basic_messages" in cases.catalogs.current.features
 
@@ -148,7 +149,7 @@ async def test_a_customer_is_not_unknown_before_the_tick(cases: openings.UseCase
     await cases.customers.get_or_create("ann", Profile())
     asks: list[Callable[[], Awaitable[object]]] = [
         lambda: cases.customers.get("ann"),
-        lambda: cases.meter.check(customer_id="ann", feature_id="basic_messages", required_nanos=NANOS),
+        lambda: cases.meter.check(Usage("check", "ann", "basic_messages", None, NANOS, Mode.REJECT)),
         lambda: cases.meter.track(_usage("ann", None)),
     ]
     for ask in asks:

@@ -134,7 +134,7 @@ async def test_a_feature_says_what_is_allowed(
     monkeypatch.setattr("creditgate.engine.outage.monotonic", lambda: later)
     assert not allows("ann", 1)  # nothing was decided meanwhile
     await cases.customers.get_or_create("ann", Profile())
-    await cases.meter.check(customer_id="ann", feature_id="premium_messages", required_nanos=NANOS)
+    await cases.meter.check(Usage("check", "ann", "premium_messages", None, NANOS, Mode.REJECT))
     monkeypatch.setattr("creditgate.engine.outage.monotonic", lambda: later + OUTAGE_ENDS_S + 1)
     assert allows("ann", NANOS)
 

@@ -214,7 +214,7 @@ OWN = [
     Fault("kill -9 Redis of your own", kill_own_redis),
     Fault("FLUSHALL", flush_all, loses_data=True),
     Fault("Redis comes back older than SQL", older_redis, loses_data=True),
-    Fault("SQL is locked", sql_locked),
+    Fault("SQL is locked", sql_locked, is_of_sql=True),
     Fault(
         "the disk syncs slowly",
         slow_syncs,
@@ -233,7 +233,7 @@ OWN = [
         server=servers.with_a_clock,
         missing=lambda: servers.missing(str(servers.FAKETIME)),
     ),
-    Fault("SQL's disk is full", disk_full, disk_mb=32, missing=_unless_root),
+    Fault("SQL's disk is full", disk_full, disk_mb=32, is_of_sql=True, missing=_unless_root),
 ]
 
 PROCESSES = [

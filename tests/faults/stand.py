@@ -83,8 +83,14 @@ class Stand:
 
     def redis(self) -> "redis.Redis":
         """A client of the Valkey itself, not of the proxy, that the caller closes."""
-        assert self.valkey is not None
+        if self.valkey is None:
+            return redis.Redis(unix_socket_path=str(self.directory / "valkey.sock"))
         return self.valkey.client()
+
+    def appendfsync(self) -> str:
+        """Return when the Valkey syncs its file, as it says itself."""
+        with self.redis() as client:
+            return str(client.config_get("appendfsync")["appendfsync"])
 
     async def books(self, expected: set[str], customers: list[str]) -> Books:
         """Wait until SQL has the expected calls and nothing is spooled (or for long enough), then read everything."""
@@ -132,6 +138,18 @@ class Stand:
         with self.redis() as client:
             streams = [f"cg:{{p{number:02d}}}:j" for number in range(PARTITIONS)]
             return sum(int(client.xlen(stream)) for stream in streams)
+
+    async def drain_rows_s(self) -> float:
+        """Return how many rows of the journal a second reach SQL until a tenth is left of what waits now."""
+        began, waiting, rows = time.monotonic(), self.waiting(), self._rows()
+        while self.waiting() > waiting // 10:
+            assert time.monotonic() < began + BOOKS_S_MAX, "the streams are not drained"
+            await asyncio.sleep(0.02)
+        return (self._rows() - rows) / (time.monotonic() - began)
+
+    def _rows(self) -> int:
+        with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True, timeout=20)) as sql:
+            return int(sql.execute("SELECT count(*) FROM journal_items").fetchone()[0])
 
     def resident_mb(self) -> float:
         """Return the memory that the sidecar's processes have, without Valkey."""

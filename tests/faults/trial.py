@@ -25,6 +25,7 @@ class Fault:
     embedded: bool = False
     loses_data: bool = False  # of Redis: what was not flushed is gone, and so are holds
     disk_mb: int = 0
+    is_of_sql: bool = False  # SQL takes nothing meanwhile, so the streams grow
     server: Program | None = None
     missing: Callable[[], str] = lambda: ""  # why it cannot be tried on this machine
 
@@ -44,6 +45,8 @@ class Outcome:
     meanwhile: list[Answered] = field(default_factory=list)
     entries_max: int = 0
     resident_mb_max: float = 0.0
+    drain_rows_s: float = 0.0
+    appendfsync: str = ""
     drain_s: float = 0.0
 
     @property
@@ -60,6 +63,7 @@ async def try_faults(
     async with Stand(dice, embedded=first.embedded, server=first.server, disk_mb=first.disk_mb) as stand:
         loses_data = any(fault.loses_data for fault in faults)
         load = Load(lambda: stand.sidecar.url, stand.sidecar.headers, dice, only_rich=loses_data)
+        outcome.appendfsync = await asyncio.to_thread(stand.appendfsync)
         await load.start()
         may_lose = None
         coming = list(faults)
@@ -88,19 +92,22 @@ async def try_faults(
 
 async def _happen(fault: Fault, stand: Stand, load: Load, outcome: Outcome) -> None:
     began = time.monotonic()
-    watching = asyncio.create_task(_watch(stand, outcome))
+    watching = asyncio.create_task(_watch(stand, outcome)) if fault.is_of_sql else None
     try:
         await fault.act(stand)
     finally:
-        watching.cancel()
+        if watching is not None:
+            watching.cancel()
     ended = time.monotonic()
     outcome.recovery_s.append(await load.answers_again())
+    if fault.is_of_sql:
+        outcome.drain_rows_s = await stand.drain_rows_s()
     outcome.meanwhile += [answer for answer in load.answers if began <= answer.at <= ended]
 
 
 async def _watch(stand: Stand, outcome: Outcome) -> None:
     """Keep the largest stream and the most memory while SQL is away, which is when they grow."""
-    while stand.valkey is not None and "SQL" in outcome.name:
+    while True:
         outcome.entries_max = max(outcome.entries_max, stand.waiting())
         outcome.resident_mb_max = max(outcome.resident_mb_max, stand.resident_mb())
         await asyncio.sleep(0.2)

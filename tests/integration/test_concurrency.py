@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -18,13 +19,8 @@ PRICE_IN_CALLS = 50  # 5 credits at 0.10
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[SidecarProcess, SidecarProcess]]:
     """Two sidecars on one Valkey and one SQLite file, with the tutorial's catalog."""
-    first = SidecarProcess(arguments=["--demo"]).start()
-    second = first.join()
-    try:
+    with closing(SidecarProcess(arguments=["--demo"]).start()) as first, closing(first.join()) as second:
         yield first, second
-    finally:
-        second.close()
-        first.close()
 
 
 async def test_the_last_credit_is_spent_once(pair: tuple[SidecarProcess, SidecarProcess]) -> None:

@@ -1,6 +1,5 @@
 """`creditgate doctor`: each thing that can be wrong with a real server is found and said, and no password is."""
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import redis
 
 from creditgate.core.journal import SYSTEM_PARTITION
 from tests.balances.valkey_process import ValkeyProcess
+from tests.ports import free_ports
 from tests.sidecar_process import SidecarProcess, run
 
 Spoil = Callable[["redis.Redis"], object]
@@ -149,16 +149,9 @@ def test_no_data_is_said_and_none_is_made(tmp_path: Path) -> None:
 
 def test_a_cluster_that_is_not_whole_is_refused_in_a_sentence(tmp_path: Path) -> None:
     """It answers for some customers and refuses others: better not to start, and to say why."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, bus_port = map(str, free_ports(2))
     cluster = ValkeyProcess(
-        settings={
-            "cluster-enabled": "yes",
-            "bind": "127.0.0.1",
-            "port": str(port),
-            "cluster-port": str(port - 1),
-        }
+        settings={"cluster-enabled": "yes", "bind": "127.0.0.1", "port": port, "cluster-port": bus_port}
     )
     try:
         cluster.start()

@@ -6,12 +6,13 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.sidecar_process import SidecarProcess, wait_until
+from tests.sidecar_process import SidecarProcess, run, wait_until
 
 CALLS = 24
 TRACK = {"feature_id": "basic_messages", "value": 1}
@@ -46,12 +47,37 @@ def test_kill_9_with_a_full_spool(sidecar: SidecarProcess) -> None:
         assert asked.count(True) in (1, 2)  # one for each worker that was asked
         assert not sidecar.call("balances.check", _premium(2) | {"lock": {"enabled": True}}).json()["allowed"]
         sidecar.kill()
+    said = sidecar.verify()
+    calls = CALLS + 2  # with the one that was repeated, which is found to be the same when it is posted
+    assert f"{calls} uses that were kept during an outage wait in the spool" in said.stdout, said
+    assert said.returncode == 0
     sidecar.start()
     wait_until(lambda: _uses(sidecar) == CALLS + 1, what="all uses are in SQL")
     wait_until(lambda: not _spooled(sidecar), what="the spool is empty")
     assert _track(sidecar, 0).headers["Idempotent-Replayed"] == "true"
     assert sidecar.verify().returncode == 0
     wait_until(lambda: _uses(sidecar) == CALLS + 1, what="no use is there twice")
+
+
+@pytest.mark.slow
+def test_a_backup_has_the_spool(sidecar: SidecarProcess, tmp_path: Path) -> None:
+    """What was answered 202 and not posted when the backup was made is taken by the restored data, once."""
+    with _redis_stopped(sidecar):
+        assert {_track(sidecar, place).status_code for place in range(3)} == {202}
+        sidecar.kill()
+    backup, data = tmp_path / "backup", tmp_path / "data"
+    made = run("backup", str(backup), "--data-dir", str(sidecar.directory))
+    assert "and 3 uses that were kept during an outage" in made.stdout, made.stderr
+    assert run("restore", str(backup), "--data-dir", str(data)).returncode == 0
+    restored = SidecarProcess(directory=data)
+    try:
+        restored.start()
+        wait_until(lambda: not _spooled(restored), what="the spool is empty")
+        assert restored.stop() == 0
+        assert _uses(restored) == 3
+        assert restored.verify().returncode == 0
+    finally:
+        restored.close()
 
 
 @pytest.mark.slow

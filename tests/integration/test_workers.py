@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -69,6 +71,20 @@ def test_a_worker_that_ends_by_itself_is_replaced_and_the_socket_stays(sidecar: 
     wait_until(lambda: len(set(sidecar.worker_pids) - set(workers)) == 2, what="two new workers")
 
 
+def test_what_the_background_process_left_is_in_sql_when_we_have_ended(sidecar: SidecarProcess) -> None:
+    """Killed a moment before SIGTERM, with entries that it has not flushed: another one flushes them first."""
+    used = "SELECT count(*) FROM journal_items WHERE op_id IS NOT NULL AND feature_id = 'basic_messages'"
+    os.kill(sidecar.background_pid, signal.SIGSTOP)
+    before = _count(sidecar, used)
+    for _ in range(3):
+        sidecar.ask("balances.track", {"customer_id": "ann", "feature_id": "basic_messages", "value": 1})
+    assert _count(sidecar, used) == before
+    os.kill(sidecar.background_pid, signal.SIGKILL)
+    assert sidecar.stop() == 0
+    assert _count(sidecar, used) == before + 3, (sidecar.directory / "log").read_text()
+    sidecar.start()
+
+
 def test_signals_to_every_process_end_it_in_order(sidecar: SidecarProcess) -> None:
     """A service manager, or Ctrl-C, sends its signal to all: the supervisor's order counts, and nothing is left."""
     pids, valkey = sidecar.pids, sidecar.valkey_pid
@@ -98,6 +114,11 @@ def test_a_number_that_is_none() -> None:
         ended = run("serve", "--workers", number)
         assert ended.returncode == 2
         assert "--workers" in ended.stderr
+
+
+def _count(sidecar: SidecarProcess, query: str) -> int:
+    with closing(sqlite3.connect(sidecar.directory / "ledger.db")) as sql:
+        return int(sql.execute(query).fetchone()[0])
 
 
 def _grown(before: Page, after: Page, sample: str, **labels: str) -> float:

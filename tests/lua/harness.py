@@ -19,7 +19,7 @@ from creditgate.balances.connection import ServerGuard, server_id_of
 from creditgate.balances.holds import Final
 from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import BalanceStore, Need, Reply, Use, Written
+from creditgate.balances.store import BalanceStore, Need, Needs, Reply, Use, Written
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import multiply
 from creditgate.core.catalog import (
@@ -185,11 +185,11 @@ class World:
     def call(self, verb: str, *, key: str = "", fingerprint: str = "") -> Call:
         return Call(verb, self.ops.next(), self.catalog.version, key=key, fingerprint=fingerprint)
 
-    def needs(self, feature_id: str, units: str) -> list[Need]:
+    def needs(self, feature_id: str, units: str) -> Needs:
         """What a call of so many units needs of each of its pools."""
-        return [
+        return Needs(
             Need(pool, multiply(nanos(units), pool.cost_nanos)) for pool in self.catalog.pools(feature_id)
-        ]
+        )
 
     async def create(
         self,

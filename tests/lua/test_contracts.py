@@ -13,7 +13,7 @@ from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import load_source, lua_folder, script_names
-from creditgate.balances.store import BalanceStore, Need, Unknown, Use
+from creditgate.balances.store import BalanceStore, Need, Needs, Unknown, Use
 from creditgate.core.catalog import Pool
 from creditgate.core.changes import Change, Step
 from creditgate.core.customers import Customer, Row, Terms
@@ -273,8 +273,8 @@ def samples(*, key: str) -> dict[str, Any]:
             Final("c", "op2", 16, call, (), [Need(Pool("messages", 10**9), 0), Need(Pool("credits", 2), 0)]),
         ],
         "uses": [
-            Use(call, [Need(Pool("messages", 10**9), 5), Need(Pool("credits", 2), 1)]),
-            Use(call, [Need(Pool("seats", 10**9), 5)]),
+            Use(call, Needs([Need(Pool("messages", 10**9), 5), Need(Pool("credits", 2), 1)])),
+            Use(call, Needs([Need(Pool("seats", 10**9), 5)])),
         ],
         "instead_of": "them",
         "name": "flusher",

@@ -170,7 +170,7 @@ async def each_is_found(world: World, sent: Sequence[tuple[Call | None, Reply]])
 def plain(reply: Reply) -> Reply:
     """A reply without what differs between two customers and two moments."""
     is_short = not reply.terms.rows
-    return reply._replace(sequence=0, entry="", time=0 if is_short else reply.time)
+    return msgspec.structs.replace(reply, sequence=0, entry="", time=0 if is_short else reply.time)
 
 
 def alike(record: Record) -> Record:

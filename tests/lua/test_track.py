@@ -349,12 +349,13 @@ async def run(world: World, scenario: Scenario) -> None:
             assert entry.sequence == before.sequence, told
             continue
         assert reply.sequence == record.sequence == before.sequence + 1, told
-        assert dict(reply.moved) == {id_: delta for id_, delta in deltas.items() if delta}, told
+        moved = [(part.row_id, part.delta_nanos) for part in reply.moved]
+        assert dict(moved) == {id_: delta for id_, delta in deltas.items() if delta}, told
         assert all(record.balances[id_] == balance for id_, balance in reply.balances.items()), told
         assert reply.terms == record.terms, told
         assert (entry.stream_id, entry.sequence) == (reply.stream_id, reply.sequence), told
         journaled = [(item.row_id, item.delta_nanos) for item in entry.items if item.row_id]
-        assert journaled == list(reply.moved), told
+        assert journaled == moved, told
         assert {item.kind for item in entry.items} - {Kind.PUT} == {
             Kind.REFUND if nanos(take.units) < 0 else Kind.USE
         }, told

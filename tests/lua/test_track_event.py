@@ -276,7 +276,7 @@ async def test_the_most_that_one_event_takes(world: World) -> None:
     await world.create("ann", *rows, controls=BillingControls(usage_limits=limits))
     use = Use(world.usage("track", "action1", nanos("15")), world.needs("action1", "15"))
     uses = [
-        use._replace(call=msgspec.structs.replace(use.call, feature_id=f"f{number}"))
+        Use(msgspec.structs.replace(use.call, feature_id=f"f{number}"), use.needs)
         for number in range(USES_MAX)
     ]
     given: dict[str, Any] = {"not_after": NEVER_TOO_LATE, "customer_id": "ann", "properties": ()}

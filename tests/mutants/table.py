@@ -20,6 +20,7 @@ class Mutant(NamedTuple):
 _AMOUNTS = ("tests/core/test_amounts.py", "tests/property/test_amounts.py")
 _LUA = "tests/lua"
 _ENGINE = "tests/engine"
+_TOKENS = ("tests/integration/test_customer_tokens.py",)
 _SEALS = ("tests/conformance/test_ledger_sqlite.py", "-k", "Seals")
 
 MUTANTS = (
@@ -405,5 +406,27 @@ MUTANTS = (
         "record.uid == uid and record.seq >= sequence",
         "record.uid == uid and record.seq > 1e15",
         (f"{_LUA}/test_restore.py",),
+    ),
+    # customers' tokens
+    Mutant(
+        "a token is for whomever its request names",
+        "src/creditgate/api/public.py",
+        'if "customer_id" in said and not _is(said["customer_id"], customer_id):',
+        "if False:",
+        _TOKENS,
+    ),
+    Mutant(
+        "a check with a token takes what it is told to take",
+        "src/creditgate/api/public.py",
+        '        if bytes(said.get(field, b"null")) not in _NOTHING:',
+        "        if False:",
+        _TOKENS,
+    ),
+    Mutant(
+        "a token outlives the key that minted it",
+        "src/creditgate/api/door.py",
+        "if token is None or scope is None:",
+        "if token is None:",
+        _TOKENS,
     ),
 )

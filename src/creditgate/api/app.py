@@ -7,6 +7,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,10 +15,11 @@ from starlette.routing import Route
 from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
 from creditgate.api.checkout import CHECKOUT_PATH, CheckoutPages
 from creditgate.api.docs import docs_routes
-from creditgate.api.door import HostCheck, check_key, check_origin, check_version, read_body, read_version
+from creditgate.api.door import Callers, HostCheck, check_version, read_body, read_version
 from creditgate.api.fastdoor import FastDoor, HotCall
 from creditgate.api.openapi import document
 from creditgate.api.problems import TurnedAway, answer_to, problem
+from creditgate.api.public import PUBLIC, bound
 from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.batches import BatchRoutes
 from creditgate.api.routes.billing import BillingRoutes
@@ -31,6 +33,7 @@ from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.legacy import LegacyRoutes
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.routes.statement import StatementRoutes
+from creditgate.api.routes.tokens import TokenRoutes
 from creditgate.api.routes.webhooks import WebhookRoutes
 from creditgate.api.scopes import scopes_of
 from creditgate.api.settings import ApiSettings
@@ -41,6 +44,7 @@ from creditgate.engine.batches import Batches
 from creditgate.engine.billing import Billing
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customer_list import CustomerList
+from creditgate.engine.customer_tokens import CustomerTokens
 from creditgate.engine.customers import Customers
 from creditgate.engine.endpoints import Endpoints
 from creditgate.engine.entities import Entities
@@ -81,6 +85,7 @@ def create_app(
     catalogs: Catalogs,
     billing: Billing,
     access: Access,
+    tokens: CustomerTokens,
     history: History,
     spans: Spans,
     aggregates: Aggregates,
@@ -104,6 +109,7 @@ def create_app(
         customer_list=customer_list,
         catalogs=catalogs,
         billing=billing,
+        tokens=tokens,
         history=history,
         spans=spans,
         aggregates=aggregates,
@@ -113,14 +119,24 @@ def create_app(
     )
     pages = CheckoutPages(billing, catalogs, is_test=settings.env == "test")
     env = settings.env_on_wire
-    answering = {name: _endpoint(name, verb, access, env) for name, verb in verbs.items()}
-    older = [(route, _endpoint(route.name, route.verb, access, env, speaks=read_version)) for route in legacy]
+    callers = Callers(access, tokens, settings.allowed_origins)
+    answering = {name: _endpoint(name, verb, callers, env) for name, verb in verbs.items()}
+    older = [
+        (route, _endpoint(route.name, route.verb, callers, env, speaks=read_version)) for route in legacy
+    ]
+    cross = {verb: _cors(verb, settings.allowed_origins) for verb in verbs}
     app = Api(
         routes=[
             *(
-                Route(f"{prefix}/{verb}", endpoint, methods=["POST"], name=verb)
+                Route(f"{prefix}/{verb}", endpoint, methods=["POST"], name=verb, middleware=cross[verb])
                 for prefix in PREFIXES
                 for verb, endpoint in answering.items()
+            ),
+            *(
+                Route(f"{prefix}/{verb}", _not_asked, methods=["OPTIONS"], name=verb, middleware=cross[verb])
+                for prefix in PREFIXES
+                for verb in PUBLIC
+                if cross[verb]
             ),
             *(
                 Route(f"{prefix}/{route.path}", endpoint, methods=[route.method], name=route.name)
@@ -158,6 +174,7 @@ def tables(
     customer_list: CustomerList,
     catalogs: Catalogs,
     billing: Billing,
+    tokens: CustomerTokens,
     history: History,
     spans: Spans,
     aggregates: Aggregates,
@@ -182,6 +199,7 @@ def tables(
         **balance_routes.by_verb,
         **billing_routes.by_verb,
         **StatementRoutes(statements).by_verb,
+        **TokenRoutes(tokens).by_verb,
         **WebhookRoutes(endpoints, keys).by_verb,
         **CatalogRoutes(catalogs, customers, keys, settings).by_verb,
     }
@@ -203,7 +221,7 @@ def _hot_calls(verbs: Mapping[str, Verb], legacy: Sequence[LegacyRoute]) -> dict
 def _endpoint(
     name: str,
     verb: Verb,
-    access: Access,
+    callers: Callers,
     env: str,
     *,
     speaks: Callable[[Headers], Version] = check_version,
@@ -213,15 +231,14 @@ def _endpoint(
     `speaks` returns the version that a call is in, or turns it away.
     """
 
-    scopes = scopes_of(name)
-
     async def endpoint(request: Request) -> Response:
         body = b""
         try:
-            check_origin(request.headers)
-            await check_key(request.headers, access, scopes)
+            caller = await callers.let_in(request.headers, name)
             version = speaks(request.headers)
             body = await read_body(request, bytes_max=verb.body_bytes_max)
+            if caller.customer_id is not None:
+                body = bound(name, body, caller.customer_id)
             call = Call(
                 body=body,
                 idempotency_keys=tuple(request.headers.getlist("idempotency-key")),
@@ -229,6 +246,7 @@ def _endpoint(
                 version=version,
                 customer_id=request.path_params.get("customer_id", ""),
                 expand=_listed(request.query_params.getlist("expand")),
+                key=caller.key,
             )
             answer = await verb.handler(call)
         except Exception as error:
@@ -236,6 +254,19 @@ def _endpoint(
         return _json(answer)
 
     return endpoint
+
+
+def _cors(verb: str, origins: Sequence[str]) -> list[Middleware]:
+    """Return what lets browsers show pages of these origins the answers to a public verb; nothing for any other."""
+    if verb not in PUBLIC or not origins:
+        return []
+    headers = ["authorization", "content-type", "x-api-version"]
+    return [Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=headers)]
+
+
+async def _not_asked(_request: Request) -> Response:
+    """Stand behind the middleware, which answers what a browser asks before a call."""
+    raise HTTPException(405, headers={"Allow": "POST"})
 
 
 def _listed(values: list[str]) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ NO_HEADERS: Mapping[str, str] = {}
 BODY_BYTES_MAX = 64 * 1024
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """What came in. `base_url` is where the caller reached us, such as `http://127.0.0.1:8787`.
 
     `customer_id` and `expand` are what the URL says; only those of the legacy routes say anything.
+    `key` is the digest of the API key, where the call came by Starlette's door.
     """
 
     body: bytes
@@ -28,9 +29,10 @@ class Call(NamedTuple):
     version: Version = NEWEST
     customer_id: str = ""
     expand: tuple[str, ...] = ()
+    key: str = ""
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What goes out: JSON, but for the status and what stands in headers."""
 
     body: bytes
@@ -77,6 +79,8 @@ def caller_key(verb: str, call: Call, *params: object, in_body: str | None = Non
     `params` are what the call was understood to ask for, so that `2` and `2.0` are one call. Autumn would claim a key
     in each place; one is enough to make a call happen once, and two are refused.
     """
+    if not call.idempotency_keys and in_body is None:
+        return None
     keys = [(f"{verb}:header", text) for text in call.idempotency_keys]
     if in_body is not None:
         keys.append((f"{verb}:body", in_body))

@@ -45,6 +45,7 @@ EXAMPLES: Mapping[str, dict[str, Any] | list[dict[str, Any]]] = {
     "events.aggregate": _ANN
     | {"feature_id": "basic_messages", "range": "7d", "bin_size": "day", "group_by": "properties.model"},
     "customers.statement": _ANN | {"limit": 10},
+    "keys.mint": _ANN | {"expires_in": 600},
     "billing.preview_attach": _ANN | _TOP_UP,
     "billing.attach": _ANN | _TOP_UP | {"success_url": "https://app.example/thanks"},
     "billing.multi_attach": _ANN | {"plans": [_TOP_UP], "success_url": "https://app.example/thanks"},

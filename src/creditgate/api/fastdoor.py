@@ -118,14 +118,8 @@ class FastDoor:
 
     def answer(self, request: Admitted, body: bytes) -> Coroutine[Any, Any, Answer]:
         """Return the work of the same handler that answers in the Starlette lane; it fails with the same errors."""
-        return request.call.verb.handler(
-            Call(
-                body=body,
-                idempotency_keys=request.idempotency_keys,
-                base_url=request.base_url,
-                version=request.version,
-            )
-        )
+        call = Call(body, request.idempotency_keys, request.base_url, request.version)
+        return request.call.verb.handler(call)
 
     def failure(self, request: Admitted, body: bytes, error: BaseException) -> Answer:
         """Return the answer to a call that failed, or that was cancelled by something inside: the same words, too."""

@@ -58,6 +58,7 @@ class FastLane(LimitedConnection):
     door: ClassVar[FastDoor]
     metrics: ClassVar[Metrics]
     heads: ClassVar[dict[bytes, Admitted]]
+    plain_head: ClassVar[tuple[list[tuple[bytes, bytes]], bytes]] = ([], b"")
 
     def __init__(
         self,
@@ -200,17 +201,13 @@ class FastLane(LimitedConnection):
 
     def _write(self, cycle: RequestResponseCycle, answer: Answer) -> None:
         """Write what uvicorn would write for this answer as a Starlette response, at once."""
-        lines = [STATUS_LINE[answer.status]]
-        for name, value in self.server_state.default_headers:
-            lines += (name, b": ", value, b"\r\n")
-        for field, text in answer.headers.items():
-            lines.append(f"{field.lower()}: {text}\r\n".encode("latin-1"))
-        lines.append(b"content-length: %d\r\ncontent-type: application/json\r\n" % len(answer.body))
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines += (b"\r\n", answer.body)
+        body = answer.body
+        head = self._plain_head() if answer.status == 200 else self._head(answer.status)
+        fields = "".join([f"{field.lower()}: {text}\r\n" for field, text in answer.headers.items()])
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        length = b"content-length: %d\r\ncontent-type: application/json\r\n" % len(body)
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join(lines))
+        self.transport.write(b"".join((head, fields.encode("latin-1"), length, close, b"\r\n", body)))
         if not cycle.keep_alive:
             self.transport.close()
         if self.pipeline:  # not at once: a pipeline of requests that are answered at once would recurse
@@ -220,6 +217,18 @@ class FastLane(LimitedConnection):
             self._idle_since = self.loop.time()
         else:
             self.on_response_complete()
+
+    def _plain_head(self) -> bytes:
+        """Return the head of nearly all answers: uvicorn has new default headers once a second, for the date."""
+        defaults, head = self.plain_head
+        if defaults is not self.server_state.default_headers:
+            head = self._head(200)
+            type(self).plain_head = self.server_state.default_headers, head
+        return head
+
+    def _head(self, status: int) -> bytes:
+        defaults = self.server_state.default_headers
+        return STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in defaults])
 
 
 def fast_lane(door: FastDoor, metrics: Metrics) -> type[HttpToolsProtocol]:

@@ -8,6 +8,7 @@ _READ: frozenset[KeyScope] = frozenset(("read", "admin"))
 _GATE: frozenset[KeyScope] = frozenset(("gate", "admin"))
 _USAGE: frozenset[KeyScope] = frozenset(("gate", "ingest", "admin"))
 _ADMIN: frozenset[KeyScope] = frozenset(("admin",))
+_SEEING: frozenset[KeyScope] = frozenset(("gate", "read", "admin"))
 
 SCOPES: Mapping[str, frozenset[KeyScope]] = {
     "balances.check": _GATE,
@@ -20,6 +21,7 @@ SCOPES: Mapping[str, frozenset[KeyScope]] = {
     "balances.batch_track": _USAGE,
     "track": _USAGE,
     "events": _USAGE,
+    "keys.mint": _SEEING,  # a token may do no more than the key that minted it
     "balances.batch_list": _READ,
     "balances.list": _READ,
     "billing.preview_attach": _READ,

@@ -5,12 +5,15 @@ out. Nothing here is ever sent twice.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from time import perf_counter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
@@ -19,12 +22,14 @@ from creditgate.balances.keys import Keys
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
 from creditgate.core.customers import Terms
-from creditgate.core.decisions import Moved, Status
+from creditgate.core.decisions import Moved, Status, status_of
 from creditgate.core.entities import pool_name
 from creditgate.core.holds import Held
 from creditgate.core.journal import Call, StreamId
 from creditgate.errors import CreditgateError, Unavailable
 from creditgate.telemetry.metrics import Metrics
+
+T = TypeVar("T")
 
 
 class Unknown(CreditgateError):
@@ -58,7 +63,20 @@ class Need(NamedTuple):
         return pool_name(self.pool.feature_id, self.entity_id)
 
 
-class Reply(NamedTuple):
+class Needs(tuple[Need, ...]):
+    """What a call needs of each pool that it may draw on, in their order."""
+
+    @cached_property
+    def pools(self) -> tuple[Pool, ...]:
+        return tuple(need.pool for need in self)
+
+    @cached_property
+    def sent(self) -> list[Argument]:
+        """The needs as arguments of a script."""
+        return _sent(self)
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """What a script said of a customer. Past `status` and `time`, the rest is set where the script gives it.
 
     `entry` is the id of the entry that was appended, or that of the first call for a replay; `pool` is the number of
@@ -112,9 +130,6 @@ class ScriptCalls:
         self._clock = clock
         self._metrics = metrics or Metrics()
 
-    def _journal_of(self, customer_id: str) -> str:
-        return self._keys.journal(self._keys.partition_of(customer_id))
-
     def _due_of(self, customer_id: str) -> str:
         return self._keys.due(self._keys.partition_of(customer_id))
 
@@ -123,14 +138,31 @@ class ScriptCalls:
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run a script and return its reply."""
+        return await self._run_for(script, keys, args, list)
+
+    async def _run_for(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        read: Callable[[list[Any]], T],
+    ) -> T:
+        """Run a script and return what `read` makes of its reply."""
+        began = perf_counter()
         try:
-            with self._metrics.redis_call(script.name):
-                raw: list[Any] = await script.call(self._scripts, keys, args)
-        except (RedisError, OSError) as error:
-            raise _told(error) from error
+            try:
+                raw = await self._scripts.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                raw = await self._scripts.eval(script.source, len(keys), *keys, *args)
+        except BaseException as error:
+            self._metrics.redis_failed(script.name, perf_counter() - began, error)
+            if isinstance(error, RedisError | OSError):
+                raise _told(error) from error
+            raise
+        self._metrics.redis_s[script.name].add(perf_counter() - began)
         if raw[0] == Status.INVALID:
             raise AssertionError(f"{script.name}.lua refused its arguments: {args!r}")
-        return raw
+        return read(raw)
 
     async def _asked(self, operation: str, answer: Awaitable[Any]) -> Any:
         """Return the answer to a plain command of redis-py, which needs a task."""
@@ -155,6 +187,12 @@ def _told(error: RedisError | OSError) -> CreditgateError:
 
 def needs_sent(pools: Iterable[Need]) -> list[Argument]:
     """Return the needs as arguments."""
+    if isinstance(pools, Needs):
+        return pools.sent
+    return _sent(pools)
+
+
+def _sent(pools: Iterable[Need]) -> list[Argument]:
     arguments: list[Argument] = []
     for need in pools:
         arguments += [need.name, need.pool.cost_nanos, need.nanos]
@@ -175,8 +213,8 @@ def moved_in(raw: Sequence[Any], at: int) -> tuple[Moved, ...]:
 def written_in(raw: Sequence[Any]) -> Written:
     """Return the reply of a script that says little."""
     if len(raw) == 2:
-        return Written(Status(raw[0]), raw[1])
-    return Written(Status(raw[0]), raw[1], raw[2], stream_id_of(raw[3]))
+        return Written(status_of(raw[0]), raw[1])
+    return Written(status_of(raw[0]), raw[1], raw[2], stream_id_of(raw[3]))
 
 
 def stream_id_of(raw: bytes | str) -> StreamId | None:

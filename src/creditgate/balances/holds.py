@@ -19,7 +19,7 @@ from creditgate.balances.calls import (
 from creditgate.balances.keys import encoded
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.terms import terms_of
-from creditgate.core.decisions import Mode, Status
+from creditgate.core.decisions import Mode, Status, status_of
 from creditgate.core.holds import HOLD_LIMITS, HOURS_MS, Held, Hold, Limits, decode_hold
 from creditgate.core.journal import Call, encode_call
 
@@ -78,7 +78,7 @@ class HoldCalls(ScriptCalls):
 
         REFUSED and REPLAYED carry the balances as they are.
         """
-        keys = [self._keys.record(customer_id), self._journal_of(customer_id), self._due_of(customer_id)]
+        keys = [self._keys.record(customer_id), self._keys.journal_of(customer_id), self._due_of(customer_id)]
         keys += self._buckets(customer_id, call)
         head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
         head += [call.op_id, mode, encoded(hold_id), expires_at if expires_at is not None else ""]
@@ -93,7 +93,7 @@ class HoldCalls(ScriptCalls):
         With the sequence number that was read, also while something of the customer is due.
         """
         first = finals[0].call
-        keys = [self._keys.record(customer_id), self._journal_of(customer_id)]
+        keys = [self._keys.record(customer_id), self._keys.journal_of(customer_id)]
         keys += self._buckets(customer_id, first)
         arguments: list[Argument] = [not_after, customer_id]
         arguments += [expected_sequence if expected_sequence is not None else "", first.key]
@@ -107,7 +107,7 @@ class HoldCalls(ScriptCalls):
         self, *, not_after: int, customer_id: str, call: Call, hold_id: str, used: int
     ) -> Reply:
         """Remember how many units (in nanos) were used so far, if that is more than before."""
-        keys = [self._keys.record(customer_id), self._journal_of(customer_id)]
+        keys = [self._keys.record(customer_id), self._keys.journal_of(customer_id)]
         arguments: list[Argument] = [not_after, customer_id, encode_call(call), encoded(hold_id), used]
         return _reply(await self._run(self._progress, keys, arguments), hold_id)
 
@@ -139,10 +139,10 @@ class HoldCalls(ScriptCalls):
 
 def _reply(raw: Sequence[Any], hold_id: str) -> Reply:
     if len(raw) == 2:
-        return Reply(Status(raw[0]), raw[1])
+        return Reply(status_of(raw[0]), raw[1])
     balances, rest = balances_in(raw, 7)
     return Reply(
-        Status(raw[0]),
+        status_of(raw[0]),
         raw[1],
         raw[2],
         terms_of(raw[4]),

@@ -27,6 +27,7 @@ class Keys:
         self.prefix = prefix
         self.partition_of = lru_cache(CUSTOMERS_REMEMBERED)(self._partition_of)
         self.record = lru_cache(CUSTOMERS_REMEMBERED)(self._record)
+        self.journal_of = lru_cache(CUSTOMERS_REMEMBERED)(self._journal_of)
 
     def _partition_of(self, customer_id: str) -> str:
         """Return the customer's partition: CRC-32 of the id in UTF-8, modulo the count."""
@@ -34,6 +35,9 @@ class Keys:
 
     def _record(self, customer_id: str) -> str:
         return f"{self.prefix}:{{{self.partition_of(customer_id)}}}:c:{encoded(customer_id)}"
+
+    def _journal_of(self, customer_id: str) -> str:
+        return self.journal(self.partition_of(customer_id))
 
     def records_pattern(self) -> str:
         """The pattern of all customers' records, for SCAN."""

@@ -16,6 +16,7 @@ from creditgate.balances.batches import BatchCalls
 from creditgate.balances.calls import (
     DataLost,
     Need,
+    Needs,
     NotSent,
     Reply,
     Unknown,
@@ -36,7 +37,7 @@ from creditgate.core.holds import Hold, decode_hold, due_with
 from creditgate.core.journal import Call, StreamId, encode_call
 from creditgate.errors import Unavailable
 
-__all__ = ["BalanceStore", "DataLost", "Need", "NotSent", "Reply", "Unknown", "Use", "Written"]
+__all__ = ["BalanceStore", "DataLost", "Need", "Needs", "NotSent", "Reply", "Unknown", "Use", "Written"]
 
 
 class KeptKey(NamedTuple):
@@ -112,7 +113,7 @@ class BalanceStore(UsageCalls, HoldCalls, BatchCalls):
         """
         keys = [
             self._keys.record(customer_id),
-            self._journal_of(customer_id),
+            self._keys.journal_of(customer_id),
             self._due_of(customer_id),
             *self._buckets(customer_id, call),
         ]
@@ -134,7 +135,7 @@ class BalanceStore(UsageCalls, HoldCalls, BatchCalls):
         """Apply the steps that fell due, worked out from a read with this sequence number."""
         keys = [
             self._keys.record(customer_id),
-            self._journal_of(customer_id),
+            self._keys.journal_of(customer_id),
             self._due_of(customer_id),
         ]
         head: list[Argument] = [not_after, customer_id, encode_call(call), uid, expected_sequence]
@@ -144,7 +145,7 @@ class BalanceStore(UsageCalls, HoldCalls, BatchCalls):
         """Close every row of a customer and remove the record; the journal keeps the history."""
         keys = [
             self._keys.record(customer_id),
-            self._journal_of(customer_id),
+            self._keys.journal_of(customer_id),
             self._due_of(customer_id),
             *self._buckets(customer_id, call),
         ]

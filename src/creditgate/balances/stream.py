@@ -53,10 +53,10 @@ class JournalStream:
         poison: list[Poisoned] = []
         upto = after
         for raw_id, raw_fields in messages:
-            stream_id, fields = _text(raw_id), {_text(k): _text(v) for k, v in raw_fields.items()}
-            upto = StreamId.parse(stream_id)
+            fields = dict(zip(map(_text, raw_fields), map(_text, raw_fields.values()), strict=True))
+            upto = StreamId.parse(raw_id.decode())
             try:
-                entries.append(decode_entry(partition, stream_id, fields))
+                entries.append(decode_entry(partition, upto, fields))
             except PoisonEntry as error:
                 poison.append(Poisoned(partition, upto, fields, error.message))
         return Page(entries, poison, upto, is_full=len(messages) == count)

@@ -1,10 +1,13 @@
 """check and track in Redis: what a call needs of a customer's balances, asked for or taken."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
 
 from creditgate.balances.calls import (
     Need,
+    Needs,
     Reply,
     ScriptCalls,
     balances_in,
@@ -14,17 +17,17 @@ from creditgate.balances.calls import (
 from creditgate.balances.merging import Merging
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.terms import terms_of
-from creditgate.core.decisions import Mode, Status
+from creditgate.core.decisions import Mode, status_of
 from creditgate.core.journal import Call, encode_call
 
 USES_MAX = 16  # as in lua/track_event.lua
 
 
-class Use(NamedTuple):
+class Use(msgspec.Struct, frozen=True):
     """One feature that is used: the call as the journal has it, and what it needs of each pool of the feature."""
 
     call: Call
-    needs: Sequence[Need]
+    needs: Needs
 
 
 class UsageCalls(ScriptCalls):
@@ -35,7 +38,7 @@ class UsageCalls(ScriptCalls):
     _check = Script("check")
     _merged = Script("merged")
 
-    async def track(
+    def track(
         self,
         *,
         not_after: int,
@@ -44,19 +47,19 @@ class UsageCalls(ScriptCalls):
         mode: Mode,
         properties: Sequence[str],
         pools: Sequence[Need],
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         """Take (or give back) what the pools need; `properties` are digests of the call's own, for usage limits.
 
         REFUSED and REPLAYED carry the balances as they are.
         """
         keys = self._keys_of(customer_id, call)
-        head: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint, mode]
-        head.append(" ".join(properties))
-        return _reply(await self._run(self._track, keys, [*head, *needs_sent(pools)]))
+        arguments: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
+        arguments += (mode, " ".join(properties), *needs_sent(pools))
+        return self._run_for(self._track, keys, arguments, _reply)
 
-    async def track_event(
+    def track_event(
         self, *, not_after: int, customer_id: str, mode: Mode, properties: Sequence[str], uses: Sequence[Use]
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         """Take (or give back) what at most USES_MAX features need, all or none; the caller's key is that of the first.
 
         Mode cap or overflow; otherwise as `track`. What a row gave to several features is there for each.
@@ -66,16 +69,14 @@ class UsageCalls(ScriptCalls):
         arguments += [first.key, first.fingerprint, len(uses)]
         for use in uses:
             arguments += [encode_call(use.call), len(use.needs), *needs_sent(use.needs)]
-        return _reply(await self._run(self._track_event, self._keys_of(customer_id, first), arguments))
+        return self._run_for(self._track_event, self._keys_of(customer_id, first), arguments, _reply)
 
-    async def check(self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]) -> Reply:
+    def check(
+        self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]
+    ) -> Coroutine[Any, Any, Reply]:
         """Say whether one of the pools covers its need, and which answers; `properties` as for `track`."""
         arguments = [" ".join(properties), *needs_sent(pools)]
-        raw = await self._run(self._check, [self._keys.record(customer_id)], arguments)
-        if len(raw) == 2:
-            return Reply(Status(raw[0]), raw[1])
-        balances, _ = balances_in(raw, 6)
-        return Reply(Status(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
+        return self._run_for(self._check, [self._keys.record(customer_id)], arguments, _checked)
 
     @classmethod
     def merging(cls) -> Merging:
@@ -84,11 +85,8 @@ class UsageCalls(ScriptCalls):
         return Merging(scripts, cls._merged.sha, cls._merged.source)
 
     def _keys_of(self, customer_id: str, call: Call) -> list[str]:
-        return [
-            self._keys.record(customer_id),
-            self._journal_of(customer_id),
-            *self._buckets(customer_id, call),
-        ]
+        keys = [self._keys.record(customer_id), self._keys.journal_of(customer_id)]
+        return keys + self._buckets(customer_id, call) if call.key else keys
 
 
 def _merged_track(arguments: Sequence[Any]) -> Sequence[Any]:
@@ -103,12 +101,19 @@ def _merged_check(arguments: Sequence[Any]) -> Sequence[Any]:
     return ("", "", "", "", "", "check", properties, len(pools) // 3, *pools)
 
 
+def _checked(raw: Sequence[Any]) -> Reply:
+    if len(raw) == 2:
+        return Reply(status_of(raw[0]), raw[1])
+    balances, _ = balances_in(raw, 6)
+    return Reply(status_of(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
+
+
 def _reply(raw: Sequence[Any]) -> Reply:
     if len(raw) == 2:
-        return Reply(Status(raw[0]), raw[1])
+        return Reply(status_of(raw[0]), raw[1])
     balances, rest = balances_in(raw, 6)
     return Reply(
-        Status(raw[0]),
+        status_of(raw[0]),
         raw[1],
         raw[2],
         terms_of(raw[4]),

@@ -83,6 +83,7 @@ def parse_kept(token: bytes, *, field: str) -> int:
     return nanos
 
 
+@lru_cache(maxsize=4096)  # an answer has most of its amounts twice, and prices and grants come again
 def format_amount(nanos: int) -> str:
     """Return the plain decimal text: no exponent, no trailing zeros. `4_980_000_000` is `4.98`."""
     whole, fraction = divmod(abs(nanos), NANOS)

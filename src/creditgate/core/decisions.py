@@ -33,6 +33,10 @@ class Status(IntEnum):
     OK = 1
 
 
+status_of = {int(status): status for status in Status}.__getitem__
+"""Return the status of this number, as `Status` would; it is asked for with every call."""
+
+
 class Mode(StrEnum):
     """How a track treats what a customer cannot afford."""
 
@@ -41,7 +45,7 @@ class Mode(StrEnum):
     OVERFLOW = "overflow"
 
 
-class Moved(NamedTuple):
+class Moved(msgspec.Struct, frozen=True, gc=False):
     """What one row gave (negative) or got back (positive), in nanos of the row's own unit."""
 
     row_id: str
@@ -91,6 +95,12 @@ class Decision(msgspec.Struct, frozen=True):
         """Return the balance of the feature that the call could draw on, None where there is no row of it."""
         return balance_of(feature_id, self.terms, self.balances, self.entity_id)
 
+    def amounts(self, feature_id: str) -> list[int]:
+        """Return what of that balance a call may change: `remaining_nanos` and `usage_nanos` of the whole, of each row
+        what is left and what is used, and what is left of each rollover.
+        """
+        return _standing_of(feature_id, self.terms, self.entity_id).amounts(self.balances)
+
 
 def balance_of(
     feature_id: str, terms: Terms, balances: Mapping[str, int], entity_id: str | None = None
@@ -99,11 +109,7 @@ def balance_of(
 
     None where there is no row of it.
     """
-    standing = terms.derived.get((balance_of, feature_id, entity_id))
-    if standing is None:
-        standing = _standing(feature_id, terms.rows_of(feature_id, entity_id), terms, entity_id)
-        terms.derive((balance_of, feature_id, entity_id), standing)
-    return _balance(standing, balances)
+    return _balance(_standing_of(feature_id, terms, entity_id), balances)
 
 
 class _Standing(NamedTuple):
@@ -116,19 +122,52 @@ class _Standing(NamedTuple):
     overage_allowed: bool
     rows: tuple[Row, ...]
     rollovers: tuple[Row, ...]
+    granted: tuple[tuple[str, int], ...]
+    """The rows' ids, and what each was granted."""
+
+    def amounts(self, balances: Mapping[str, int]) -> list[int]:
+        """As `Decision.amounts`."""
+        remaining, usage = 0, self.granted_nanos
+        amounts = [remaining, usage]
+        for row_id, granted_nanos in self.granted:
+            raw = balances[row_id]
+            usage -= raw
+            left = raw if raw > 0 else 0
+            remaining += left
+            amounts += (left, granted_nanos - raw)
+        for row in self.rollovers:
+            raw = balances[row.id]
+            usage -= raw
+            remaining += max(0, raw)
+            amounts.append(raw)
+        if self.unlimited:  # only the first is shown
+            return [0, usage, *amounts[2:4]]
+        amounts[0:2] = remaining, usage
+        return amounts
+
+
+def _standing_of(feature_id: str, terms: Terms, entity_id: str | None) -> _Standing:
+    standing: _Standing | None = terms.derived.get((_standing_of, feature_id, entity_id))
+    if standing is None:
+        standing = _standing(feature_id, terms.rows_of(feature_id, entity_id), terms, entity_id)
+        terms.derive((_standing_of, feature_id, entity_id), standing)
+    return standing
 
 
 def _standing(feature_id: str, rows: Sequence[Row], terms: Terms, entity_id: str | None) -> _Standing:
     if unlimited := tuple(row for row in rows if row.unlimited):
-        return _Standing(feature_id, 0, None, True, False, unlimited, ())
+        granted = tuple((row.id, row.granted_nanos) for row in unlimited)
+        return _Standing(feature_id, 0, None, True, False, unlimited, (), granted)
+    shown = tuple(row for row in rows if row.rolled_from is None)
     return _Standing(
         feature_id=feature_id,
         granted_nanos=sum(row.granted_nanos for row in rows),
         next_reset_at=min((row.resets_at for row in rows if row.resets_at is not None), default=None),
         unlimited=False,
         overage_allowed=any(terms.may_go_below(row, entity_id) for row in rows),
-        rows=tuple(row for row in rows if row.rolled_from is None),
+        rows=shown,
         rollovers=tuple(row for row in rows if row.rolled_from is not None),
+        granted=tuple((row.id, row.granted_nanos) for row in shown),
     )
 
 

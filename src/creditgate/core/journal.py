@@ -94,6 +94,10 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     entity_id: str = ""
     properties: str = "{}"
 
+    def of(self, op_id: str) -> "Call":
+        """Return the same call with this op id."""
+        return msgspec.structs.replace(self, op_id=op_id)
+
 
 class Item(msgspec.Struct, frozen=True):
     """One change. `number` counts within the entry; `call` is set on the first item of each call."""
@@ -145,6 +149,7 @@ def page_size(partition: str, wanted: int) -> int:
 
 
 _INTEGER = re.compile(r"-?[0-9]+")
+_KINDS = {str(kind): kind for kind in Kind}
 _encode_call = msgspec.json.Encoder().encode
 _decode_call = msgspec.json.Decoder(Call).decode
 
@@ -154,18 +159,18 @@ def encode_call(call: Call) -> bytes:
     return _encode_call(call)
 
 
-def decode_entry(partition: str, stream_id: str, fields: Mapping[str, str]) -> Entry:
+def decode_entry(partition: str, stream_id: StreamId, fields: Mapping[str, str]) -> Entry:
     """Read one stream message; raises PoisonEntry if it is not one of ours, with the reason."""
     try:
-        numbers = sorted(int(name) for name in fields if name.isdecimal())
+        numbers = sorted([int(name) for name in fields if name.isdecimal()])
         if not numbers or numbers != list(range(len(numbers))):
             raise ValueError("items are missing or not numbered from 0")
-        items = tuple(_decode_item(number, fields) for number in numbers)
+        items = tuple([_decode_item(number, fields) for number in numbers])
         if items[0].call is None:
             raise ValueError("the first item belongs to no call")
         return Entry(
             partition=partition,
-            stream_id=StreamId.parse(stream_id),
+            stream_id=stream_id,
             customer_id=fields.get("c"),
             uid=fields.get("u"),
             sequence=_integer(fields["n"]),
@@ -192,13 +197,11 @@ def _decode_item(number: int, fields: Mapping[str, str]) -> Item:
         )
     kind, *balance = text.split(" ")
     if not balance and kind in USAGE:
-        return Item(number, Kind(kind), call)
+        return Item(number, _KINDS[kind], call)
     row_id, delta, after = balance
     if not row_id:
         raise ValueError("an item names no row")
-    return Item(
-        number, Kind(kind), call, row_id=row_id, delta_nanos=_integer(delta), after_nanos=_integer(after)
-    )
+    return Item(number, _KINDS[kind], call, row_id, _integer(delta), _integer(after))
 
 
 def _integer(text: str) -> int:

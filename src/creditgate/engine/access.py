@@ -68,9 +68,8 @@ class Access:
         """Return what the key of this digest is for, None unless it was live when we last looked."""
         return self._scopes.get(digest)
 
-    async def find(self, secret: str) -> KeyScope | None:
-        """Return what this key is for; one that is not known makes us look for new ones once."""
-        digest = digest_of(secret)
+    async def find(self, digest: str) -> KeyScope | None:
+        """Return what the key of this digest is for; one that is not known makes us look for new ones once."""
         if digest not in self._scopes:
             await self.follow()
         return self._scopes.get(digest)

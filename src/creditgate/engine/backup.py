@@ -1,17 +1,19 @@
-"""A backup: the ledger as of one instant, the key, and a manifest that says what it is and that it is whole.
+"""A backup: the ledger as of one instant, the key, the spool, and a manifest that says what it is and that it is whole.
 
-SQL is all that there is to keep: Redis is filled from it by the next start. A backup, and a data directory that is
-restored from one, is made under another name and gets its own at the end, so that half of one is never taken for it.
+Redis is filled from SQL by the next start, which also posts what was kept during an outage. A backup, and a data
+directory that is restored from one, is made under another name and gets its own at the end, so that half of one is
+never taken for it.
 """
 
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -25,10 +27,22 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LEDGER = "ledger.db"
 SECRET_KEY = "secret_key"  # noqa: S105 - the name of a file
+SPOOL = "spool.jsonl"
+_SPOOL_FILE = f"{0:020d}-0.jsonl"  # the oldest of a restored spool
+
+
+class Spooled(NamedTuple):
+    """What waits in a spool, and the name of its directory."""
+
+    name: str
+    lines: Sequence[bytes]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup says of itself: `positions` is how far the stream of each partition is in it."""
+    """What a backup says of itself: `positions` is how far the stream of each partition is in it.
+
+    `spooled` uses wait in the spool, whose directory has the name `spool`.
+    """
 
     format: int = FORMAT
     creditgate: str
@@ -37,14 +51,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
     positions: dict[str, str]
     sha256: dict[str, str]
+    spool: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]*\Z")] = ""
+    spooled: int = 0
 
 
-def back_up(target: Path, ledger: Ledger, instance: Instance, key_file: Path) -> Manifest:
+def back_up(target: Path, ledger: Ledger, instance: Instance, key_file: Path, spool: Spooled) -> Manifest:
     """Write a backup into a directory that is not there yet, or is empty; StartupError if it cannot be."""
     with _made_at_once(target) as directory:
         ledger.copy_to(directory / LEDGER)
         if key_file.exists():
             _copy(key_file, directory / SECRET_KEY)
+        if spool.lines:
+            _write(directory / SPOOL, b"".join(line + b"\n" for line in spool.lines))
         with closing(Ledger(sqlite_url(directory / LEDGER))) as copy:
             positions = {name: str(position.stream_id) for name, position in copy.positions().items()}
         manifest = Manifest(
@@ -54,6 +72,8 @@ def back_up(target: Path, ledger: Ledger, instance: Instance, key_file: Path) ->
             partitions=instance.partitions,
             positions=positions,
             sha256={file.name: _sha256(file) for file in sorted(directory.iterdir())},
+            spool=spool.name,
+            spooled=len(spool.lines),
         )
         _write(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
     return manifest
@@ -64,8 +84,12 @@ def restore(source: Path, data_dir: Path) -> Manifest:
     with _made_at_once(data_dir) as directory:
         manifest = _manifest_of(source)
         for name, expected in manifest.sha256.items():
-            _copy(source / name, directory / name)
-            if _sha256(directory / name) != expected:
+            target = directory / name
+            if name == SPOOL:
+                target = directory / "spool" / manifest.spool / _SPOOL_FILE
+                target.parent.mkdir(mode=0o700, parents=True)
+            _copy(source / name, target)
+            if _sha256(target) != expected:
                 raise StartupError(f"{source / name} is not as it was when the backup was made.")
     return manifest
 
@@ -90,7 +114,7 @@ def _manifest_of(source: Path) -> Manifest:
         raise StartupError(
             f"{source / MANIFEST} is not one that creditgate {__version__} can read."
         ) from None
-    if manifest.format != FORMAT or not {LEDGER} <= manifest.sha256.keys() <= {LEDGER, SECRET_KEY}:
+    if manifest.format != FORMAT or not {LEDGER} <= manifest.sha256.keys() <= {LEDGER, SECRET_KEY, SPOOL}:
         raise StartupError(f"{source} needs another version: creditgate {manifest.creditgate} made it.")
     return manifest
 
@@ -104,7 +128,7 @@ def _made_at_once(target: Path) -> Iterator[Path]:
         directory = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
         try:
             yield directory
-            for path in (*directory.iterdir(), directory):
+            for path in (*directory.rglob("*"), directory):
                 _sync(path)
             directory.rename(target)
             _sync(target.parent)

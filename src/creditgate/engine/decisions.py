@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from creditgate.balances.keys import decoded
-from creditgate.balances.store import Need, Reply, Use
+from creditgate.balances.store import Need, Needs, Reply, Use
 from creditgate.core.catalog import Feature, FeatureType
 from creditgate.core.controls import GATE_PREFIX
 from creditgate.core.customers import Terms
@@ -13,24 +13,26 @@ from creditgate.core.holds import HOLD, Held, decode_hold
 from creditgate.core.journal import GONE, Item
 
 
-def checked(feature: Feature, needs: Sequence[Need], reply: Reply) -> Decision:
+def checked(feature: Feature, needs: Needs, reply: Reply) -> Decision:
     """Return the decision of a check."""
     allowed = reply.status is Status.OK
     if feature.type is FeatureType.BOOLEAN:
         allowed = reply.terms.flag(feature.id, needs[0].entity_id) is not None
     chosen = needs[reply.pool - 1] if reply.pool else None
-    return _answer([feature.id], needs, chosen, reply, allowed=allowed, is_replay=False)
+    return _answer((feature.id,), needs, chosen, reply, allowed=allowed, is_replay=False)
 
 
 def decision_of(verb: str, uses: Sequence[Use], reply: Reply, *, allowed: bool, is_replay: bool) -> Decision:
     """Return the decision of what took or gave back."""
-    needs = uses[0].needs if len(uses) == 1 else each_pool(uses)
-    chosen = _answering(verb, needs, reply) if len(uses) == 1 else None
-    feature_ids = [use.call.feature_id for use in uses]
-    return _answer(feature_ids, needs, chosen, reply, allowed=allowed, is_replay=is_replay)
+    if len(uses) == 1:
+        use = uses[0]
+        chosen = _answering(verb, use.needs, reply)
+        return _answer((use.call.feature_id,), use.needs, chosen, reply, allowed=allowed, is_replay=is_replay)
+    feature_ids = tuple(use.call.feature_id for use in uses)
+    return _answer(feature_ids, each_pool(uses), None, reply, allowed=allowed, is_replay=is_replay)
 
 
-def _answering(verb: str, needs: Sequence[Need], reply: Reply) -> Need | None:
+def _answering(verb: str, needs: Needs, reply: Reply) -> Need | None:
     """Return what is needed of the pool that answers for a use, None where the customer has none.
 
     It is the first that gave; but where a check took from the own feature and from credits, the credits, since the own
@@ -38,6 +40,11 @@ def _answering(verb: str, needs: Sequence[Need], reply: Reply) -> Need | None:
     """
     entity_id = needs[0].entity_id
     owners = _owners(reply.terms, entity_id)
+    if len(reply.moved) == 1:
+        gave_id = owners.get(reply.moved[0].row_id)
+        for need in needs:
+            if need.pool.feature_id == gave_id:
+                return need
     gave = {owners[part.row_id] for part in reply.moved if part.row_id in owners}
     givers = [need for need in needs if need.pool.feature_id in gave]
     if verb != "track" and len(givers) > 1 and givers[0] is needs[0]:
@@ -59,13 +66,13 @@ def _owners(terms: Terms, entity_id: str | None) -> dict[str, str]:
     return owners
 
 
-def each_pool(uses: Iterable[Use]) -> list[Need]:
+def each_pool(uses: Iterable[Use]) -> Needs:
     """Return every pool once; what is needed of one that is there for several features is that of the first."""
     found: dict[str, Need] = {}
     for use in uses:
         for need in use.needs:
             found.setdefault(need.pool.feature_id, need)
-    return list(found.values())
+    return Needs(found.values())
 
 
 def _each_row(moved: tuple[Moved, ...]) -> tuple[Moved, ...]:
@@ -73,14 +80,14 @@ def _each_row(moved: tuple[Moved, ...]) -> tuple[Moved, ...]:
     if len(moved) < 2:
         return moved
     sums: Counter[str] = Counter()
-    for row_id, delta_nanos in moved:
-        sums[row_id] += delta_nanos
+    for part in moved:
+        sums[part.row_id] += part.delta_nanos
     return tuple(Moved(row_id, delta_nanos) for row_id, delta_nanos in sums.items())
 
 
 def _answer(
-    feature_ids: Sequence[str],
-    needs: Sequence[Need],
+    feature_ids: tuple[str, ...],
+    needs: Needs,
     chosen: Need | None,
     reply: Reply,
     *,
@@ -91,7 +98,7 @@ def _answer(
     return Decision(
         allowed=allowed,
         feature_id=feature_ids[0],
-        pools=tuple([need.pool for need in needs]),
+        pools=needs.pools,
         pool=chosen.pool if chosen else None,
         required_nanos=required.nanos,
         terms=reply.terms,
@@ -99,7 +106,7 @@ def _answer(
         moved=_each_row(reply.moved),
         is_replay=is_replay,
         held=reply.held,
-        also=tuple(feature_ids[1:]),
+        also=feature_ids[1:],
         entity_id=needs[0].entity_id,
     )
 

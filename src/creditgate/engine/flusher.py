@@ -52,13 +52,15 @@ class Flusher:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Flush until `stop`, then once more until the streams are empty."""
+        """Flush until `stop`, then once more until the streams are empty, whoever has the lease: it may be of one who
+        was killed, and the position guards.
+        """
         while not self._stopping.is_set():
             wait_s = await self._round()
             if wait_s:
                 await self._sleep(wait_s)
         for _ in range(DRAIN_ROUNDS_MAX):
-            if await self._round():
+            if await self._round(needs_lease=False):
                 break
         await self._lease.release()
 
@@ -149,11 +151,12 @@ class Flusher:
             after = found.stream_id
         self._ledger.append([msgspec.structs.replace(batch, after=after, entries=(), poison=())])
 
-    async def _round(self) -> float:
+    async def _round(self, *, needs_lease: bool = True) -> float:
         """Flush once if the lease is ours; returns how long to wait before the next time."""
         if not await self._lease.hold():
             self._positions = None
-            return RETRY_WAIT_S
+            if needs_lease:
+                return RETRY_WAIT_S
         try:
             await self.flush_once()
         except PositionMoved as error:

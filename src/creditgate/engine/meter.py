@@ -6,12 +6,14 @@ and one script takes them all.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import cached_property
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import BalanceStore, Reply, Use
+from creditgate.balances.store import BalanceStore, Needs, Reply, Use
 from creditgate.balances.usage import USES_MAX
 from creditgate.core.amounts import AmountOutOfRange, format_amount
 from creditgate.core.catalog import Catalog, Feature, FeatureType
@@ -30,12 +32,14 @@ from creditgate.errors import InsufficientBalance, InvalidRequest, NotFound, Una
 from creditgate.telemetry.metrics import Metrics
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """One use of a feature by its id, or of all that count an event by its name.
 
     `verb` is `track`, `check` for a check that sends an event, or `hold`; `properties` is a JSON object as text;
     `occurred_at` is the caller's time in Unix ms, for queries only; without an `entity_id` it is for the customer. The
     journal keeps those of a batch, so a new field needs a default.
+
+    Callers use the same again and again, so what follows from a use and a catalog alone is worked out once.
     """
 
     verb: str
@@ -48,6 +52,32 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     occurred_at: int | None = None
     key: CallerKey | None = None
     entity_id: str | None = None
+
+    @cached_property
+    def derived(self) -> dict[str, Any]:
+        """What was worked out from this use, by what it is."""
+        return {}
+
+
+class Taking(NamedTuple):
+    """What a use means by a catalog: each feature that is used, with what it needs; the call has no op id yet.
+
+    The first carries the caller's key. `properties` are the digests of the use's own.
+    """
+
+    catalog: Catalog
+    uses: tuple[Use, ...]
+    properties: Sequence[str]
+    partition: str
+
+
+class Asking(NamedTuple):
+    """What a question means by a catalog."""
+
+    catalog: Catalog
+    feature: Feature
+    needs: Needs
+    properties: Sequence[str]
 
 
 class Sent(NamedTuple):
@@ -98,43 +128,34 @@ class Meter:
         self._op_ids = op_ids
         self._metrics = metrics or Metrics()
 
-    def check(
-        self,
-        *,
-        customer_id: str,
-        feature_id: str,
-        required_nanos: int,
-        properties: str = "{}",
-        entity_id: str | None = None,
-    ) -> Coroutine[Any, Any, Decision]:
-        """Say whether a customer or one of its entities can afford so many units now; takes nothing. `properties` is
-        JSON, as in Usage.
+    async def check(self, usage: Usage) -> Decision:
+        """Say whether a customer or one of its entities can afford a use of a feature now; takes nothing.
 
         Raises NotFound `feature_not_found`, `customer_not_found` or `entity_not_found`, AmountOutOfRange, Undecided.
         """
-        work = self._check(customer_id, entity_id, feature_id, required_nanos, _digests(properties))
-        return self._metrics.decided("check", feature_id, work)
+        began = perf_counter()
+        try:
+            asking: Asking | None = usage.derived.get("asking")
+            if asking is None or asking.catalog is not self._catalogs.current:
+                asking = usage.derived["asking"] = await self._asking(usage)
+            _, feature, needs, properties = asking
+            customer_id = usage.customer_id
 
-    async def _check(
-        self,
-        customer_id: str,
-        entity_id: str | None,
-        feature_id: str,
-        required_nanos: int,
-        properties: list[str],
-    ) -> Decision:
-        catalog = await self._catalog_with(feature_id)
-        feature = catalog.feature(feature_id)
-        needs = needs_of(catalog.pools(feature_id), required_nanos, entity_id)
-        for _ in range(FORWARD_ROUNDS_MAX):
-            reply = await self._attempts.ask(
-                lambda: self._store.check(customer_id=customer_id, properties=properties, pools=needs)
-            )
-            if reply.status is not Status.DUE:
-                _raise_if_absent(reply, customer_id, entity_id)
-                return checked(feature, needs, reply)
-            await self._writer.forward(customer_id)
-        raise Undecided("What fell due for this customer could not be brought up to date")
+            def send() -> Awaitable[Reply]:
+                return self._store.check(customer_id=customer_id, properties=properties, pools=needs)
+
+            for _ in range(FORWARD_ROUNDS_MAX):
+                reply = await self._attempts.ask(send)
+                if reply.status is not Status.DUE:
+                    _raise_if_absent(reply, customer_id, usage.entity_id)
+                    decision = checked(feature, needs, reply)
+                    self._metrics.decided("check", decision, perf_counter() - began)
+                    return decision
+                await self._writer.forward(customer_id)
+            raise Undecided("What fell due for this customer could not be brought up to date")
+        except Exception as error:
+            self._metrics.not_decided("check", usage.feature_id, perf_counter() - began, error)
+            raise
 
     def track(
         self, usage: Usage, *, op_id: str | None = None, within: Callable[[int], int] = _at_will
@@ -168,15 +189,12 @@ class Meter:
 
         return self.take(usage, send, op_id=op_id)
 
-    def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Coroutine[Any, Any, Decision]:
+    async def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Decision:
         """Take what was used by another script than track's. Raises as `track` does, and what `send` raises."""
-        work = self._take(usage, send, op_id or self._op_ids.next())
-        return self._metrics.decided(usage.verb, usage.feature_id, work)
-
-    async def _take(self, usage: Usage, send: Send, op_id: str) -> Decision:
-        uses = _uses(usage, op_id, *await self.resolve(usage))
-        properties = _digests(usage.properties)
+        began = perf_counter()
+        op_id = op_id or self._op_ids.next()
         first = last = 0
+        is_known = False
 
         def send_once(not_after: int) -> Awaitable[Reply]:
             nonlocal first, last
@@ -184,22 +202,31 @@ class Meter:
             return send(not_after, uses, properties)
 
         try:
-            return await self._settled(usage, uses, send_once)
-        except (Undecided, Unavailable) as error:
-            raise UsageUndecided(error.message, Sent(op_id, usage, first, last)) from error
-
-    async def _settled(
-        self, usage: Usage, uses: list[Use], send: Callable[[int], Awaitable[Reply]]
-    ) -> Decision:
-        partition, op_id = self._keys.partition_of(usage.customer_id), uses[0].call.op_id
-        for _ in range(FORWARD_ROUNDS_MAX):
-            reply = await self._attempts.write(partition, op_id, send)
-            if isinstance(reply, Applied):
-                return await self._answer_again(usage, uses, reply.stream_id)
-            if reply.status is not Status.DUE:
-                return await self._tracked(usage, uses, reply)
-            await self._writer.forward(usage.customer_id)
-        raise Undecided("What fell due for this customer could not be brought up to date")
+            taking: Taking | None = usage.derived.get("taking")
+            if taking is None or taking.catalog is not self._catalogs.current:
+                taking = usage.derived["taking"] = await self._taking(usage)
+            _, used, properties, partition = taking
+            uses = [Use(use.call.of(op_id), use.needs) for use in used]
+            is_known = True
+            decision = None
+            for _ in range(FORWARD_ROUNDS_MAX):
+                reply = await self._attempts.write(partition, op_id, send_once)
+                if isinstance(reply, Applied):
+                    decision = await self._answer_again(usage, uses, reply.stream_id)
+                elif reply.status is Status.OK:
+                    decision = decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
+                elif reply.status is not Status.DUE:
+                    decision = await self._tracked(usage, uses, reply)
+                if decision is not None:
+                    self._metrics.decided(usage.verb, decision, perf_counter() - began)
+                    return decision
+                await self._writer.forward(usage.customer_id)
+            raise Undecided("What fell due for this customer could not be brought up to date")
+        except Exception as error:
+            self._metrics.not_decided(usage.verb, usage.feature_id, perf_counter() - began, error)
+            if is_known and isinstance(error, Undecided | Unavailable):
+                raise UsageUndecided(error.message, Sent(op_id, usage, first, last)) from error
+            raise
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
         _raise_if_absent(reply, usage.customer_id, usage.entity_id)
@@ -234,7 +261,7 @@ class Meter:
         if entry is None or op_id is None:
             return reply
         items = list(entry.items_of(op_id))
-        return reply._replace(moved=moved_by(items), held=held_by(items))
+        return msgspec.structs.replace(reply, moved=moved_by(items), held=held_by(items))
 
     async def resolve(self, usage: Usage) -> tuple[Catalog, tuple[Feature, ...]]:
         """Return the features that are used, and the catalog that has them; raises NotFound and InvalidRequest."""
@@ -248,6 +275,17 @@ class Meter:
             raise InvalidRequest(f"event_name: {name} counts for more than {USES_MAX} features")
         return catalog, features
 
+    async def _asking(self, usage: Usage) -> Asking:
+        feature_id = usage.feature_id or ""
+        catalog = await self._catalog_with(feature_id)
+        needs = needs_of(catalog.pools(feature_id), usage.value_nanos, usage.entity_id)
+        return Asking(catalog, catalog.feature(feature_id), needs, _digests(usage.properties))
+
+    async def _taking(self, usage: Usage) -> Taking:
+        catalog, features = await self.resolve(usage)
+        uses = _uses(usage, catalog, features)
+        return Taking(catalog, uses, _digests(usage.properties), self._keys.partition_of(usage.customer_id))
+
     async def _catalog_with(self, feature_id: str) -> Catalog:
         """Return the catalog as it was last read, or read again if it does not have the feature."""
         catalog = self._catalogs.current
@@ -260,23 +298,23 @@ def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:
     return InsufficientBalance(f"Insufficient balance to deduct {amount} from feature {decision.feature_id}")
 
 
-def _uses(usage: Usage, op_id: str, catalog: Catalog, features: Sequence[Feature]) -> list[Use]:
+def _uses(usage: Usage, catalog: Catalog, features: Sequence[Feature]) -> tuple[Use, ...]:
     """Return each feature that is used with what it needs; the first carries the caller's key."""
     if usage.verb == "check" and features[0].type is FeatureType.BOOLEAN:
         raise InvalidRequest(f"Feature {features[0].id} is on or off; it cannot be used up with send_event")
-    return [
+    return tuple(
         Use(
-            _call(usage, op_id, feature, catalog.version, usage.key if feature is features[0] else None),
+            _call(usage, feature, catalog.version, usage.key if feature is features[0] else None),
             needs_of(catalog.pools(feature.id), usage.value_nanos, usage.entity_id),
         )
         for feature in features
-    ]
+    )
 
 
-def _call(usage: Usage, op_id: str, feature: Feature, catalog_version: int, key: CallerKey | None) -> Call:
+def _call(usage: Usage, feature: Feature, catalog_version: int, key: CallerKey | None) -> Call:
     return Call(
         verb=usage.verb,
-        op_id=op_id,
+        op_id="",
         catalog_version=catalog_version,
         key=key.digest if key else "",
         fingerprint=key.fingerprint if key else "",

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from creditgate.balances.store import Need
+from creditgate.balances.store import Need, Needs
 from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
 from creditgate.core.catalog import Pool
 
 
-def needs_of(pools: Iterable[Pool], units_nanos: int, entity_id: str | None = None) -> list[Need]:
+def needs_of(pools: Iterable[Pool], units_nanos: int, entity_id: str | None = None) -> Needs:
     """Return what so many units need of each pool, for an entity or the customer.
 
     Costs are rounded once per pool, away from zero.
@@ -20,4 +20,4 @@ def needs_of(pools: Iterable[Pool], units_nanos: int, entity_id: str | None = No
         if abs(nanos) > INPUT_MAX:
             raise AmountOutOfRange("value: what it costs is beyond the range of amounts")
         needs.append(Need(pool, nanos, entity_id))
-    return needs
+    return Needs(needs)

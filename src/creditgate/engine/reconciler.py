@@ -15,7 +15,7 @@ two of them takes its data along. The partitions of a node that is away wait for
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
 from redis.asyncio import Redis
@@ -30,7 +30,7 @@ from creditgate.balances.store import BalanceStore, KeptKey, Unknown
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Customer, Terms
 from creditgate.core.holds import HOLD, Hold, decode_hold
-from creditgate.core.journal import SYSTEM_PARTITION, StreamId
+from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, StreamId
 from creditgate.errors import StartupError, Unavailable
 from creditgate.ledger.customers import CustomerState
 from creditgate.ledger.store import Ledger, Position, PositionMoved
@@ -205,16 +205,32 @@ class Reconciler:
             last = page[-1]
 
     async def _restore_customers(self, partition: str, last: StreamId) -> int:
-        customer_ids = await asyncio.to_thread(lambda: list(self._ledger.customers_after(partition, last)))
-        for start in range(0, len(customer_ids), CUSTOMERS_PAGE):
-            page = customer_ids[start : start + CUSTOMERS_PAGE]
+        count = 0
+        async for page in self._customers_after(partition, last):
             states = await asyncio.to_thread(self._ledger.customer_states, partition, page)
             for first in range(0, len(states), RESTORES_AT_ONCE):
                 some = states[first : first + RESTORES_AT_ONCE]
                 await asyncio.gather(*(self._restore_customer(state, last) for state in some))
+            count += len(page)
             self.customers_restored += len(states)
             self._progress(self.customers_restored)
-        return len(customer_ids)
+        return count
+
+    async def _customers_after(self, partition: str, last: StreamId) -> AsyncIterator[list[str]]:
+        """Yield pages of those who have entries after it. Of an empty Redis that is everybody, who are not kept in
+        memory; else only the ids of those whose entries were lost are.
+        """
+        if last == ORIGIN:
+            after = None
+            while page := await asyncio.to_thread(
+                self._ledger.customers, partition, after=after, limit=CUSTOMERS_PAGE
+            ):
+                yield page
+                after = page[-1]
+            return
+        customer_ids = await asyncio.to_thread(lambda: list(self._ledger.customers_after(partition, last)))
+        for start in range(0, len(customer_ids), CUSTOMERS_PAGE):
+            yield customer_ids[start : start + CUSTOMERS_PAGE]
 
     async def _restore_customer(self, state: CustomerState, stood_at: StreamId) -> None:
         documents = {document.type: document.text for document in state.documents}

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -148,6 +148,15 @@ def bytes_in(directory: Path) -> int:
 def unposted(directory: Path) -> list[Path]:
     """Return the files that hold usage, the oldest first."""
     return sorted(directory.glob("*.jsonl"))
+
+
+def waiting(directory: Path) -> list[bytes]:
+    """Return the lines that are to be posted, the oldest file first, also of files that are still appended to."""
+    lines: list[bytes] = []
+    for path in unposted(directory):
+        with suppress(FileNotFoundError):  # posted just now
+            lines += path.read_bytes().split(b"\n")[:-1]
+    return lines
 
 
 @contextmanager

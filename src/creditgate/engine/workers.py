@@ -45,8 +45,10 @@ class Workers:
         """Return when all other workers answer by this version or a later one; or when the time is over."""
         behind: list[str] = []
         try:
-            async with asyncio.timeout(SEEN_TIMEOUT_S):
-                while behind := await self._behind(version):  # noqa: ASYNC110 - others decide, not a task of ours
+            async with asyncio.timeout(SEEN_TIMEOUT_S) as deadline:
+                while behind := await self._behind(version):
+                    if deadline.expired():  # its cancellation may have been swallowed, as attempts.py tells
+                        raise TimeoutError
                     await asyncio.sleep(SEEN_POLL_S)
         except (Unknown, Unavailable, TimeoutError) as error:
             log.warning("catalog_not_seen_by_all", version=version, behind=behind, reason=repr(error))

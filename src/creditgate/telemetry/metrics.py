@@ -6,7 +6,7 @@ catalog can be; until then it is `other`.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Sequence, Sized
+from collections.abc import Sequence, Sized
 from time import perf_counter
 from types import TracebackType
 
@@ -61,24 +61,30 @@ class Metrics:
         self.fast_requests = 0  # answered in the fast lane
         self._features: set[str] = set()
 
-    async def decided(self, verb: str, feature_id: str | None, work: Awaitable[Decision]) -> Decision:
-        """Await a decision, time it and count its outcome. What the caller got wrong is none, and not counted."""
-        began = perf_counter()
-        try:
-            decision = await work
-        except _CALLERS_MISTAKES:
-            raise
-        except Exception:
+    def decided(self, verb: str, decision: Decision, seconds: float) -> None:
+        """Count a decision for each feature that was used, what it moved, and how long it took."""
+        self.decision_s[verb].add(seconds)
+        outcome = "replayed" if decision.is_replay else "allowed" if decision.allowed else "denied"
+        for feature_id in (decision.feature_id, *decision.also):
+            self._features.add(feature_id)
+            self.decisions[verb, feature_id, outcome] += 1
+        if decision.moved and not decision.is_replay:
+            self._count_moved(decision.terms, decision.moved)
+
+    def not_decided(self, verb: str, feature_id: str | None, seconds: float, error: Exception) -> None:
+        """Count what was not decided for this error. What the caller got wrong is no decision, and not counted."""
+        if not isinstance(error, _CALLERS_MISTAKES):
             self.decisions[verb, feature_id if feature_id in self._features else OTHER, "undecided"] += 1
-            self.decision_s[verb].add(perf_counter() - began)
-            raise
-        self.decision_s[verb].add(perf_counter() - began)
-        self._count(verb, decision)
-        return decision
+            self.decision_s[verb].add(seconds)
 
     def decided_in_all(self) -> int:
         """Return how many answers were a decision."""
         return sum(count for (_, _, outcome), count in self.decisions.items() if outcome != "undecided")
+
+    def redis_failed(self, operation: str, seconds: float, error: BaseException) -> None:
+        """Count a call to Redis that failed, by the class of its error."""
+        self.redis_s[operation].add(seconds)
+        self.redis_errors[operation, type(error).__name__] += 1
 
     def redis_call(self, operation: str) -> "RedisCall":
         """Time one call to Redis, from `with` to its end; an error is counted by its class."""
@@ -90,27 +96,16 @@ class Metrics:
         self.rows_flushed += sum(len(entry.items) for entry in entries)
         self.poison += len(poison)
 
-    def _count(self, verb: str, decision: Decision) -> None:
-        """Count the decision for each feature that was used, and what it moved."""
-        outcome = "allowed" if decision.allowed else "denied"
-        if decision.is_replay:
-            outcome = "replayed"
-        for feature_id in (decision.feature_id, *decision.also):
-            self._features.add(feature_id)
-            self.decisions[verb, feature_id, outcome] += 1
-        if not decision.is_replay:
-            self._count_moved(decision.terms, decision.moved)
-
     def settled(self, outcome: str, count: int, terms: Terms, moved: Sequence[Moved]) -> None:
         """Count holds that have ended, and what that moved."""
         self.holds_settled[outcome] += count
         self._count_moved(terms, moved)
 
     def _count_moved(self, terms: Terms, moved: Sequence[Moved]) -> None:
-        for row_id, delta_nanos in moved:
-            counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
-            row = terms.by_id.get(row_id)
-            counter[row.feature_id if row else OTHER] += abs(delta_nanos)
+        for part in moved:
+            counter = self.taken_nanos if part.delta_nanos < 0 else self.given_back_nanos
+            row = terms.by_id.get(part.row_id)
+            counter[row.feature_id if row else OTHER] += abs(part.delta_nanos)
 
 
 class RedisCall:
@@ -129,6 +124,8 @@ class RedisCall:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._metrics.redis_s[self._operation].add(perf_counter() - self._began)
-        if kind is not None:
-            self._metrics.redis_errors[self._operation, kind.__name__] += 1
+        seconds = perf_counter() - self._began
+        if error is None:
+            self._metrics.redis_s[self._operation].add(seconds)
+        else:
+            self._metrics.redis_failed(self._operation, seconds, error)

@@ -33,6 +33,7 @@ class InProcess:
             customer_list=cases.customer_list,
             catalogs=cases.catalogs,
             billing=cases.billing,
+            tokens=cases.tokens,
             history=cases.history,
             spans=cases.spans,
             aggregates=cases.aggregates,

@@ -63,7 +63,7 @@ class BatchRoutes:
             request = read(BatchItem, item)
             usage = usage_of(request, self._settings)
             # As if it came alone: the header is the key of the whole batch.
-            alone = call._replace(idempotency_keys=())
+            alone = msgspec.structs.replace(call, idempotency_keys=())
             key = caller_key("track", alone, usage, in_body=request.idempotency_key)
             return msgspec.structs.replace(usage, key=key)
 

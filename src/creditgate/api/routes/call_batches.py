@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import answer_to
 from creditgate.api.routes.batches import BATCH_BYTES_MAX
-from creditgate.api.routes.meter import MeterRoutes
+from creditgate.api.routes.meter import MeterRoutes, wanted_by_check
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
 from creditgate.api.wire.call_batches import BatchedAnswer, BatchedCheck, BatchedTrack, read_item
@@ -63,7 +64,7 @@ class CallBatchRoutes:
             except Exception as error:  # also a bug in reading one item is none of the others' business
                 answers[place] = answer_to(error, verb="balances.batch", body=body, env=self._env)
             else:
-                item = Item(place, request, call._replace(body=body))
+                item = Item(place, request, msgspec.structs.replace(call, body=body))
                 by_customer.setdefault(request.customer_id, []).append(item)
         end = asyncio.get_running_loop().time() + BATCH_SECONDS_MAX
         for part in await stepping.gather([self._in_order(items, end) for items in by_customer.values()]):
@@ -80,10 +81,14 @@ class CallBatchRoutes:
             if asyncio.get_running_loop().time() > end:
                 raise Undecided("The batch took too long; this call was not made")
             if isinstance(request, BatchedTrack):
-                return await self._meter_routes.answer_track(request, call)
+                return await self._meter_routes.answer_track(
+                    self._meter_routes.wanted_by_track(request), call
+                )
             # A check alone has its key in a header, so there it is looked for.
             keys = () if request.idempotency_key is None else (request.idempotency_key,)
-            return await self._meter_routes.answer_check(request, call._replace(idempotency_keys=keys))
+            return await self._meter_routes.answer_check(
+                wanted_by_check(request), msgspec.structs.replace(call, idempotency_keys=keys)
+            )
         except Exception as error:
             verb = "balances.track" if isinstance(request, BatchedTrack) else "balances.check"
             return answer_to(error, verb=verb, body=call.body, env=self._env)

@@ -11,10 +11,10 @@ from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
 from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.customers import CustomerRoutes
-from creditgate.api.routes.meter import MeterRoutes
+from creditgate.api.routes.meter import MeterRoutes, wanted_by_check
 from creditgate.api.versions import BETA, LAST_WITH_A_LIST, ONE_SHAPE_SINCE, SPLIT
 from creditgate.api.wire import answers_1_2, answers_2_0
-from creditgate.api.wire.answers import CheckAnswer, Success, TrackAnswer, check_answer, encode, track_answer
+from creditgate.api.wire.answers import CheckAnswer, Success, TrackAnswer, check_text, encode, track_text
 from creditgate.api.wire.billing import AttachAnswer
 from creditgate.api.wire.customers import CustomerAnswer
 from creditgate.api.wire.fields import read
@@ -83,16 +83,18 @@ class LegacyRoutes:
     async def check(self, call: Call) -> Answer:
         request = read(LegacyCheckRequest, call.body)
         decision, headers = await self._for_customer(
-            request, call, lambda: self._meter_routes.checked(request, call)
+            request, call, lambda: self._meter_routes.checked(wanted_by_check(request), call)
         )
-        return Answer(encode(self._check_answer(decision, request, call)), headers=headers)
+        return Answer(self._check_answer(decision, request, call), headers=headers)
 
     async def track(self, call: Call) -> Answer:
         request = read(LegacyTrackRequest, call.body).current(call.version)
         decision, headers = await self._for_customer(
-            request, call, lambda: self._meter_routes.tracked(request, call)
+            request,
+            call,
+            lambda: self._meter_routes.tracked(self._meter_routes.wanted_by_track(request), call),
         )
-        return Answer(encode(_track_answer(decision, request, call)), headers=headers)
+        return Answer(_track_answer(decision, request, call), headers=headers)
 
     async def set_usage(self, call: Call) -> Answer:
         return await self._balance_routes.updated(read(SetUsageRequest, call.body).current(), call)
@@ -142,15 +144,17 @@ class LegacyRoutes:
         await self._customers.get_or_create(request.customer_id, profile)
         return await ask()
 
-    def _check_answer(self, decision: Decision, request: LegacyCheckRequest, call: Call) -> object:
+    def _check_answer(self, decision: Decision, request: LegacyCheckRequest, call: Call) -> bytes:
         customer_id = request.customer_id
         if call.version <= SPLIT:
-            return answers_1_2.check_0_2(decision)
+            return encode(answers_1_2.check_0_2(decision))
         if call.version <= BETA:
-            return answers_1_2.check(decision, customer_id=customer_id, catalog=self._catalogs.current)
+            return encode(
+                answers_1_2.check(decision, customer_id=customer_id, catalog=self._catalogs.current)
+            )
         if call.version < ONE_SHAPE_SINCE:
-            return answers_2_0.check(decision, customer_id=customer_id)
-        return check_answer(decision, customer_id=customer_id, takes=request.takes)
+            return encode(answers_2_0.check(decision, customer_id=customer_id))
+        return check_text(decision, customer_id=customer_id, takes=request.takes)
 
     def _customer_answer(self, record: Record, expand: tuple[str, ...], call: Call) -> Answer:
         newest, catalog = self._customer_routes.answer(record, expand), self._catalogs.current
@@ -164,14 +168,19 @@ class LegacyRoutes:
         return Answer(encode(answer))
 
 
-def _track_answer(decision: Decision, request: LegacyTrackRequest, call: Call) -> object:
+def _track_answer(decision: Decision, request: LegacyTrackRequest, call: Call) -> bytes:
     customer_id, value_nanos, event_name = request.customer_id, request.value_nanos(), request.event_name
     if call.version <= SPLIT:
-        return Success()
+        return encode(Success())
     if call.version <= BETA:
-        return answers_1_2.track(decision, customer_id=customer_id, event_name=event_name)
-    answer = answers_2_0.track if call.version < ONE_SHAPE_SINCE else track_answer
-    return answer(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
+        return encode(answers_1_2.track(decision, customer_id=customer_id, event_name=event_name))
+    if call.version < ONE_SHAPE_SINCE:
+        return encode(
+            answers_2_0.track(
+                decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name
+            )
+        )
+    return track_text(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
 
 
 def _check_customers(call: Call) -> None:

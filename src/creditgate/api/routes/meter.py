@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,14 +13,15 @@ from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import (
     CheckAnswer,
     TrackAnswer,
-    check_answer,
-    encode,
-    track_answer,
+    check_text,
+    track_text,
 )
 from creditgate.api.wire.fields import read
-from creditgate.api.wire.holds import LockRequest, wanted
-from creditgate.api.wire.requests import CheckRequest, MakingRequest, TrackRequest, UsageRequest
+from creditgate.api.wire.holds import LockRequest
+from creditgate.api.wire.holds import wanted as wanted_lock
+from creditgate.api.wire.requests import CheckRequest, TrackRequest, UsageRequest
 from creditgate.core.decisions import Decision, Mode
+from creditgate.core.remembered import Remembered
 from creditgate.engine.entities import Entities, NewEntity
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
@@ -29,8 +30,24 @@ from creditgate.engine.outage import Outage
 from creditgate.errors import CreditgateError, InvalidInputs, NotFound, Unavailable, Undecided
 
 T = TypeVar("T")
+R = TypeVar("R", CheckRequest, TrackRequest)
 
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
+BODIES_BYTES_MAX = 2**20  # of bodies that are remembered; with what they mean, about thirty times as much
+BODY_REMEMBERED_MAX = 512
+
+
+class Wanted(NamedTuple, Generic[R]):
+    """What a body asks for: the request, the use of it, how it is held, the entity to make if there is none.
+
+    `takes`: what is allowed is taken, for good or with a lock.
+    """
+
+    request: R
+    usage: Usage
+    lock: LockRequest | None
+    new_entity: NewEntity | None
+    takes: bool = True
 
 
 class MeterRoutes:
@@ -50,6 +67,10 @@ class MeterRoutes:
         self._entities = entities
         self._outage = outage
         self._keys = keys
+        self._checks = Remembered(lambda body: wanted_by_check(read(CheckRequest, body)), BODIES_BYTES_MAX)
+        self._tracks = Remembered(
+            lambda body: self.wanted_by_track(read(TrackRequest, body)), BODIES_BYTES_MAX
+        )
         self._settings = settings
 
     @property
@@ -60,61 +81,44 @@ class MeterRoutes:
         }
 
     def check(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.answer_check(read(CheckRequest, call.body), call)
+        return self.answer_check(_said(self._checks, call.body), call)
 
-    async def answer_check(self, request: CheckRequest, call: Call) -> Answer:
+    async def answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Answer:
         """Return the answer to a check that was read."""
+        request = wanted.request
         try:
-            decision, headers = await self.checked(request, call)
+            decision, headers = await self.checked(wanted, call)
         except (Undecided, Unavailable) as error:
-            if not await self._is_allowed_anyway(request, error):
+            if not await self._is_allowed_anyway(wanted, error):
                 raise
             return undecided_answer(request, allowed=True)
-        answer = check_answer(decision, customer_id=request.customer_id, takes=request.takes)
-        return Answer(encode(answer), headers=headers)
+        text = check_text(decision, customer_id=request.customer_id, takes=wanted.takes)
+        return Answer(text, headers=headers)
 
-    async def _is_allowed_anyway(self, request: CheckRequest, error: CreditgateError) -> bool:
+    async def _is_allowed_anyway(self, wanted: Wanted[CheckRequest], error: CreditgateError) -> bool:
         """Say whether the feature allows what could not be decided; what would have been taken is spooled."""
-        if wanted(request.lock) is not None or (request.takes and request.new_entity() is not None):
+        if wanted.lock is not None or (wanted.takes and wanted.new_entity is not None):
             return False
+        request = wanted.request
         allowed = self._outage.allows(
-            customer_id=request.customer_id, feature_id=request.feature_id, nanos=request.required_nanos()
+            customer_id=request.customer_id, feature_id=request.feature_id, nanos=wanted.usage.value_nanos
         )
-        return allowed and (not request.takes or await self._outage.keeps(error))
+        return allowed and (not wanted.takes or await self._outage.keeps(error))
 
-    async def checked(self, request: CheckRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
+    async def checked(self, wanted: Wanted[CheckRequest], call: Call) -> tuple[Decision, Mapping[str, str]]:
         """Return the decision and the headers of its answer."""
-        usage = Usage(
-            verb="check",
-            customer_id=request.customer_id,
-            feature_id=request.feature_id,
-            event_name=None,
-            value_nanos=request.required_nanos(),
-            mode=Mode.REJECT,
-            properties=request.properties_text(),
-            entity_id=request.entity_id,
-        )
-        if request.takes:
-            lock = wanted(request.lock)
-            key = caller_key("check", call, *_asked(usage, lock))
-            return await self._with_entity(request, lambda: self._take(usage, lock, key))
-        return await self._with_entity(request, lambda: self._ask(usage)), NO_HEADERS
+        if not wanted.takes:
+            return await self._with_entity(wanted, lambda: self._meter.check(wanted.usage)), NO_HEADERS
+        key = caller_key("check", call, *_asked(wanted))
+        decision = await self._with_entity(wanted, lambda: self._taking(wanted, key))
+        return decision, self._keys.headers(key, decision.is_replay)
 
-    def _ask(self, usage: Usage) -> Coroutine[Any, Any, Decision]:
-        return self._meter.check(
-            customer_id=usage.customer_id,
-            feature_id=usage.feature_id or "",
-            required_nanos=usage.value_nanos,
-            properties=usage.properties,
-            entity_id=usage.entity_id,
-        )
-
-    def _with_entity(self, request: MakingRequest, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    def _with_entity(self, wanted: Wanted[R], ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Return what is answered; an entity that is not there is made, if it is said what it is, and asked once more.
 
         First asked and then made: a call that is refused for what it says makes nothing.
         """
-        new = request.new_entity()
+        new = wanted.new_entity
         return ask() if new is None else self._with_new_entity(new, ask)
 
     async def _with_new_entity(self, new: NewEntity, ask: Callable[[], Awaitable[T]]) -> T:
@@ -126,10 +130,9 @@ class MeterRoutes:
         await self._entities.get_or_create(new)
         return await ask()
 
-    async def _take(
-        self, usage: Usage, lock: LockRequest | None, key: CallerKey | None
-    ) -> tuple[Decision, Mapping[str, str]]:
+    def _taking(self, wanted: Wanted[R], key: CallerKey | None) -> Awaitable[Decision]:
         """Take what is used, for good or, with a lock, until that is finalized."""
+        usage, lock = wanted.usage, wanted.lock
         if key is not None:
             usage = msgspec.structs.replace(usage, key=key)
         if lock is None:
@@ -137,37 +140,62 @@ class MeterRoutes:
         else:
             usage = msgspec.structs.replace(usage, verb="hold", mode=lock.mode(usage.mode))
             taking = self._holds.hold(usage, hold_id=lock.lock_id, expires_at=lock.expires_ms())
-        decision = await self._keys.once(key, taking)
-        return decision, self._keys.headers(key, decision.is_replay)
+        return self._keys.once(key, taking)
 
     def track(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.answer_track(read(TrackRequest, call.body), call)
+        return self.answer_track(_said(self._tracks, call.body), call)
 
-    async def answer_track(self, request: TrackRequest, call: Call) -> Answer:
+    def wanted_by_track(self, request: TrackRequest) -> Wanted[TrackRequest]:
+        """Return what a track asks for; raises InvalidInputs and InvalidRequest."""
+        usage = usage_of(request, self._settings)
+        return Wanted(request, usage, wanted_lock(request.lock), request.new_entity())
+
+    async def answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Answer:
         """Return the answer to a track that was read."""
+        request = wanted.request
         try:
-            decision, headers = await self.tracked(request, call)
+            decision, headers = await self.tracked(wanted, call)
         except (Undecided, Unavailable) as error:
-            if request.new_entity() is not None or not await self._outage.keeps(error):
+            if wanted.new_entity is not None or not await self._outage.keeps(error):
                 raise
             return spooled_answer(request)
-        answer = track_answer(
+        text = track_text(
             decision,
             customer_id=request.customer_id,
-            value_nanos=request.value_nanos(),
+            value_nanos=wanted.usage.value_nanos,
             event_name=request.event_name,
         )
-        return Answer(encode(answer), headers=headers)
+        return Answer(text, headers=headers)
 
-    async def tracked(self, request: TrackRequest, call: Call) -> tuple[Decision, Mapping[str, str]]:
+    async def tracked(self, wanted: Wanted[TrackRequest], call: Call) -> tuple[Decision, Mapping[str, str]]:
         """Return the decision and the headers of its answer; raises InvalidRequest if it was refused."""
-        usage = usage_of(request, self._settings)
-        lock = wanted(request.lock)
-        key = caller_key("track", call, *_asked(usage, lock), in_body=request.idempotency_key)
-        decision, headers = await self._with_entity(request, lambda: self._take(usage, lock, key))
+        key = caller_key("track", call, *_asked(wanted), in_body=wanted.request.idempotency_key)
+        decision = await self._with_entity(wanted, lambda: self._taking(wanted, key))
         if not decision.allowed:
-            raise refusal(decision, usage)
-        return decision, headers
+            raise refusal(decision, wanted.usage)
+        return decision, self._keys.headers(key, decision.is_replay)
+
+
+def _said(remembered: Remembered[T], body: bytes) -> T:
+    """Return what a body asks for; one that will hardly come again is not remembered."""
+    if len(body) > BODY_REMEMBERED_MAX or b'"idempotency_key"' in body:
+        return remembered.read(body)
+    return remembered.of(body)
+
+
+def wanted_by_check(request: CheckRequest) -> Wanted[CheckRequest]:
+    """Return what a check asks for; raises InvalidInputs and InvalidRequest."""
+    usage = Usage(
+        verb="check",
+        customer_id=request.customer_id,
+        feature_id=request.feature_id,
+        event_name=None,
+        value_nanos=request.required_nanos(),
+        mode=Mode.REJECT,
+        properties=request.properties_text(),
+        entity_id=request.entity_id,
+    )
+    return Wanted(request, usage, wanted_lock(request.lock), request.new_entity(), request.takes)
 
 
 def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
@@ -189,9 +217,9 @@ def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
     )
 
 
-def _asked(usage: Usage, lock: LockRequest | None) -> tuple[object, ...]:
+def _asked(wanted: Wanted[R]) -> tuple[object, ...]:
     """Return what a key stands for."""
-    return (usage,) if lock is None else (usage, lock)
+    return (wanted.usage,) if wanted.lock is None else (wanted.usage, wanted.lock)
 
 
 def _now_ms() -> int:

@@ -4,7 +4,7 @@ A key that is required and empty is null; an optional one that does not apply is
 a function of a decision, so that any server can call it.
 """
 
-from typing import cast
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -14,7 +14,7 @@ from creditgate.api.wire.forms import HOLE, Form
 from creditgate.api.wire.holds import LockAnswer, lock_answer
 from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import interval_count
-from creditgate.core.catalog import Interval, ItemPrice
+from creditgate.core.catalog import Interval, ItemPrice, Pool
 from creditgate.core.customers import Flag, Row
 from creditgate.core.decisions import Balance, Decision
 
@@ -176,6 +176,44 @@ def track_answer(
     )
 
 
+def check_text(decision: Decision, *, customer_id: str, takes: bool) -> bytes:
+    """Return what `check_answer` is encoded to, from a form where there is one."""
+    if decision.held is not None:
+        return encode(check_answer(decision, customer_id=customer_id, takes=takes))
+    pool = decision.pool.feature_id if decision.pool else None
+    key = (check_text, customer_id, decision.entity_id, decision.feature_id, pool, decision.allowed, takes)
+    form: _AnswerForm | None = decision.terms.derived.get(key)
+    if form is None or form.pools != decision.pools:
+        answer = check_answer(decision, customer_id=customer_id, takes=takes)
+        blank = msgspec.structs.replace(_blank(answer), required_balance=HOLE)
+        form = _AnswerForm.of(decision, blank)
+        decision.terms.derive(key, form)
+    return form.text.filled([decision.required_nanos, *form.amounts(decision)])
+
+
+def track_text(decision: Decision, *, customer_id: str, value_nanos: int, event_name: str | None) -> bytes:
+    """Return what `track_answer` is encoded to, from a form where there is one."""
+    if decision.held is not None:
+        return encode(
+            track_answer(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
+        )
+    rows = decision.terms.by_id
+    moved = [part for part in decision.moved if part.row_id in rows]
+    pool = decision.pool.feature_id if decision.pool else None
+    moved_ids = tuple([part.row_id for part in moved])
+    key = (track_text, customer_id, decision.entity_id, decision.feature_id, event_name, pool, moved_ids)
+    form: _AnswerForm | None = decision.terms.derived.get(key)
+    if form is None or form.pools != decision.pools:
+        answer = track_answer(
+            decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name
+        )
+        deductions = tuple(msgspec.structs.replace(part, value=HOLE) for part in answer.deductions)
+        blank = msgspec.structs.replace(_blank(answer), value=HOLE, deductions=deductions)
+        form = _AnswerForm.of(decision, blank)
+        decision.terms.derive(key, form)
+    return form.text.filled([value_nanos, *form.amounts(decision), *[0 - part.delta_nanos for part in moved]])
+
+
 def undecided_check(*, customer_id: str, required_nanos: int, allowed: bool = False) -> CheckAnswer:
     """Return the answer to a check that could not be decided: no denial, and allowed if the feature says so."""
     return CheckAnswer(
@@ -271,7 +309,12 @@ def max_purchase_nanos(balance: Balance) -> int | None:
 
 
 def _answering_balance(decision: Decision) -> BalanceAnswer | None:
-    return _balance_in(decision, decision.pool.feature_id) if decision.pool else None
+    return _balance_of(decision, decision.pool.feature_id) if decision.pool else None
+
+
+def _balance_of(decision: Decision, feature_id: str) -> BalanceAnswer | None:
+    balance = decision.balance(feature_id)
+    return balance_answer(balance) if balance else None
 
 
 def _balances(
@@ -281,26 +324,55 @@ def _balances(
     if len(decision.pools) < 2:
         return UNSET
     return {
-        pool.feature_id: answering if pool is decision.pool else _balance_in(decision, pool.feature_id)
+        pool.feature_id: answering if pool is decision.pool else _balance_of(decision, pool.feature_id)
         for pool in decision.pools
     }
 
 
-def _balance_in(decision: Decision, feature_id: str) -> BalanceAnswer | None:
-    """Return the answer as text: as `balance_answer` would be encoded, from a form where there is one."""
-    balance = decision.balance(feature_id)
-    if balance is None:
+class _AnswerForm(NamedTuple):
+    """The form of an answer that has these pools, and the features whose balances it has, in their order."""
+
+    text: Form
+    pools: tuple[Pool, ...]
+    feature_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, decision: Decision, answer: CheckAnswer | TrackAnswer) -> "_AnswerForm":
+        shown = [answer.balance, *(answer.balances or {}).values()]
+        return cls(
+            Form(encode(answer)),
+            decision.pools,
+            tuple(balance.feature_id for balance in shown if balance is not None),
+        )
+
+    def amounts(self, decision: Decision) -> list[int]:
+        """Return what goes into the holes of the balances."""
+        amounts: list[int] = []
+        known: dict[str, list[int]] = {}
+        for feature_id in self.feature_ids:
+            of_feature = known.get(feature_id)
+            if of_feature is None:
+                of_feature = known[feature_id] = decision.amounts(feature_id)
+            amounts += of_feature
+        return amounts
+
+
+A = TypeVar("A", CheckAnswer, TrackAnswer)
+
+
+def _blank(answer: A) -> A:
+    """Return the answer with holes where balances have amounts that calls change, in their order."""
+    balances = answer.balances
+    return msgspec.structs.replace(
+        answer,
+        balance=_with_holes(answer.balance),
+        balances=UNSET if balances is UNSET else {name: _with_holes(one) for name, one in balances.items()},
+    )
+
+
+def _with_holes(answer: BalanceAnswer | None) -> BalanceAnswer | None:
+    if answer is None:
         return None
-    key = (_balance_in, feature_id, decision.entity_id)
-    form: Form | None = decision.terms.derived.get(key)
-    if form is None:
-        form = Form(encode(_with_holes(balance_answer(balance))))
-        decision.terms.derive(key, form)
-    return cast(BalanceAnswer, form.filled(_amounts(balance)))
-
-
-def _with_holes(answer: BalanceAnswer) -> BalanceAnswer:
-    """Return the answer with holes where a call changes it, in the order of `_amounts`."""
     replace = msgspec.structs.replace
     return replace(
         answer,
@@ -309,13 +381,6 @@ def _with_holes(answer: BalanceAnswer) -> BalanceAnswer:
         breakdown=tuple(replace(row, remaining=HOLE, usage=HOLE) for row in answer.breakdown),
         rollovers=tuple(replace(part, balance=HOLE) for part in answer.rollovers or ()) or UNSET,
     )
-
-
-def _amounts(balance: Balance) -> list[int]:
-    amounts = [balance.remaining_nanos, balance.usage_nanos]
-    for row, raw_nanos in balance.rows:
-        amounts += (max(0, raw_nanos), row.granted_nanos - raw_nanos)
-    return amounts + [raw_nanos for _, raw_nanos in balance.rollovers]
 
 
 def _flag(decision: Decision) -> FlagAnswer | None:

@@ -68,6 +68,17 @@ def read_list(body: bytes, *, items_max: int) -> list[bytes]:
     return [bytes(item) for item in items]
 
 
+def read_object(body: bytes) -> dict[str, Raw]:
+    """Return the fields of a body that is an object, as they stand there; an empty body is `{}`."""
+    try:
+        body.decode("utf-8")
+        return msgspec.json.decode(body or b"{}", type=dict[str, Raw])
+    except msgspec.ValidationError:
+        raise InvalidInputs("input: must be an object") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInputs(f"input: {error}") from None
+
+
 @contextmanager
 def placed(index: int) -> Iterator[None]:
     """Name the place of an item in whatever is wrong with it: `[3].value: must be a number (received string)`."""
