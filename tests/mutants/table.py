@@ -423,6 +423,13 @@ MUTANTS = (
         _TOKENS,
     ),
     Mutant(
+        "a token is whatever says that it is one",
+        "src/creditgate/engine/customer_tokens.py",
+        "said = self._signer.unsign(text)",
+        'said = text.encode().rpartition(b".")[0]',
+        _TOKENS,
+    ),
+    Mutant(
         "a token outlives the key that minted it",
         "src/creditgate/api/door.py",
         "if token is None or scope is None:",
