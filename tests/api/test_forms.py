@@ -54,14 +54,14 @@ def decisions(draw: st.DrawFn) -> Decision:
 TERMS = [Terms(ROWS, FLAGS), Terms(ROWS[1:2]), Terms()]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(decision=decisions(), customer_id=st.sampled_from(["ann", "b%d\0"]), takes=st.booleans())
 def test_check(decision: Decision, customer_id: str, takes: bool) -> None:
     expected = encode(check_answer(_alone(decision), customer_id=customer_id, takes=takes))
     assert check_text(decision, customer_id=customer_id, takes=takes) == expected
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     decision=decisions(),
     customer_id=st.sampled_from(["ann", "b%d\0"]),

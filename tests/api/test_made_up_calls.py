@@ -21,7 +21,7 @@ from creditgate.api.examples import EXAMPLES
 from tests.api.routes import prepare_examples
 from tests.sidecar_process import SidecarProcess
 
-EXAMPLES_EACH = 5  # drawn for each operation, on top of the edges
+EXAMPLES_EACH = 3  # drawn for each operation, on top of the edges
 EXAMPLES_EACH_SLOW = 150
 CASES_MIN = 1_500  # the edges alone are more
 CHECKOUT = Path(__file__).parents[2]

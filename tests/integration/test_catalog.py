@@ -24,7 +24,7 @@ def pair() -> Iterator[tuple[SidecarProcess, SidecarProcess]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("rounds", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_what_one_answered_the_other_knows(pair: tuple[SidecarProcess, SidecarProcess], rounds: int) -> None:
     """A feature that was created, priced and erased through one sidecar is so on the other when the answer is there.
 
