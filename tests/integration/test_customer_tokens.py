@@ -137,6 +137,8 @@ def test_it_ends_with_its_time_and_with_its_key(demo: SidecarProcess) -> None:
     for lasting in (0, 86_401, 1.5, -1):
         refused = post(demo, demo.key, "keys.mint", ANN | {"expires_in": lasting})
         assert told(refused) == (400, "invalid_inputs")
+    of_an_entity = post(demo, demo.key, "keys.mint", ANN | {"entity_id": "seat"})
+    assert told(of_an_entity) == (400, "invalid_request"), "or it would be for the whole customer"
     may = {"gate": ["balances.check"], "read": ["customers.get"]}
     for scope, calls in may.items():
         key_id, secret = made(demo, scope)

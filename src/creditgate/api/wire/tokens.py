@@ -14,6 +14,7 @@ class MintRequest(CustomerRequest, frozen=True):
     """`keys.mint`: a token with which a web page looks at this customer, for `expires_in` seconds."""
 
     expires_in: float = LASTS_SECONDS
+    entity_id: NotYet | None = None
     indefinite: NotYet | None = None
 
     def lasts_ms(self) -> int:
