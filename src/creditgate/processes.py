@@ -105,9 +105,8 @@ def _supervise(
                 supervisor.watch()
         finally:
             supervisor.end(workers, seconds_max=STOP_SECONDS_MAX)
-            if (
-                workers
-            ):  # what they wrote last has to reach SQL, even if who does that was killed a moment ago
+            # What they wrote last has to reach SQL, even if who does that was killed a moment ago.
+            if workers:
                 supervisor.revive(background, seconds_max=STOP_SECONDS_MAX)
             supervisor.end([background], seconds_max=None)  # nobody hurries the last flush
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
@@ -73,7 +73,10 @@ class Needs(tuple[Need, ...]):
     @cached_property
     def sent(self) -> list[Argument]:
         """The needs as arguments of a script."""
-        return _sent(self)
+        arguments: list[Argument] = []
+        for need in self:
+            arguments += [need.name, need.pool.cost_nanos, need.nanos]
+        return arguments
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -150,10 +153,7 @@ class ScriptCalls:
         """Run a script and return what `read` makes of its reply."""
         began = perf_counter()
         try:
-            try:
-                raw = await self._scripts.evalsha(script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                raw = await self._scripts.eval(script.source, len(keys), *keys, *args)
+            raw = await script.call(self._scripts, keys, args)
         except BaseException as error:
             self._metrics.redis_failed(script.name, perf_counter() - began, error)
             if isinstance(error, RedisError | OSError):
@@ -187,16 +187,7 @@ def _told(error: RedisError | OSError) -> CreditgateError:
 
 def needs_sent(pools: Iterable[Need]) -> list[Argument]:
     """Return the needs as arguments."""
-    if isinstance(pools, Needs):
-        return pools.sent
-    return _sent(pools)
-
-
-def _sent(pools: Iterable[Need]) -> list[Argument]:
-    arguments: list[Argument] = []
-    for need in pools:
-        arguments += [need.name, need.pool.cost_nanos, need.nanos]
-    return arguments
+    return (pools if isinstance(pools, Needs) else Needs(pools)).sent
 
 
 def balances_in(raw: Sequence[Any], at: int) -> tuple[dict[str, int], int]:
