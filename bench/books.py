@@ -33,7 +33,7 @@ from creditgate.core.decisions import Mode
 from creditgate.core.journal import Call, Entry, Item, Kind, StreamId
 from creditgate.engine import demo
 from creditgate.engine.drain import flushing
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.verify import Proof
 from creditgate.ledger.store import Batch, Ledger, Position
 from creditgate.settings import Environment, Settings, sqlite_url

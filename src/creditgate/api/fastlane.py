@@ -25,7 +25,6 @@ from uvicorn.server import ServerState
 from creditgate.api.calls import Answer
 from creditgate.api.connections import LimitedConnection
 from creditgate.api.fastdoor import Admitted, FastDoor
-from creditgate.engine import stepping
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 
@@ -193,11 +192,9 @@ class FastLane(LimitedConnection):
         self._is_deciding = True
         self.metrics.fast_requests += 1
         try:
-            work = self.door.answer(request, body)
+            self.door.answer(request, body, done)
         except Exception as error:  # what is wrong with the body is seen at once
             done(None, error)
-        else:
-            stepping.run(work, done)
 
     def _write(self, cycle: RequestResponseCycle, answer: Answer) -> None:
         """Write what uvicorn would write for this answer as a Starlette response, at once."""

@@ -29,6 +29,7 @@ from creditgate.balances.connection import (
     server_id_in,
 )
 from creditgate.balances.merging import Merge, Merging
+from creditgate.balances.prepared import Prepared
 from creditgate.balances.wire import Call, Command, Wire
 from creditgate.errors import Unavailable
 
@@ -71,6 +72,14 @@ class HotConnection:
         command = ("EVALSHA", sha, numkeys, *keys_and_args)
         return self._join(command) if sha in self._merging.scripts else self._send(command).reply
 
+    def send(self, prepared: Prepared, not_after: int, op_id: str) -> "asyncio.Future[Any]":
+        """Run a script as `evalsha` does, by a command that is packed."""
+        record = prepared.record
+        if record in self._joinable:
+            return self._join(prepared.command(not_after, op_id))
+        reply = self._loop.create_future()
+        return self._first(record, _PreparedCall(prepared, not_after, op_id, reply, self._deadline()))
+
     def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script that the server does not know, and have it remember it."""
         return self._send(("EVAL", source, numkeys, *keys_and_args)).reply
@@ -95,8 +104,12 @@ class HotConnection:
         if there is not None and there.takes(command):
             merge = there if isinstance(there, Merge) else self._merge(record, there)
             return merge.add(command)
-        call = self._send(command)
-        call.command = command
+        call = Call(pack_command(command), self._loop.create_future(), self._deadline(), command)
+        return self._first(record, call)
+
+    def _first(self, record: str, call: Call) -> "asyncio.Future[Any]":
+        """Send a call that others of its customer may join before the turn is over."""
+        self.take(call)
         self._joinable[record] = call
         reply = call.reply
         if self._merging.merges_one:
@@ -110,9 +123,12 @@ class HotConnection:
         return merge
 
     def _send(self, command: Command) -> Call:
-        call = Call(pack_command(command), self._loop.create_future(), self._loop.time() + self._window_s)
+        call = Call(pack_command(command), self._loop.create_future(), self._deadline())
         self.take(call)
         return call
+
+    def _deadline(self) -> float:
+        return self._loop.time() + self._window_s
 
     def take(self, call: Call) -> None:
         """Send a call; raises Unavailable at once if too many wait."""
@@ -225,3 +241,26 @@ class HotConnection:
         calls, self._queued, self._queued_bytes = self._queued, deque(), 0
         for call in calls:
             call.fail(kind(reason))
+
+
+class _PreparedCall(Call):
+    """A call whose command is only made where others go with it."""
+
+    __slots__ = ("_not_after", "_op_id", "_prepared")
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        not_after: int,
+        op_id: str,
+        reply: "asyncio.Future[Any]",
+        deadline: float,
+    ) -> None:
+        super().__init__(prepared.packed(not_after, op_id), reply, deadline)
+        self._prepared = prepared
+        self._not_after = not_after
+        self._op_id = op_id
+
+    @property
+    def command(self) -> Command:
+        return self._prepared.command(self._not_after, self._op_id)

@@ -6,7 +6,7 @@ catalog can be; until then it is `other`.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from time import perf_counter
 from types import TracebackType
 
@@ -70,6 +70,21 @@ class Metrics:
             self.decisions[verb, feature_id, outcome] += 1
         if decision.moved and not decision.is_replay:
             self._count_moved(decision.terms, decision.moved)
+
+    def decided_again(
+        self, verb: str, decision: Decision, seconds: float, moved: Iterable[tuple[str, int]]
+    ) -> None:
+        """Count one more decision that is like another, of a call that was one script of that name.
+
+        `moved` has features, and what rows of them gave (negative) or got.
+        """
+        self.redis_s[verb].add(seconds)
+        self.decision_s[verb].add(seconds)
+        outcome = "allowed" if decision.allowed else "denied"
+        self.decisions[verb, decision.feature_id, outcome] += 1
+        for feature_id, delta_nanos in moved:
+            counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
+            counter[feature_id] += abs(delta_nanos)
 
     def not_decided(self, verb: str, feature_id: str | None, seconds: float, error: Exception) -> None:
         """Count what was not decided for this error. What the caller got wrong is no decision, and not counted."""
