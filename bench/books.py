@@ -35,7 +35,9 @@ from creditgate.engine import demo
 from creditgate.engine.drain import flushing
 from creditgate.engine.usage import Usage
 from creditgate.engine.verify import Proof
-from creditgate.ledger.store import Batch, Ledger, Position
+from creditgate.ledger.appending import Batch
+from creditgate.ledger.positions import Position
+from creditgate.ledger.store import Ledger
 from creditgate.settings import Environment, Settings, sqlite_url
 
 T = TypeVar("T")

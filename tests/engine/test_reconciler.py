@@ -23,7 +23,7 @@ from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.usage import Usage
 from creditgate.errors import StartupError
-from creditgate.ledger.store import Batch
+from creditgate.ledger.appending import Batch
 from creditgate.settings import Settings
 
 KEY = CallerKey("track:header", "k", "abcd")
