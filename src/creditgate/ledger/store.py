@@ -30,17 +30,13 @@ from creditgate.ledger import (
     seals,
 )
 from creditgate.ledger.aggregates import Question, Sums
-from creditgate.ledger.appending import (
-    Batch as Batch,  # these four `as` themselves: the flusher has them from here
-)
-from creditgate.ledger.appending import Poison as Poison
+from creditgate.ledger.appending import Batch
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
 from creditgate.ledger.outbox import Outbox
-from creditgate.ledger.positions import Position as Position
-from creditgate.ledger.positions import PositionMoved as PositionMoved
+from creditgate.ledger.positions import Position
 from creditgate.ledger.rows import entries_of, entry_of
 from creditgate.ledger.sealing import SealKeys
 
