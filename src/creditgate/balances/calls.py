@@ -140,6 +140,7 @@ class ScriptCalls:
     ) -> None:
         self._redis = redis
         self._scripts = hot or redis
+        self._hot = hot if isinstance(hot, HotConnection) else None
         self._window_s = CALL_WINDOW_MS / 1000 if hot else None
         self._keys = keys
         self._clock = clock
@@ -153,10 +154,10 @@ class ScriptCalls:
 
     def begin(self, prepared: Prepared, not_after: int, op_id: str) -> Begun | None:
         """Send a call; None where there is no hot connection to one server. Raises Unavailable if too many wait."""
-        if not isinstance(self._scripts, HotConnection):
+        if self._hot is None:
             return None
         began = perf_counter()
-        return Begun(prepared, not_after, op_id, began, self._scripts.send(prepared, not_after, op_id))
+        return Begun(prepared, not_after, op_id, began, self._hot.send(prepared, not_after, op_id))
 
     def _go_on(self, begun: Begun, read: Callable[[list[Any]], T]) -> Coroutine[Any, Any, T]:
         """Return what becomes of a call that was sent, as if it were run."""

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hiredis import pack_command
@@ -59,6 +60,7 @@ class HotConnection:
         self._wire: Wire | None = None
         self._queued: deque[Call] = deque()
         self._queued_bytes = 0
+        self._room = CALLS_MAX  # for at least so many more
         self._merging = merging or Merging()
         self._joinable: dict[str, Call | Merge] = {}  # by record: what the next call of this turn may go with
         self._merges: list[Merge] = []  # of this turn
@@ -77,8 +79,9 @@ class HotConnection:
         record = prepared.record
         if record in self._joinable:
             return self._join(prepared.command(not_after, op_id))
-        reply = self._loop.create_future()
-        return self._first(record, _PreparedCall(prepared, not_after, op_id, reply, self._deadline()))
+        command = partial(prepared.command, not_after, op_id)
+        payload = prepared.packed(not_after, op_id)
+        return self._first(record, Call(payload, self._loop.create_future(), self._deadline(), command))
 
     def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script that the server does not know, and have it remember it."""
@@ -104,7 +107,7 @@ class HotConnection:
         if there is not None and there.takes(command):
             merge = there if isinstance(there, Merge) else self._merge(record, there)
             return merge.add(command)
-        call = Call(pack_command(command), self._loop.create_future(), self._deadline(), command)
+        call = Call(pack_command(command), self._loop.create_future(), self._deadline(), lambda: command)
         return self._first(record, call)
 
     def _first(self, record: str, call: Call) -> "asyncio.Future[Any]":
@@ -133,10 +136,13 @@ class HotConnection:
     def take(self, call: Call) -> None:
         """Send a call; raises Unavailable at once if too many wait."""
         payload = call.payload
-        in_flight = len(self._wire) if self._wire is not None else 0
-        is_full = in_flight + len(self._queued) >= CALLS_MAX
-        if self._is_closed or is_full or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
-            raise Unavailable("Redis is slower than calls come in" if is_full else "Redis does not take more")
+        if self._room <= 0:
+            self._room = CALLS_MAX - len(self._queued) - (len(self._wire) if self._wire is not None else 0)
+        if self._is_closed or self._room <= 0 or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
+            raise Unavailable(
+                "Redis is slower than calls come in" if self._room <= 0 else "Redis does not take more"
+            )
+        self._room -= 1
         self._queued.append(call)
         self._queued_bytes += len(payload)
         if not self._flush_is_due:
@@ -241,26 +247,3 @@ class HotConnection:
         calls, self._queued, self._queued_bytes = self._queued, deque(), 0
         for call in calls:
             call.fail(kind(reason))
-
-
-class _PreparedCall(Call):
-    """A call whose command is only made where others go with it."""
-
-    __slots__ = ("_not_after", "_op_id", "_prepared")
-
-    def __init__(
-        self,
-        prepared: Prepared,
-        not_after: int,
-        op_id: str,
-        reply: "asyncio.Future[Any]",
-        deadline: float,
-    ) -> None:
-        super().__init__(prepared.packed(not_after, op_id), reply, deadline)
-        self._prepared = prepared
-        self._not_after = not_after
-        self._op_id = op_id
-
-    @property
-    def command(self) -> Command:
-        return self._prepared.command(self._not_after, self._op_id)

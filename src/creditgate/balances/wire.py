@@ -53,22 +53,24 @@ Command = tuple[Any, ...]
 
 
 class Call:
-    """One command on its way: its bytes, where its reply goes, and until when that is waited for."""
+    """One command on its way: its bytes, where its reply goes, and until when that is waited for.
 
-    __slots__ = ("_command", "deadline", "payload", "reply")
+    `command` returns what the bytes say, where others may still go with it.
+    """
+
+    __slots__ = ("command", "deadline", "payload", "reply")
 
     def __init__(
-        self, payload: bytes, reply: "asyncio.Future[Any]", deadline: float, command: Command = ()
+        self,
+        payload: bytes,
+        reply: "asyncio.Future[Any]",
+        deadline: float,
+        command: Callable[[], Command] = tuple,
     ) -> None:
         self.payload = payload
         self.reply = reply
         self.deadline = deadline
-        self._command = command
-
-    @property
-    def command(self) -> Command:
-        """What the bytes say, where others may still go with it."""
-        return self._command
+        self.command = command
 
     def takes(self, _command: Command) -> bool:
         """Say whether another command may still go with it: not once it has failed, or nobody waits for it."""

@@ -14,8 +14,10 @@ by an `asyncio.wait_for` under way, and redis-py sends every command in one.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import perf_counter
 from typing import Generic, NamedTuple, TypeVar
 
+import msgspec
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
@@ -43,23 +45,28 @@ class Applied(NamedTuple):
     stream_id: StreamId
 
 
-class Start(NamedTuple):
-    """What is noted before an attempt: times of Redis's clock in ms, the reconciler's rounds.
-
-    `give_up_at` is the call's own deadline, by the event loop's clock.
-    """
+class Start(msgspec.Struct, frozen=True, gc=False):
+    """What is noted before an attempt: times of Redis's clock in ms, the reconciler's rounds."""
 
     sent_at: int
     not_after: int
     rounds: int
-    give_up_at: float
 
 
 class First(NamedTuple, Generic[T]):
-    """The first attempt of a call, where it was sent before anybody waits for its outcome."""
+    """The first attempt of a call, where it was sent before anybody waits for its outcome.
+
+    `began` is when, by `perf_counter`.
+    """
 
     start: Start
+    began: float
     reply: Awaitable[T]
+
+    @property
+    def give_up_at(self) -> float:
+        """The deadline of the call, by the event loop's clock."""
+        return _now() + DEADLINE_S - (perf_counter() - self.began)
 
 
 class _Failed(NamedTuple):
@@ -90,7 +97,7 @@ class Attempts:
         if not self._reconciler.is_done:
             return None
         now_ms = self._clock.now_ms()
-        return Start(now_ms, now_ms + CALL_WINDOW_MS, self._reconciler.rounds, _now() + DEADLINE_S)
+        return Start(now_ms, now_ms + CALL_WINDOW_MS, self._reconciler.rounds)
 
     async def write(
         self,
@@ -103,7 +110,7 @@ class Attempts:
 
         Raises Undecided if the deadline passed before the answer was known.
         """
-        give_up_at = _now() + DEADLINE_S if first is None else first.start.give_up_at
+        give_up_at = _now() + DEADLINE_S if first is None else first.give_up_at
         try:
             attempt = await self._attempt(send, first)
             if not isinstance(attempt, _Failed):
@@ -139,7 +146,7 @@ class Attempts:
 
         `none_is_absent`: an answer of None says that there is no such customer.
         """
-        give_up_at = _now() + DEADLINE_S if first is None else first.start.give_up_at
+        give_up_at = _now() + DEADLINE_S if first is None else first.give_up_at
         try:
             if first is not None or self._reconciler.is_done:
                 with suppress(Unknown):
@@ -186,7 +193,8 @@ class Attempts:
             if not self._reconciler.is_done:
                 return _Failed(now_ms, not_after)
         else:
-            now_ms, not_after, rounds, _ = first.start
+            start = first.start
+            now_ms, not_after, rounds = start.sent_at, start.not_after, start.rounds
         try:
             reply = await (send(not_after) if first is None else first.reply)
             if _is_absent(reply):

@@ -70,12 +70,12 @@ class Meter:
         `entity_not_found`, AmountOutOfRange, Undecided.
         """
         began = perf_counter() if asked is None else asked.call.began
-        first = None if asked is None else First(asked.start, self._store.check_begun(asked.call))
+        first = None if asked is None else First(asked.start, began, self._store.check_begun(asked.call))
         try:
             asking: Asking | None = usage.derived.get("asking") if asked is None else asked.means
             if asking is None or (asked is None and asking.catalog is not self._catalogs.current):
                 asking = usage.derived["asking"] = await self._asking(usage)
-            _, feature, needs, properties = asking
+            feature, needs, properties = asking.feature, asking.needs, asking.properties
             customer_id = usage.customer_id
 
             def send() -> Awaitable[Reply]:
@@ -146,7 +146,7 @@ class Meter:
         else:
             began, op_id = asked.call.began, asked.call.op_id
             earliest = latest = asked.start.not_after
-            first = First(asked.start, self._store.track_begun(asked.call))
+            first = First(asked.start, began, self._store.track_begun(asked.call))
         is_known = False
 
         def send_once(not_after: int) -> Awaitable[Reply]:
@@ -158,12 +158,12 @@ class Meter:
             taking: Taking | None = usage.derived.get("taking") if asked is None else asked.means
             if taking is None or (asked is None and taking.catalog is not self._catalogs.current):
                 taking = usage.derived["taking"] = await self._taking(usage)
-            _, used, properties, partition = taking
-            uses = [Use(use.call.of(op_id), use.needs) for use in used]
+            properties = taking.properties
+            uses = [Use(use.call.of(op_id), use.needs) for use in taking.uses]
             is_known = True
             decision = None
             for _ in range(FORWARD_ROUNDS_MAX):
-                reply = await self._attempts.write(partition, op_id, send_once, first)
+                reply = await self._attempts.write(taking.partition, op_id, send_once, first)
                 first = None
                 if isinstance(reply, Applied):
                     decision = await self._answer_again(usage, uses, reply.stream_id)
@@ -192,30 +192,26 @@ class Meter:
         asking: Asking | None = usage.derived.get("asking")
         if asking is None or asking.catalog is not self._catalogs.current:
             return None
-        prepared = usage.derived.get("prepared")
-        if prepared is None or prepared[0] is not asking:
-            command = self._store.prepared_check(
+        if asking.prepared is None:
+            asking.prepared = self._store.prepared_check(
                 customer_id=usage.customer_id, properties=asking.properties, pools=asking.needs
             )
-            prepared = usage.derived["prepared"] = asking, command
-        return self._begin(usage, asking, prepared[1], "")
+        return self._begin(usage, asking, asking.prepared, "")
 
     def begin_track(self, usage: Usage) -> Asked[Taking] | None:
         """As `begin_check`, of a track of one feature without a caller's key."""
         taking: Taking | None = usage.derived.get("taking")
         if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:
             return None
-        prepared = usage.derived.get("prepared")
-        if prepared is None or prepared[0] is not taking:
-            command = self._store.prepared_track(
+        if taking.prepared is None:
+            taking.prepared = self._store.prepared_track(
                 customer_id=usage.customer_id,
                 call=taking.uses[0].call,
                 mode=usage.mode,
                 properties=taking.properties,
                 pools=taking.uses[0].needs,
             )
-            prepared = usage.derived["prepared"] = taking, command
-        return self._begin(usage, taking, prepared[1], self._op_ids.next())
+        return self._begin(usage, taking, taking.prepared, self._op_ids.next())
 
     def _begin(self, usage: Usage, means: M, prepared: Prepared, op_id: str) -> Asked[M] | None:
         start = self._attempts.start()
@@ -229,20 +225,16 @@ class Meter:
 
         None for any other outcome, which is for `check` or `track` to go on from.
         """
-        repeated: Repeated | None = asked.usage.derived.get("repeated")
-        reply = asked.call.reply
-        if repeated is None or repeated.means is not asked.means or reply.cancelled() or reply.exception():
+        repeated, call = asked.means.repeated, asked.call
+        reply = call.reply
+        if repeated is None or reply.cancelled() or reply.exception() is not None:
             return None
         raw = reply.result()
-        if said_in(raw, takes=asked.call.op_id != "") != repeated.said:
+        if said_in(raw, takes=call.op_id != "") != repeated.said:
             return None
         amounts = amounts_in(raw)
-        self._metrics.decided_again(
-            asked.usage.verb,
-            repeated.decision,
-            perf_counter() - asked.call.began,
-            zip(repeated.gave, amounts[len(repeated.row_ids) :], strict=True),
-        )
+        moved = zip(repeated.gave, amounts[len(repeated.row_ids) :], strict=True)
+        self._metrics.decided_again(asked.usage.verb, repeated.decision, perf_counter() - call.began, moved)
         return repeated, amounts
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
@@ -296,12 +288,22 @@ class Meter:
         feature_id = usage.feature_id or ""
         catalog = await self._catalog_with(feature_id)
         needs = needs_of(catalog.pools(feature_id), usage.value_nanos, usage.entity_id)
-        return Asking(catalog, catalog.feature(feature_id), needs, _digests(usage.properties))
+        return Asking(
+            catalog=catalog,
+            feature=catalog.feature(feature_id),
+            needs=needs,
+            properties=_digests(usage.properties),
+        )
 
     async def _taking(self, usage: Usage) -> Taking:
         catalog, features = await self.resolve(usage)
         uses = _uses(usage, catalog, features)
-        return Taking(catalog, uses, _digests(usage.properties), self._keys.partition_of(usage.customer_id))
+        return Taking(
+            catalog=catalog,
+            uses=uses,
+            properties=_digests(usage.properties),
+            partition=self._keys.partition_of(usage.customer_id),
+        )
 
     async def _catalog_with(self, feature_id: str) -> Catalog:
         """Return the catalog as it was last read, or read again if it does not have the feature."""
@@ -320,7 +322,7 @@ def _learn(asked: Asked[M], decision: Decision) -> None:
         return  # the answer was to another reply, or adds up what a row gave twice
     rows = decision.terms.by_id
     gave = tuple([rows[part.row_id].feature_id if part.row_id in rows else OTHER for part in decision.moved])
-    asked.usage.derived["repeated"] = Repeated(asked.means, said, decision, tuple(decision.balances), gave)
+    asked.means.repeated = Repeated(said, decision, tuple(decision.balances), gave)
 
 
 def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:

@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from creditgate.balances.calls import Begun, Needs
+from creditgate.balances.prepared import Prepared
 from creditgate.balances.usage import Use
 from creditgate.core.catalog import Catalog, Feature
 from creditgate.core.decisions import Decision, Mode
@@ -42,8 +43,18 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         return {}
 
 
-class Taking(NamedTuple):
-    """What a use means by a catalog: each feature that is used, with what it needs; the call has no op id yet.
+class Meaning(msgspec.Struct):
+    """What a use means by a catalog, and what came of it when it was asked for before.
+
+    `prepared` is the command that asks, `repeated` what it was answered.
+    """
+
+    prepared: Prepared | None = None
+    repeated: "Repeated | None" = None
+
+
+class Taking(Meaning, kw_only=True):
+    """Each feature that is used, with what it needs; the call has no op id yet.
 
     The first carries the caller's key. `properties` are the digests of the use's own.
     """
@@ -54,7 +65,7 @@ class Taking(NamedTuple):
     partition: str
 
 
-class Asking(NamedTuple):
+class Asking(Meaning, kw_only=True):
     """What a question means by a catalog."""
 
     catalog: Catalog
@@ -83,7 +94,7 @@ class UsageUndecided(Undecided):
 M = TypeVar("M", Taking, Asking)
 
 
-class Asked(NamedTuple, Generic[M]):
+class Asked(msgspec.Struct, Generic[M], frozen=True):
     """A use that was sent before anybody waits for its answer: the first attempt, which mostly is the only one.
 
     `means` is what it was sent for.
@@ -95,14 +106,15 @@ class Asked(NamedTuple, Generic[M]):
     call: Begun
 
 
-class Repeated(NamedTuple):
+class Repeated(msgspec.Struct):
     """What a use was answered once, for all replies that say the same but for amounts (`balances.usage.said_in`).
 
-    `row_ids` are the rows whose amounts replies have first, `gave` the features of those whose changes come then.
+    `row_ids` are the rows whose amounts replies have first, `gave` the features of those whose changes come then. `form`
+    is for who puts the answer into words.
     """
 
-    means: Taking | Asking
     said: tuple[Any, ...]
     decision: Decision
     row_ids: tuple[str, ...]
     gave: tuple[str, ...]
+    form: Any = None

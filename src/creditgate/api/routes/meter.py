@@ -264,25 +264,25 @@ async def _plainly(decided: Awaitable[Decision]) -> Decided:
 
 def _checked_again(wanted: Wanted[CheckRequest], repeated: Repeated, amounts: list[int]) -> bytes:
     decision = repeated.decision
-    known = wanted.usage.derived.get("form")
-    if known is None or known[0] is not repeated:
+    form: AnswerForm | None = repeated.form
+    if form is None:
         form = check_form(decision, customer_id=wanted.request.customer_id, takes=False)
-        known = wanted.usage.derived["form"] = repeated, form
-    return _filled(known[1], decision.required_nanos, repeated, amounts)
+        repeated.form = form
+    return _filled(form, decision.required_nanos, repeated, amounts)
 
 
 def _tracked_again(wanted: Wanted[TrackRequest], repeated: Repeated, amounts: list[int]) -> bytes:
     request, value_nanos = wanted.request, wanted.usage.value_nanos
-    known = wanted.usage.derived.get("form")
-    if known is None or known[0] is not repeated:
+    form: AnswerForm | None = repeated.form
+    if form is None:
         form = track_form(
             repeated.decision,
             customer_id=request.customer_id,
             value_nanos=value_nanos,
             event_name=request.event_name,
         )
-        known = wanted.usage.derived["form"] = repeated, form
-    return _filled(known[1], value_nanos, repeated, amounts)
+        repeated.form = form
+    return _filled(form, value_nanos, repeated, amounts)
 
 
 def _filled(form: AnswerForm, amount: int, repeated: Repeated, amounts: list[int]) -> bytes:
@@ -292,6 +292,9 @@ def _filled(form: AnswerForm, amount: int, repeated: Repeated, amounts: list[int
 
 def _said(remembered: Remembered[T], body: bytes) -> T:
     """Return what a body asks for; one that will hardly come again is not remembered."""
+    known = remembered.known(body)
+    if known is not None:
+        return known
     if len(body) > BODY_REMEMBERED_MAX or b'"idempotency_key"' in body:
         return remembered.read(body)
     return remembered.of(body)
