@@ -109,8 +109,8 @@ class Asked(msgspec.Struct, Generic[M], frozen=True):
 class Repeated(msgspec.Struct):
     """What a use was answered once, for all replies that say the same but for amounts (`balances.usage.said_in`).
 
-    `row_ids` are the rows whose amounts replies have first, `gave` the features of those whose changes come then. `form`
-    is for who puts the answer into words.
+    `row_ids` are the rows whose amounts replies have first, `gave` the features of those whose changes come then.
+    `form` is for who puts the answer into words.
     """
 
     said: tuple[Any, ...]

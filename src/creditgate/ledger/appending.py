@@ -21,7 +21,7 @@ from creditgate.ledger.database import Database, WriteConflict
 from creditgate.ledger.inserting import insert_items
 from creditgate.ledger.outbox import insert_alerts
 from creditgate.ledger.positions import Position
-from creditgate.ledger.rows import item_rows
+from creditgate.ledger.rows import Values, item_rows
 from creditgate.ledger.sealing import SealKeys
 from creditgate.ledger.tables import poison_entries
 
@@ -85,7 +85,7 @@ def _check(batch: Batch) -> None:
 def _append(
     database: Database, seal_keys: SealKeys | None, batches: Sequence[Batch], *, is_news: bool
 ) -> int:
-    of_batch = [[row for entry in batch.entries for row in item_rows(entry)] for batch in batches]
+    of_batch = [list(chain.from_iterable(map(item_rows, batch.entries))) for batch in batches]
     rows = list(chain.from_iterable(of_batch))
     changes = changes_in(entry for batch in batches for entry in batch.entries)
     poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
@@ -110,7 +110,7 @@ def _seal(
     connection: Connection,
     seal_keys: SealKeys | None,
     batches: Sequence[Batch],
-    rows: Sequence[list[dict[str, Any]]],
+    rows: Sequence[Sequence[Values]],
 ) -> None:
     if seal_keys is None:
         seals.check_unsealed(connection)
