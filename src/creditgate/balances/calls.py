@@ -153,11 +153,14 @@ class ScriptCalls:
         return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
 
     def begin(self, prepared: Prepared, not_after: int, op_id: str) -> Begun | None:
-        """Send a call; None where there is no hot connection to one server. Raises Unavailable if too many wait."""
+        """Send a call; None where there is no hot connection to one server, or too many calls wait."""
         if self._hot is None:
             return None
         began = perf_counter()
-        return Begun(prepared, not_after, op_id, began, self._hot.send(prepared, not_after, op_id))
+        try:
+            return Begun(prepared, not_after, op_id, began, self._hot.send(prepared, not_after, op_id))
+        except Unavailable:
+            return None
 
     def _go_on(self, begun: Begun, read: Callable[[list[Any]], T]) -> Coroutine[Any, Any, T]:
         """Return what becomes of a call that was sent, as if it were run."""

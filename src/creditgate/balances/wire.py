@@ -151,7 +151,8 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while not self.is_lost and (reply := self._reader.gets()) is not False:
+            gets = self._reader.gets
+            while not self.is_lost and (reply := gets()) is not False:
                 self._take(reply)
         except (hiredis.ProtocolError, IndexError) as error:  # whose reply is whose is no longer known
             self.end(repr(error))

@@ -5,6 +5,7 @@ one script, and answered from its one reply. An event may count for several feat
 and one script takes them all.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
@@ -185,10 +186,7 @@ class Meter:
             raise
 
     def begin_check(self, usage: Usage) -> Asked[Asking] | None:
-        """Send a check whose answer is asked for later, by `told` or `check`; None if only `check` can send it.
-
-        Raises Unavailable if more calls wait than Redis can answer.
-        """
+        """Send a check whose answer is asked for later, by `told` or `check`; None if only `check` can send it."""
         asking: Asking | None = usage.derived.get("asking")
         if asking is None or asking.catalog is not self._catalogs.current:
             return None
@@ -226,11 +224,11 @@ class Meter:
         None for any other outcome, which is for `check` or `track` to go on from.
         """
         repeated, call = asked.means.repeated, asked.call
-        reply = call.reply
-        if repeated is None or reply.cancelled() or reply.exception() is not None:
+        try:
+            raw = call.reply.result()
+        except (Exception, asyncio.CancelledError):
             return None
-        raw = reply.result()
-        if said_in(raw, takes=call.op_id != "") != repeated.said:
+        if repeated is None or said_in(raw, takes=call.op_id != "") != repeated.said:
             return None
         amounts = amounts_in(raw)
         moved = zip(repeated.gave, amounts[len(repeated.row_ids) :], strict=True)
@@ -313,10 +311,11 @@ class Meter:
 
 def _learn(asked: Asked[M], decision: Decision) -> None:
     """Remember what the use was answered, if its next reply may say the same."""
-    reply = asked.call.reply
-    if reply.cancelled() or reply.exception() is not None:
+    try:
+        raw = asked.call.reply.result()
+    except (Exception, asyncio.CancelledError):
         return
-    said = said_in(reply.result(), takes=asked.call.op_id != "")
+    said = said_in(raw, takes=asked.call.op_id != "")
     moved_ids = {part.row_id for part in decision.moved}
     if said is None or len(said[-1]) != len(decision.balances) + len(moved_ids):
         return  # the answer was to another reply, or adds up what a row gave twice
