@@ -122,7 +122,7 @@ async def used(cases: openings.UseCases) -> int:
         ("check", CHECK | {"properties": {"model": "small"}}),
         ("track", TRACK),
         ("track", TRACK | {"value": 0.3}),
-        ("track", TRACK | {"value": 30}),
+        ("track", TRACK | {"value": 20}),  # taken twice, then what is left of it
         ("track", TRACK | {"value": 20, "overage_behavior": "overflow"}),
         ("track", TRACK | {"value": -1}),
         ("track", TRACK | {"value": 0}),

@@ -233,6 +233,42 @@ MUTANTS = (
         "if False:",
         (f"{_ENGINE}/test_attempts.py",),
     ),
+    # what goes at once
+    Mutant(
+        "a reply from other terms is answered as the one before",
+        "src/creditgate/balances/usage.py",
+        "(raw[4], raw[6], raw[7::2]) if raw[0] == _OK",
+        "(raw[6],) if raw[0] == _OK",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "what a row gives is answered as what it gave before",
+        "src/creditgate/api/routes/meter.py",
+        "dict(zip(rows, amounts, strict=False)), amounts[len(rows) :])",
+        "dict(zip(rows, amounts, strict=False)), [part.delta_nanos for part in repeated.decision.moved])",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "a call that was sent is sent again under another op id",
+        "src/creditgate/engine/meter.py",
+        "began, op_id = asked.call.began, asked.call.op_id",
+        "began, op_id = asked.call.began, self._op_ids.next()",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "the first attempt is forgotten, and the call sent anew",
+        "src/creditgate/engine/meter.py",
+        "reply = await self._attempts.write(taking.partition, op_id, send_once, first)",
+        "reply = await self._attempts.write(taking.partition, op_id, send_once)",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "what was worked out by an older catalog is sent",
+        "src/creditgate/engine/meter.py",
+        "if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:",
+        "if taking is None or len(taking.uses) > 1:",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
     # holds
     Mutant(
         "what was taken first comes back first",
