@@ -33,9 +33,11 @@ from creditgate.core.decisions import Mode
 from creditgate.core.journal import Call, Entry, Item, Kind, StreamId
 from creditgate.engine import demo
 from creditgate.engine.drain import flushing
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.verify import Proof
-from creditgate.ledger.store import Batch, Ledger, Position
+from creditgate.ledger.appending import Batch
+from creditgate.ledger.positions import Position
+from creditgate.ledger.store import Ledger
 from creditgate.settings import Environment, Settings, sqlite_url
 
 T = TypeVar("T")

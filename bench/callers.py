@@ -29,7 +29,7 @@ from creditgate import Meter
 from creditgate.client import TrackCall
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import stepping
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError
 from creditgate.openings import UseCases
 from creditgate.settings import Settings

@@ -1,9 +1,10 @@
-"""What every command of the command line shares: where the data is, how its work is run, how it fails."""
+"""What the commands of the command line share: where the data is, how work is run, shows that it goes on, and fails."""
 
 import asyncio
 import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -43,6 +44,19 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
             return runner.run(work)
     except CreditgateError as error:
         fail(error.message)
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int], None]]:
+    """Show a number that grows on stderr, where somebody watches."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda number: shown.update(task, completed=number)
 
 
 def fail(sentence: str) -> NoReturn:

@@ -18,6 +18,8 @@ from creditgate.api.fastdoor import Admitted, FastDoor, HotCall
 from creditgate.api.fastlane import FastLane, fast_lane
 from creditgate.api.wire.answers import CheckAnswer
 from creditgate.api.wire.requests import CheckRequest
+from creditgate.engine import stepping
+from creditgate.engine.stepping import Done
 from creditgate.telemetry.metrics import Metrics
 
 SECONDS_MAX = 10.0
@@ -44,8 +46,11 @@ class Doorman(FastDoor):
         super().__init__({"/": call}, access, names_us=lambda _: True, env="sandbox")
         self.decide = decide
 
-    async def answer(self, request: Admitted, body: bytes) -> Answer:
-        return await self.decide(body)
+    def answer(self, request: Admitted, body: bytes, done: Done[Answer]) -> None:
+        async def decided() -> Answer:
+            return await self.decide(body)
+
+        stepping.run(decided(), done)
 
 
 @asynccontextmanager

@@ -39,7 +39,8 @@ from creditgate.core.catalog import (
 )
 from creditgate.core.customers import Customer, Flag, Purchase, Record, Row, Subscription, Terms
 from creditgate.core.decisions import Decision, Mode, Moved
-from creditgate.engine.meter import Usage, refusal
+from creditgate.engine.meter import refusal
+from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError, InvalidInputs, InvalidRequest
 
 MONTHLY = Recurrence(Interval.MONTH)

@@ -13,7 +13,7 @@ from pathlib import Path
 import redis
 from redis.exceptions import RedisError
 
-from creditgate.balances.embedded import PARENT_BOUND_EXEC, find_server
+from creditgate.balances.embedded_command import PARENT_BOUND_EXEC, find_server
 
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0

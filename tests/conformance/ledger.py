@@ -26,13 +26,15 @@ from creditgate.core.listing import CustomerFilter, Place, PlanFilter, changes_i
 from creditgate.errors import StartupError
 from creditgate.ledger import store
 from creditgate.ledger.aggregates import GroupBy, Grouping, Question, Sum, sums_of
+from creditgate.ledger.appending import Batch, Poison
 from creditgate.ledger.batches import StoredBatch
 from creditgate.ledger.customers import Document, KeyUse, RowState
 from creditgate.ledger.database import Database, EntriesRefused, TookTooLong
 from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of, property_text
 from creditgate.ledger.migrations import HEAD, take_steps
 from creditgate.ledger.outbox import Alert, Backlog, Delivery, ItemId, Letter
-from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
+from creditgate.ledger.positions import Position, PositionMoved
+from creditgate.ledger.store import Ledger
 from creditgate.ledger.tables import metadata
 
 EPOCH = "epoch-1"

@@ -12,10 +12,12 @@ from sqlalchemy import Connection
 from creditgate.core.amounts import NANOS
 from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, Entry, StreamId
 from creditgate.ledger import seals
+from creditgate.ledger.appending import Batch, Poison
 from creditgate.ledger.database import Database
+from creditgate.ledger.positions import PositionMoved
 from creditgate.ledger.sealing import COLUMNS, SealKeys
 from creditgate.ledger.seals import JournalSealed, SealBroken
-from creditgate.ledger.store import Batch, Ledger, Poison, PositionMoved
+from creditgate.ledger.store import Ledger
 from creditgate.ledger.tables import journal_items
 from tests.conformance.ledger import EPOCH, FIRST, SECOND, T0, batch_of, entries, make_entry, put, track, use
 

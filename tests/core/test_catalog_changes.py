@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from creditgate.core.catalog import Catalog, CatalogDocument, Feature, Plan
 from creditgate.core.catalog_changes import FileChanges, Kind, changes_by
+from creditgate.core.catalog_edits import with_given
 from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_catalog_file
 from tests.core.words import NOW
 
@@ -293,7 +294,7 @@ def test_what_comes_back_into_the_file() -> None:
 def test_what_was_given_stays_given() -> None:
     """An apply never forgets that a customer holds something, or it could be erased under them."""
     before = after(TUTORIAL)
-    given = Catalog(2, before.with_given(["free"], ["images"]))
+    given = Catalog(2, with_given(before, ["free"], ["images"]))
     changed = TUTORIAL.replace("included = 5", "included = 6").replace(
         "[features.images]", "[features.images]\nname = 'x'"
     )

@@ -18,6 +18,7 @@ from creditgate.core.catalog import (
     PlanPrice,
     Recurrence,
 )
+from creditgate.core.catalog_edits import with_feature, with_plan
 from creditgate.core.changes import Change, in_period_at
 from creditgate.core.customers import Customer, Record, Row, Terms
 
@@ -79,7 +80,7 @@ def catalog(*words: Feature | Plan) -> Catalog:
     """A catalog of these features and plans, added in this order."""
     made = Catalog(0, CatalogDocument())
     for word in words:
-        document = made.with_feature(word) if isinstance(word, Feature) else made.with_plan(word)
+        document = with_feature(made, word) if isinstance(word, Feature) else with_plan(made, word)
         made = Catalog(made.version + 1, document)
     return made
 

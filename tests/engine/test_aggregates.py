@@ -10,8 +10,8 @@ from creditgate.core.bins import DAY_MS, HOUR_MS, BinSize, Range, Span
 from creditgate.core.decisions import Mode
 from creditgate.engine.aggregates import Aggregate, Asked
 from creditgate.engine.customers import Profile
-from creditgate.engine.meter import Usage
 from creditgate.engine.tables import Share, UsageTotal
+from creditgate.engine.usage import Usage
 from creditgate.errors import InvalidInputs, NotFound
 from creditgate.ledger.aggregates import OTHER, GroupBy, Grouping
 

@@ -17,7 +17,7 @@ from creditgate.core.catalog_file import CatalogFile, CatalogFileError, read_cat
 from creditgate.core.decisions import Mode
 from creditgate.engine import demo
 from creditgate.engine.customers import Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.workers import HEARTBEAT_TTL_MS, SEEN_TIMEOUT_S
 from creditgate.settings import Settings
 

@@ -10,7 +10,7 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine import demo
 from creditgate.engine.customers import Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import Undecided
 from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy

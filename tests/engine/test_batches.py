@@ -16,7 +16,7 @@ from creditgate.engine import batch_worker, batches
 from creditgate.engine.batches import Batch, Failure, Opened, Report
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import Conflict, KeyReused, Undecided
 from creditgate.settings import Settings
 

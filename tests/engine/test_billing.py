@@ -15,7 +15,7 @@ from creditgate.core.decisions import Mode
 from creditgate.engine.billing import Attached, Named
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import Conflict, KeyReused, NotFound
 from creditgate.settings import Settings
 

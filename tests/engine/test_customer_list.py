@@ -12,7 +12,7 @@ from creditgate.core.customers import CustomerChanges, Record
 from creditgate.core.decisions import Mode
 from creditgate.core.listing import CustomerFilter, PlanFilter
 from creditgate.engine.customers import Grant, Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import InvalidInputs
 from tests.engine.instants import SOON_MS, passed
 

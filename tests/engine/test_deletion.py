@@ -15,7 +15,7 @@ from creditgate.core.decisions import Decision, Mode
 from creditgate.core.journal import ORIGIN
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import KeyReused, NotFound
 from creditgate.settings import Settings
 from tests.engine.instants import SOON_MS, passed

@@ -21,7 +21,7 @@ from creditgate.core.journal import ORIGIN
 from creditgate.engine.billing import Named
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.entities import NewEntity
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import Conflict, CreditgateError, NotFound
 from creditgate.settings import Settings
 

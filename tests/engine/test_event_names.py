@@ -15,7 +15,7 @@ from creditgate.engine import demo
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.history import Event
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import InvalidRequest, NotFound
 from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy

@@ -19,11 +19,12 @@ from creditgate.engine import flusher
 from creditgate.engine.customers import Profile
 from creditgate.engine.flusher import FLUSH_LEASE_MS, Flusher
 from creditgate.engine.lease import Lease
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.verify import Proof
 from creditgate.ledger.database import LedgerUnavailable
+from creditgate.ledger.positions import PositionMoved
 from creditgate.ledger.sealing import SealKeys
-from creditgate.ledger.store import Ledger, PositionMoved
+from creditgate.ledger.store import Ledger
 from creditgate.settings import Settings
 from tests.sidecar_process import wait_until
 

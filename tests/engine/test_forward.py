@@ -9,7 +9,7 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import Interval, Recurrence
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Grant, Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.writer import CLOCK_SKEW_MAX_MS
 from creditgate.errors import Undecided
 from tests.engine.instants import SOON_MS, passed

@@ -9,7 +9,7 @@ from creditgate import openings
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 
 TRACKS = 5
 

@@ -17,7 +17,7 @@ from creditgate.engine import demo
 from creditgate.engine.claims import CLAIM_MS
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import Conflict, InvalidInputs, InvalidRequest, KeyReused, NotFound, Undecided
 from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy

@@ -13,7 +13,7 @@ from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import stepping
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError
 from tests.balances.relay import Relay
 from tests.engine.instants import SOON_MS, passed

@@ -12,7 +12,7 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError, KeyReused, Undecided
 from creditgate.settings import Settings
 from tests.balances.relay import Relay

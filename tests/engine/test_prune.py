@@ -20,7 +20,7 @@ from creditgate.core.customers import Record
 from creditgate.core.decisions import Mode
 from creditgate.engine import demo, drain, prune, retention
 from creditgate.engine.customers import Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.verify import Proof
 from creditgate.errors import StartupError
 from creditgate.ledger import pruning, seals

@@ -10,7 +10,7 @@ from creditgate.core.customers import Record
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Profile
 from creditgate.engine.drain import flushing
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import StartupError, Unavailable
 from creditgate.settings import Settings
 

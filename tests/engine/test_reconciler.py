@@ -21,9 +21,9 @@ from creditgate.engine import reconciler
 from creditgate.engine.access import digest_of
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import StartupError
-from creditgate.ledger.store import Batch
+from creditgate.ledger.appending import Batch
 from creditgate.settings import Settings
 
 KEY = CallerKey("track:header", "k", "abcd")

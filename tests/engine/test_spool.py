@@ -14,8 +14,8 @@ from creditgate.core.decisions import Mode
 from creditgate.engine import demo, spool
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Usage, UsageUndecided
 from creditgate.engine.outage import OUTAGE_ENDS_S
+from creditgate.engine.usage import Usage, UsageUndecided
 from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy
 

@@ -6,7 +6,7 @@ from creditgate import openings
 from creditgate.core.amounts import NANOS, format_amount
 from creditgate.core.decisions import Mode, balance_of
 from creditgate.engine.customers import Grant, Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import NotFound
 
 MONTH_MS = 31 * 86_400_000

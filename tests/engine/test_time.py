@@ -16,7 +16,7 @@ from creditgate.core.journal import Call
 from creditgate.core.plans import new_customer
 from creditgate.engine.customers import Grant
 from creditgate.engine.ids import mint
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 
 DAY_MS = 86_400_000
 NEVER_TOO_LATE = 10**14

@@ -11,7 +11,7 @@ from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine.customers import Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.verify import Proof
 from creditgate.settings import Settings
 

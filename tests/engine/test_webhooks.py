@@ -18,7 +18,7 @@ from creditgate.engine.customers import Profile
 from creditgate.engine.destinations import Destinations
 from creditgate.engine.endpoints import WEBHOOKS_MAX, Wanted
 from creditgate.engine.lease import Lease
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.engine.verify import Verifier
 from creditgate.engine.webhooks import WebhookDelivery
 from creditgate.errors import Conflict, NotFound

@@ -18,7 +18,7 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Mode
 from creditgate.engine import demo
 from creditgate.engine.customers import Profile
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.ledger.database import Database
 from creditgate.settings import Environment, Settings
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from creditgate.balances.embedded import find_server
+from creditgate.balances.embedded_command import find_server
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 SLOW_FSYNC_US = 600_000  # longer than a call waits for Redis

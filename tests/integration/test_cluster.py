@@ -27,7 +27,7 @@ from creditgate.engine.drain import drained
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.lease import SoleLease
 from creditgate.engine.machine import Level
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import Undecided
 from creditgate.settings import Environment, Settings
 from tests.balances.cluster_process import (

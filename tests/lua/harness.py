@@ -32,6 +32,7 @@ from creditgate.core.catalog import (
     ItemPrice,
     Recurrence,
 )
+from creditgate.core.catalog_edits import with_feature
 from creditgate.core.changes import Change, in_period_at, rows_change
 from creditgate.core.controls import NO_CONTROLS, BillingControls, property_digests
 from creditgate.core.customers import Customer, Record, Row, Terms
@@ -102,7 +103,7 @@ def catalog_of(costs: Mapping[str, Mapping[str, str]]) -> Catalog:
             Feature(system, system, FeatureType.CREDIT_SYSTEM, consumable=True, credit_schema=schema)
         )
     for feature in added:
-        catalog = Catalog(catalog.version + 1, catalog.with_feature(feature))
+        catalog = Catalog(catalog.version + 1, with_feature(catalog, feature))
     return catalog
 
 

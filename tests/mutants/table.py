@@ -309,7 +309,7 @@ MUTANTS = (
     ),
     Mutant(
         "SQL takes a batch wherever it stands",
-        "src/creditgate/ledger/store.py",
+        "src/creditgate/ledger/positions.py",
         "if moved.rowcount != 1:",
         "if moved.rowcount > 1:",
         ("tests/conformance/test_ledger_sqlite.py", "-k", "fence or moved or position"),

@@ -35,6 +35,7 @@ from creditgate.balances.stream import READ_COUNT
 from creditgate.core import attach as attaching
 from creditgate.core import catalog as words
 from creditgate.core import plans as core_plans
+from creditgate.core.catalog_edits import with_feature, with_plan
 from creditgate.core.changes import Change, profile_change, rows_change
 from creditgate.core.controls import BillingControls, OverageAllowed, SpendLimit, UsageLimit
 from creditgate.core.customers import Customer, Record, Row
@@ -142,9 +143,9 @@ def build_catalog() -> words.Catalog:
         schema = tuple(words.CreditCost(member, nanos(str(cost))) for member, cost in members.items())
         features.append(words.Feature(name, name, system, consumable=True, credit_schema=schema))
     for feature in features:
-        catalog = words.Catalog(catalog.version + 1, catalog.with_feature(feature))
+        catalog = words.Catalog(catalog.version + 1, with_feature(catalog, feature))
     for plan in PLANS.values():
-        catalog = words.Catalog(catalog.version + 1, catalog.with_plan(plan_document(plan)))
+        catalog = words.Catalog(catalog.version + 1, with_plan(catalog, plan_document(plan)))
     return catalog
 
 

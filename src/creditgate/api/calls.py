@@ -10,6 +10,7 @@ from creditgate.api.versions import NEWEST, Version
 from creditgate.api.wire.fields import Request
 from creditgate.core.ids import check_caller_id
 from creditgate.engine.keys import CallerKey
+from creditgate.engine.stepping import Done
 from creditgate.errors import InvalidInputs
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -42,12 +43,15 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 Handler = Callable[[Call], Coroutine[Any, Any, Answer]]
 
+AtOnce = Callable[[bytes, Done[Answer]], bool]
+"""Begins to answer a body that came without a key, with no coroutine; False, and nothing begun, if it takes one."""
+
 
 class Verb(NamedTuple):
     """One row of the routes' tables: who answers, what it is asked with, what it answers.
 
     With `items_max`, the body is an array of so many requests at most, each of this kind or of `or_request`;
-    with `answers_each`, the answer is an array with one answer for each.
+    with `answers_each`, the answer is an array with one answer for each. `at_once` answers as the handler does.
     """
 
     handler: Handler
@@ -58,6 +62,7 @@ class Verb(NamedTuple):
     items_max: int = 0
     or_request: type[Request] | None = None
     answers_each: bool = False
+    at_once: AtOnce | None = None
 
     @property
     def requests(self) -> tuple[type[Request], ...]:

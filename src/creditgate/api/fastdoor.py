@@ -4,8 +4,8 @@ Everything else is left to the Starlette lane, whose door (`door.py`) knows ever
 So this door never turns anybody away, and what it lets in `door.py` would let in, too.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from uvicorn._types import HTTPScope
@@ -14,7 +14,9 @@ from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import TurnedAway, answer_to
 from creditgate.api.versions import NEWEST, Version
 from creditgate.core.scopes import KeyScope
+from creditgate.engine import stepping
 from creditgate.engine.access import Access, digest_of
+from creditgate.engine.stepping import Done
 from creditgate.errors import Undecided
 
 HEADERS_MAX = 64  # nobody who only wants to know a balance sends more
@@ -116,10 +118,15 @@ class FastDoor:
         """Say whether the same head, sent again, is let in again: only keys come and go."""
         return self._access.scope_of(request.key) in request.call.scopes
 
-    def answer(self, request: Admitted, body: bytes) -> Coroutine[Any, Any, Answer]:
-        """Return the work of the same handler that answers in the Starlette lane; it fails with the same errors."""
-        call = Call(body, request.idempotency_keys, request.base_url, request.version)
-        return request.call.verb.handler(call)
+    def answer(self, request: Admitted, body: bytes, done: Done[Answer]) -> None:
+        """Have the same handler answer that does in the Starlette lane; it fails with the same errors.
+
+        `done` gets the answer or the error, once, perhaps before this returns. Raises what is wrong with the body.
+        """
+        verb = request.call.verb
+        if verb.at_once is None or request.idempotency_keys or not verb.at_once(body, done):
+            call = Call(body, request.idempotency_keys, request.base_url, request.version)
+            stepping.run(verb.handler(call), done)
 
     def failure(self, request: Admitted, body: bytes, error: BaseException) -> Answer:
         """Return the answer to a call that failed, or that was cancelled by something inside: the same words, too."""

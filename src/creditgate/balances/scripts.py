@@ -10,15 +10,16 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from creditgate.balances.hot_cluster import Hot
+if TYPE_CHECKING:  # which itself sends scripts
+    from creditgate.balances.hot_cluster import Hot
 
 _INCLUDE = re.compile(r'^--- @include "([a-z_/]+)"$', re.MULTILINE)
 _FUNCTION = re.compile(
@@ -68,11 +69,20 @@ class Script:
     def sha(self) -> str:
         return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    async def call(self, redis: "Redis | Hot", keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        """Run the script; sends its source if the server, or the node of a cluster, does not know it."""
+    async def call(
+        self,
+        redis: "Redis | Hot",
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        begun: Awaitable[Any] | None = None,
+    ) -> list[Any]:
+        """Run the script; sends its source if the server, or the node of a cluster, does not know it.
+
+        `begun` is what becomes of the same call, sent before.
+        """
         reply: list[Any]
         try:
-            reply = await redis.evalsha(self.sha, len(keys), *keys, *args)
+            reply = await (begun or redis.evalsha(self.sha, len(keys), *keys, *args))
         except NoScriptError:
             reply = await redis.eval(self.source, len(keys), *keys, *args)
         return reply

@@ -53,7 +53,10 @@ class JournalStream:
         poison: list[Poisoned] = []
         upto = after
         for raw_id, raw_fields in messages:
-            fields = dict(zip(map(_text, raw_fields), map(_text, raw_fields.values()), strict=True))
+            fields = {
+                name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
+                for name, value in raw_fields.items()
+            }
             upto = StreamId.parse(raw_id.decode())
             try:
                 entries.append(decode_entry(partition, upto, fields))
@@ -217,4 +220,4 @@ async def last_id(redis: "Redis", journal: str) -> StreamId:
 
 
 def _text(raw: bytes | str) -> str:
-    return raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    return raw.decode() if isinstance(raw, bytes) else raw

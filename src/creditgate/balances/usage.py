@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from creditgate.balances.calls import (
+    Begun,
     Need,
     Needs,
     Reply,
@@ -15,10 +16,14 @@ from creditgate.balances.calls import (
     needs_sent,
 )
 from creditgate.balances.merging import Merging
+from creditgate.balances.prepared import Prepared, PreparedUse
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.terms import terms_of
-from creditgate.core.decisions import Mode, status_of
+from creditgate.core.decisions import Mode, Status, status_of
 from creditgate.core.journal import Call, encode_call
+
+_ANSWERS = frozenset((int(Status.OK), int(Status.REFUSED)))  # of a check
+_OK = int(Status.OK)
 
 USES_MAX = 16  # as in lua/track_event.lua
 
@@ -78,6 +83,28 @@ class UsageCalls(ScriptCalls):
         arguments = [" ".join(properties), *needs_sent(pools)]
         return self._run_for(self._check, [self._keys.record(customer_id)], arguments, _checked)
 
+    def prepared_track(
+        self, *, customer_id: str, call: Call, mode: Mode, properties: Sequence[str], pools: Sequence[Need]
+    ) -> Prepared:
+        """Return what `track` sends, of a call that has neither a key nor yet an op id."""
+        arguments = ["", "", mode, " ".join(properties), *needs_sent(pools)]
+        return PreparedUse(self._track, self._keys_of(customer_id, call), customer_id, call, arguments)
+
+    def track_begun(self, begun: Begun) -> Coroutine[Any, Any, Reply]:
+        """As `track`, of one that was sent."""
+        return self._go_on(begun, _reply)
+
+    def prepared_check(
+        self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]
+    ) -> Prepared:
+        """Return what `check` sends."""
+        arguments = [" ".join(properties), *needs_sent(pools)]
+        return Prepared(self._check, [self._keys.record(customer_id)], arguments)
+
+    def check_begun(self, begun: Begun) -> Coroutine[Any, Any, Reply]:
+        """As `check`, of one that was sent."""
+        return self._go_on(begun, _checked)
+
     @classmethod
     def merging(cls) -> Merging:
         """Return how checks and tracks of one customer go as one call."""
@@ -121,3 +148,18 @@ def _reply(raw: Sequence[Any]) -> Reply:
         moved_in(raw, rest),
         raw[5],
     )
+
+
+def said_in(raw: Sequence[Any], *, takes: bool) -> tuple[Any, ...] | None:
+    """Return what a reply with balances says but for amounts and times; None for one without, or that refuses to take.
+
+    Of a use, two replies that say the same get answers that differ in nothing but amounts.
+    """
+    if takes:
+        return (raw[4], raw[6], raw[7::2]) if raw[0] == _OK else None
+    return (raw[0], raw[4], raw[5], raw[6], raw[7::2]) if raw[0] in _ANSWERS else None
+
+
+def amounts_in(raw: Sequence[Any]) -> list[int]:
+    """Return the amounts of such a reply: of each row, and then of each row that moved."""
+    return [*map(int, raw[8::2])]

@@ -55,16 +55,22 @@ Command = tuple[Any, ...]
 class Call:
     """One command on its way: its bytes, where its reply goes, and until when that is waited for.
 
-    `command` is what the bytes say, where others may still go with it.
+    `command` returns what the bytes say, where others may still go with it.
     """
 
     __slots__ = ("command", "deadline", "payload", "reply")
 
-    def __init__(self, payload: bytes, reply: "asyncio.Future[Any]", deadline: float) -> None:
+    def __init__(
+        self,
+        payload: bytes,
+        reply: "asyncio.Future[Any]",
+        deadline: float,
+        command: Callable[[], Command] = tuple,
+    ) -> None:
         self.payload = payload
         self.reply = reply
         self.deadline = deadline
-        self.command: Command = ()
+        self.command = command
 
     def takes(self, _command: Command) -> bool:
         """Say whether another command may still go with it: not once it has failed, or nobody waits for it."""
@@ -145,7 +151,8 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while not self.is_lost and (reply := self._reader.gets()) is not False:
+            gets = self._reader.gets
+            while not self.is_lost and (reply := gets()) is not False:
                 self._take(reply)
         except (hiredis.ProtocolError, IndexError) as error:  # whose reply is whose is no longer known
             self.end(repr(error))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from creditgate.core.catalog import Catalog, CatalogDocument, Feature, FeatureType, Plan
+from creditgate.core.catalog_edits import with_feature, with_feature_changed, with_plan, with_plan_changed
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.catalog_words import Words, differences, feature_words, plan_words
 from creditgate.core.controls import NO_CONTROLS
@@ -111,15 +112,15 @@ def _with(catalog: Catalog, word: Feature | Plan, now: int) -> CatalogDocument:
     said = {field: getattr(word, field) for field in word.__struct_fields__ if field not in _KEPT_FIELDS}
     if isinstance(word, Feature):
         is_new = word.id not in catalog.features
-        return catalog.with_feature(word) if is_new else catalog.with_feature_changed(word.id, said)
+        return with_feature(catalog, word) if is_new else with_feature_changed(catalog, word.id, said)
     if word.id not in catalog.plans:
-        return catalog.with_plan(replace(word, created_at=now))
-    return catalog.with_plan_changed(word.id, said)
+        return with_plan(catalog, replace(word, created_at=now))
+    return with_plan_changed(catalog, word.id, said)
 
 
 def _archived(catalog: Catalog, word: Feature | Plan) -> CatalogDocument:
-    change = catalog.with_feature_changed if isinstance(word, Feature) else catalog.with_plan_changed
-    return change(word.id, {"archived": True})
+    change = with_feature_changed if isinstance(word, Feature) else with_plan_changed
+    return change(catalog, word.id, {"archived": True})
 
 
 def _unnamed(words: list[Feature | Plan], catalog: Catalog) -> list[Feature | Plan]:

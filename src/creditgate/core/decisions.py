@@ -95,11 +95,9 @@ class Decision(msgspec.Struct, frozen=True):
         """Return the balance of the feature that the call could draw on, None where there is no row of it."""
         return balance_of(feature_id, self.terms, self.balances, self.entity_id)
 
-    def amounts(self, feature_id: str) -> list[int]:
-        """Return what of that balance a call may change: `remaining_nanos` and `usage_nanos` of the whole, of each row
-        what is left and what is used, and what is left of each rollover.
-        """
-        return _standing_of(feature_id, self.terms, self.entity_id).amounts(self.balances)
+    def standing(self, feature_id: str) -> "Standing":
+        """Return what of the feature's balance follows from the terms alone."""
+        return _standing_of(feature_id, self.terms, self.entity_id)
 
 
 def balance_of(
@@ -112,7 +110,7 @@ def balance_of(
     return _balance(_standing_of(feature_id, terms, entity_id), balances)
 
 
-class _Standing(NamedTuple):
+class Standing(NamedTuple):
     """What of a balance follows from the terms alone. Of an unlimited one, `rows` are all that are unlimited."""
 
     feature_id: str
@@ -126,7 +124,9 @@ class _Standing(NamedTuple):
     """The rows' ids, and what each was granted."""
 
     def amounts(self, balances: Mapping[str, int]) -> list[int]:
-        """As `Decision.amounts`."""
+        """Return what of the balance a call may change: `remaining_nanos` and `usage_nanos` of the whole, of each row
+        what is left and what is used, and what is left of each rollover.
+        """
         remaining, usage = 0, self.granted_nanos
         amounts = [remaining, usage]
         for row_id, granted_nanos in self.granted:
@@ -146,20 +146,20 @@ class _Standing(NamedTuple):
         return amounts
 
 
-def _standing_of(feature_id: str, terms: Terms, entity_id: str | None) -> _Standing:
-    standing: _Standing | None = terms.derived.get((_standing_of, feature_id, entity_id))
+def _standing_of(feature_id: str, terms: Terms, entity_id: str | None) -> Standing:
+    standing: Standing | None = terms.derived.get((_standing_of, feature_id, entity_id))
     if standing is None:
         standing = _standing(feature_id, terms.rows_of(feature_id, entity_id), terms, entity_id)
         terms.derive((_standing_of, feature_id, entity_id), standing)
     return standing
 
 
-def _standing(feature_id: str, rows: Sequence[Row], terms: Terms, entity_id: str | None) -> _Standing:
+def _standing(feature_id: str, rows: Sequence[Row], terms: Terms, entity_id: str | None) -> Standing:
     if unlimited := tuple(row for row in rows if row.unlimited):
         granted = tuple((row.id, row.granted_nanos) for row in unlimited)
-        return _Standing(feature_id, 0, None, True, False, unlimited, (), granted)
+        return Standing(feature_id, 0, None, True, False, unlimited, (), granted)
     shown = tuple(row for row in rows if row.rolled_from is None)
-    return _Standing(
+    return Standing(
         feature_id=feature_id,
         granted_nanos=sum(row.granted_nanos for row in rows),
         next_reset_at=min((row.resets_at for row in rows if row.resets_at is not None), default=None),
@@ -171,7 +171,7 @@ def _standing(feature_id: str, rows: Sequence[Row], terms: Terms, entity_id: str
     )
 
 
-def _balance(standing: _Standing, balances: Mapping[str, int]) -> Balance | None:
+def _balance(standing: Standing, balances: Mapping[str, int]) -> Balance | None:
     """Return the balance with these raw amounts; None where there is no row."""
     if not standing.rows and not standing.rollovers:
         return None

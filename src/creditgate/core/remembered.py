@@ -27,6 +27,10 @@ class Remembered(Generic[T]):
         said = self._new.get(text)
         return self._remember(text) if said is None else said
 
+    def known(self, text: bytes) -> T | None:
+        """Return what this text says if it was asked for lately."""
+        return self._new.get(text)
+
     def _remember(self, text: bytes) -> T:
         said = self._old.get(text)
         if said is None:

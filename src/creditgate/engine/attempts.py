@@ -14,8 +14,10 @@ by an `asyncio.wait_for` under way, and redis-py sends every command in one.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from time import perf_counter
+from typing import Generic, NamedTuple, TypeVar
 
+import msgspec
 from redis.exceptions import RedisError
 
 from creditgate.balances.clock import RedisClock
@@ -43,6 +45,30 @@ class Applied(NamedTuple):
     stream_id: StreamId
 
 
+class Start(msgspec.Struct, frozen=True, gc=False):
+    """What is noted before an attempt: times of Redis's clock in ms, the reconciler's rounds."""
+
+    sent_at: int
+    not_after: int
+    rounds: int
+
+
+class First(NamedTuple, Generic[T]):
+    """The first attempt of a call, where it was sent before anybody waits for its outcome.
+
+    `began` is when, by `perf_counter`.
+    """
+
+    start: Start
+    began: float
+    reply: Awaitable[T]
+
+    @property
+    def give_up_at(self) -> float:
+        """The deadline of the call, by the event loop's clock."""
+        return _now() + DEADLINE_S - (perf_counter() - self.began)
+
+
 class _Failed(NamedTuple):
     """An attempt without an answer, in ms of Redis's clock.
 
@@ -66,14 +92,27 @@ class Attempts:
         self._ledger = ledger
         self._reconciler = reconciler
 
-    async def write(self, partition: str, op_id: str, send: Callable[[int], Awaitable[R]]) -> R | Applied:
+    def start(self) -> Start | None:
+        """Note what the first attempt of a call starts with; None while Redis is not reconciled."""
+        if not self._reconciler.is_done:
+            return None
+        now_ms = self._clock.now_ms()
+        return Start(now_ms, now_ms + CALL_WINDOW_MS, self._reconciler.rounds)
+
+    async def write(
+        self,
+        partition: str,
+        op_id: str,
+        send: Callable[[int], Awaitable[R]],
+        first: First[R] | None = None,
+    ) -> R | Applied:
         """Send a call of this op id: `send` is given `not_after`. Returns its reply, or that it was applied.
 
         Raises Undecided if the deadline passed before the answer was known.
         """
-        give_up_at = _now() + DEADLINE_S
+        give_up_at = _now() + DEADLINE_S if first is None else first.give_up_at
         try:
-            attempt = await self._attempt(send)
+            attempt = await self._attempt(send, first)
             if not isinstance(attempt, _Failed):
                 return attempt
             await in_task()
@@ -96,16 +135,22 @@ class Attempts:
                 "Redis did not answer in time; whether the call took effect is not known"
             ) from error
 
-    async def ask(self, send: Callable[[], Awaitable[T]], *, none_is_absent: bool = False) -> T:
+    async def ask(
+        self,
+        send: Callable[[], Awaitable[T]],
+        *,
+        none_is_absent: bool = False,
+        first: First[T] | None = None,
+    ) -> T:
         """Send a call that writes nothing, again if need be until the deadline; raises Undecided.
 
         `none_is_absent`: an answer of None says that there is no such customer.
         """
-        give_up_at = _now() + DEADLINE_S
+        give_up_at = _now() + DEADLINE_S if first is None else first.give_up_at
         try:
-            if self._reconciler.is_done:
+            if first is not None or self._reconciler.is_done:
                 with suppress(Unknown):
-                    return await self._ask(send, none_is_absent)
+                    return await self._ask(send, none_is_absent, first)
             await in_task()
             async with asyncio.timeout_at(give_up_at) as deadline:
                 while not deadline.expired():
@@ -129,21 +174,29 @@ class Attempts:
             version = await self.ask(send) or known
         return version
 
-    async def _ask(self, send: Callable[[], Awaitable[T]], none_is_absent: bool) -> T:
-        rounds = self._reconciler.rounds
-        answer = await send()
+    async def _ask(
+        self, send: Callable[[], Awaitable[T]], none_is_absent: bool, first: First[T] | None = None
+    ) -> T:
+        rounds = self._reconciler.rounds if first is None else first.start.rounds
+        answer = await (send() if first is None else first.reply)
         if none_is_absent if answer is None else _is_absent(answer):
             await self._raise_if_lost(rounds)
         return answer
 
-    async def _attempt(self, send: Callable[[int], Awaitable[R]]) -> "R | _Failed":
+    async def _attempt(
+        self, send: Callable[[int], Awaitable[R]], first: First[R] | None = None
+    ) -> "R | _Failed":
         """Send the call once, if Redis is reconciled."""
-        now_ms, rounds = self._clock.now_ms(), self._reconciler.rounds
-        not_after = now_ms + CALL_WINDOW_MS
-        if not self._reconciler.is_done:
-            return _Failed(now_ms, not_after)
+        if first is None:
+            now_ms, rounds = self._clock.now_ms(), self._reconciler.rounds
+            not_after = now_ms + CALL_WINDOW_MS
+            if not self._reconciler.is_done:
+                return _Failed(now_ms, not_after)
+        else:
+            start = first.start
+            now_ms, not_after, rounds = start.sent_at, start.not_after, start.rounds
         try:
-            reply = await send(not_after)
+            reply = await (send(not_after) if first is None else first.reply)
             if _is_absent(reply):
                 await self._raise_if_lost(rounds)
         except DataLost:

@@ -17,7 +17,8 @@ from creditgate.engine.attempts import CLOCK_MARGIN_MS
 from creditgate.engine.batches import Batches, Failure, Report
 from creditgate.engine.history import History
 from creditgate.engine.lease import LeaseOver, SoleLease
-from creditgate.engine.meter import Meter, Usage, refusal
+from creditgate.engine.meter import Meter, refusal
+from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError, Unavailable, Undecided
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics

@@ -17,7 +17,7 @@ from creditgate.engine.attempts import Applied, Attempts
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds, mint
 from creditgate.engine.keys import CallerKey, key_reused
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import Conflict, Unavailable
 from creditgate.ledger.batches import StoredBatch
 from creditgate.ledger.store import Ledger

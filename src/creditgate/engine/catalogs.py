@@ -16,6 +16,15 @@ from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.core.catalog import Catalog, CatalogDocument, Feature, Plan
 from creditgate.core.catalog_changes import FileChanges, changes_by
+from creditgate.core.catalog_edits import (
+    with_feature,
+    with_feature_changed,
+    with_given,
+    with_plan,
+    with_plan_changed,
+    without_feature,
+    without_plan,
+)
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.core.decisions import Status
 from creditgate.core.journal import SYSTEM_PARTITION
@@ -85,19 +94,19 @@ class Catalogs:
         return (await self.having(lambda catalog: catalog.plan(plan_id, version))).plan(plan_id, version)
 
     async def create_feature(self, feature: Feature, key: CallerKey | None = None) -> bool:
-        """Add a feature; returns whether this was a replay. Raises what `Catalog.with_feature` does, and KeyReused."""
-        return await self._change("features.create", lambda catalog: catalog.with_feature(feature), key)
+        """Add a feature; returns whether this was a replay. Raises what `with_feature` does, and KeyReused."""
+        return await self._change("features.create", lambda catalog: with_feature(catalog, feature), key)
 
     async def create_plan(self, plan: Plan, key: CallerKey | None = None) -> bool:
-        """Add a plan; returns whether this was a replay. Raises what `Catalog.with_plan` does, and KeyReused."""
-        return await self._change("plans.create", lambda catalog: catalog.with_plan(plan), key)
+        """Add a plan; returns whether this was a replay. Raises what `with_plan` does, and KeyReused."""
+        return await self._change("plans.create", lambda catalog: with_plan(catalog, plan), key)
 
     async def update_feature(
         self, feature_id: str, changes: Mapping[str, Any], key: CallerKey | None = None
     ) -> bool:
         """Change fields of a feature; returns whether this was a replay."""
         return await self._change(
-            "features.update", lambda catalog: catalog.with_feature_changed(feature_id, changes), key
+            "features.update", lambda catalog: with_feature_changed(catalog, feature_id, changes), key
         )
 
     async def update_plan(
@@ -105,16 +114,18 @@ class Catalogs:
     ) -> bool:
         """Change fields of a plan; returns whether this was a replay. Customers keep the version that they have."""
         return await self._change(
-            "plans.update", lambda catalog: catalog.with_plan_changed(plan_id, changes), key
+            "plans.update", lambda catalog: with_plan_changed(catalog, plan_id, changes), key
         )
 
     async def delete_feature(self, feature_id: str, key: CallerKey | None = None) -> bool:
         """Erase a feature that nothing uses; returns whether this was a replay."""
-        return await self._change("features.delete", lambda catalog: catalog.without_feature(feature_id), key)
+        return await self._change(
+            "features.delete", lambda catalog: without_feature(catalog, feature_id), key
+        )
 
     async def delete_plan(self, plan_id: str, key: CallerKey | None = None) -> bool:
         """Erase a plan, or archive it if it was given to a customer; returns whether this was a replay."""
-        return await self._change("plans.delete", lambda catalog: catalog.without_plan(plan_id), key)
+        return await self._change("plans.delete", lambda catalog: without_plan(catalog, plan_id), key)
 
     async def apply(self, file: CatalogFile, *, now_ms: int, prune: bool = False) -> FileChanges:
         """Make the catalog what the file says, in one step or not at all; returns what that changed.
@@ -143,7 +154,7 @@ class Catalogs:
             return [*map(catalog.plan, plan_ids), *map(catalog.feature, feature_ids)]
 
         if not all(one.given for one in named(await self.having(named))):
-            await self._put("catalog.give", lambda catalog: catalog.with_given(plan_ids, feature_ids), None)
+            await self._put("catalog.give", lambda catalog: with_given(catalog, plan_ids, feature_ids), None)
         return self._current
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from creditgate.core.catalog_checks import check_controls, check_entity_feature
 from creditgate.core.changes import Change, profile_change
 from creditgate.core.controls import NO_CONTROLS, BillingControls
 from creditgate.core.customers import Record
@@ -56,8 +57,8 @@ class Entities:
         catalog = self._catalogs.current
         if wanted.feature_id not in catalog.features:
             catalog = await self._catalogs.refresh()
-        catalog.check_entity_feature(wanted.feature_id, field="feature_id")
-        await self._catalogs.having(lambda catalog: catalog.check_controls(wanted.controls))
+        check_entity_feature(wanted.feature_id, catalog, field="feature_id")
+        await self._catalogs.having(lambda catalog: check_controls(wanted.controls, catalog))
         await self._catalogs.giving(feature_ids=[wanted.feature_id])
         if profile is not None:
             await self._customers.get_or_create(wanted.customer_id, profile)
@@ -96,7 +97,7 @@ class Entities:
         Raises NotFound for the customer, the entity or a feature that the controls name.
         """
         controls = msgspec.structs.replace(NO_CONTROLS, **said)
-        await self._catalogs.having(lambda catalog: catalog.check_controls(controls))
+        await self._catalogs.having(lambda catalog: check_controls(controls, catalog))
 
         def work_out(record: Record) -> Change | None:
             entity = record.customer.entity(entity_id)

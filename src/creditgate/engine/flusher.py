@@ -15,9 +15,11 @@ from creditgate.balances.stream import JournalStream, Page
 from creditgate.core.journal import SYSTEM_PARTITION, Entry, StreamId
 from creditgate.engine.lease import Lease
 from creditgate.errors import CreditgateError
+from creditgate.ledger.appending import Batch, Poison
 from creditgate.ledger.database import EntriesRefused
+from creditgate.ledger.positions import Position, PositionMoved
 from creditgate.ledger.seals import JournalSealed
-from creditgate.ledger.store import Batch, Ledger, Poison, Position, PositionMoved
+from creditgate.ledger.store import Ledger
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics
 

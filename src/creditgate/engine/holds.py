@@ -16,7 +16,8 @@ from creditgate.engine.claims import Claim, LockTaken
 from creditgate.engine.finals import final_of, nothing_of
 from creditgate.engine.ids import OpIds, mint
 from creditgate.engine.keys import CallerKey, key_reused
-from creditgate.engine.meter import Meter, Usage
+from creditgate.engine.meter import Meter
+from creditgate.engine.usage import Usage
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
 from creditgate.errors import (
     Conflict,

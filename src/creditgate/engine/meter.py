@@ -5,97 +5,33 @@ one script, and answered from its one reply. An event may count for several feat
 and one script takes them all.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import cached_property
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from creditgate.balances.keys import Keys
-from creditgate.balances.store import BalanceStore, Needs, Reply, Use
-from creditgate.balances.usage import USES_MAX
+from creditgate.balances.prepared import Prepared
+from creditgate.balances.store import BalanceStore, Reply, Use
+from creditgate.balances.usage import USES_MAX, amounts_in, said_in
 from creditgate.core.amounts import AmountOutOfRange, format_amount
 from creditgate.core.catalog import Catalog, Feature, FeatureType
 from creditgate.core.controls import property_digests
-from creditgate.core.decisions import Decision, Mode, Status
+from creditgate.core.decisions import Decision, Status
 from creditgate.core.journal import Call, Entry, StreamId
-from creditgate.engine.attempts import Applied, Attempts
+from creditgate.engine.attempts import Applied, Attempts, First
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.decisions import checked, decision_of, each_pool, held_by, moved_by
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import CallerKey, key_reused
 from creditgate.engine.needs import needs_of
+from creditgate.engine.usage import Asked, Asking, M, Repeated, Sent, Taking, Usage, UsageUndecided
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
 from creditgate.errors import InsufficientBalance, InvalidRequest, NotFound, Unavailable, Undecided
-from creditgate.telemetry.metrics import Metrics
-
-
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
-    """One use of a feature by its id, or of all that count an event by its name.
-
-    `verb` is `track`, `check` for a check that sends an event, or `hold`; `properties` is a JSON object as text;
-    `occurred_at` is the caller's time in Unix ms, for queries only; without an `entity_id` it is for the customer. The
-    journal keeps those of a batch, so a new field needs a default.
-
-    Callers use the same again and again, so what follows from a use and a catalog alone is worked out once.
-    """
-
-    verb: str
-    customer_id: str
-    feature_id: str | None
-    event_name: str | None
-    value_nanos: int
-    mode: Mode
-    properties: str = "{}"
-    occurred_at: int | None = None
-    key: CallerKey | None = None
-    entity_id: str | None = None
-
-    @cached_property
-    def derived(self) -> dict[str, Any]:
-        """What was worked out from this use, by what it is."""
-        return {}
-
-
-class Taking(NamedTuple):
-    """What a use means by a catalog: each feature that is used, with what it needs; the call has no op id yet.
-
-    The first carries the caller's key. `properties` are the digests of the use's own.
-    """
-
-    catalog: Catalog
-    uses: tuple[Use, ...]
-    properties: Sequence[str]
-    partition: str
-
-
-class Asking(NamedTuple):
-    """What a question means by a catalog."""
-
-    catalog: Catalog
-    feature: Feature
-    needs: Needs
-    properties: Sequence[str]
-
-
-class Sent(NamedTuple):
-    """A use that was sent, or was to be, and the first and last `not_after` that it was sent with; 0: never."""
-
-    op_id: str
-    usage: Usage
-    first_not_after: int
-    last_not_after: int
-
-
-class UsageUndecided(Undecided):
-    """It is not known whether this use took effect; if it did not, it will not after its last `not_after`."""
-
-    def __init__(self, message: str, sent: Sent) -> None:
-        super().__init__(message)
-        self.sent = sent
-
+from creditgate.telemetry.metrics import OTHER, Metrics
 
 Send = Callable[[int, Sequence[Use], Sequence[str]], Awaitable[Reply]]
 """How a call is sent: given `not_after`, what it uses (one feature, or several of an event), digests of properties."""
@@ -128,27 +64,32 @@ class Meter:
         self._op_ids = op_ids
         self._metrics = metrics or Metrics()
 
-    async def check(self, usage: Usage) -> Decision:
+    async def check(self, usage: Usage, asked: Asked[Asking] | None = None) -> Decision:
         """Say whether a customer or one of its entities can afford a use of a feature now; takes nothing.
 
-        Raises NotFound `feature_not_found`, `customer_not_found` or `entity_not_found`, AmountOutOfRange, Undecided.
+        `asked`: it was sent, and goes on from there. Raises NotFound `feature_not_found`, `customer_not_found` or
+        `entity_not_found`, AmountOutOfRange, Undecided.
         """
-        began = perf_counter()
+        began = perf_counter() if asked is None else asked.call.began
+        first = None if asked is None else First(asked.start, began, self._store.check_begun(asked.call))
         try:
-            asking: Asking | None = usage.derived.get("asking")
-            if asking is None or asking.catalog is not self._catalogs.current:
+            asking: Asking | None = usage.derived.get("asking") if asked is None else asked.means
+            if asking is None or (asked is None and asking.catalog is not self._catalogs.current):
                 asking = usage.derived["asking"] = await self._asking(usage)
-            _, feature, needs, properties = asking
+            feature, needs, properties = asking.feature, asking.needs, asking.properties
             customer_id = usage.customer_id
 
             def send() -> Awaitable[Reply]:
                 return self._store.check(customer_id=customer_id, properties=properties, pools=needs)
 
             for _ in range(FORWARD_ROUNDS_MAX):
-                reply = await self._attempts.ask(send)
+                reply = await self._attempts.ask(send, first=first)
+                first = None
                 if reply.status is not Status.DUE:
                     _raise_if_absent(reply, customer_id, usage.entity_id)
                     decision = checked(feature, needs, reply)
+                    if asked is not None:
+                        _learn(asked, decision)
                     self._metrics.decided("check", decision, perf_counter() - began)
                     return decision
                 await self._writer.forward(customer_id)
@@ -158,12 +99,17 @@ class Meter:
             raise
 
     def track(
-        self, usage: Usage, *, op_id: str | None = None, within: Callable[[int], int] = _at_will
+        self,
+        usage: Usage,
+        *,
+        op_id: str | None = None,
+        within: Callable[[int], int] = _at_will,
+        asked: Asked[Taking] | None = None,
     ) -> Coroutine[Any, Any, Decision]:
         """Take what was used, or give back a negative value. In mode reject all or nothing: `allowed` says which.
 
         With an `op_id` the caller vouches that the call was not sent before under it; `within` bounds until when the
-        call may take effect.
+        call may take effect. `asked`: it was sent, and goes on from there.
 
         Raises NotFound `feature_not_found`, `customer_not_found` or `entity_not_found`, InvalidRequest,
         AmountOutOfRange, KeyReused, Undecided.
@@ -187,34 +133,45 @@ class Meter:
                 pools=uses[0].needs,
             )
 
-        return self.take(usage, send, op_id=op_id)
+        return self.take(usage, send, op_id=op_id, asked=asked)
 
-    async def take(self, usage: Usage, send: Send, *, op_id: str | None = None) -> Decision:
+    async def take(
+        self, usage: Usage, send: Send, *, op_id: str | None = None, asked: Asked[Taking] | None = None
+    ) -> Decision:
         """Take what was used by another script than track's. Raises as `track` does, and what `send` raises."""
-        began = perf_counter()
-        op_id = op_id or self._op_ids.next()
-        first = last = 0
+        first: First[Reply] | None = None
+        if asked is None:
+            began = perf_counter()
+            op_id = op_id or self._op_ids.next()
+            earliest = latest = 0
+        else:
+            began, op_id = asked.call.began, asked.call.op_id
+            earliest = latest = asked.start.not_after
+            first = First(asked.start, began, self._store.track_begun(asked.call))
         is_known = False
 
         def send_once(not_after: int) -> Awaitable[Reply]:
-            nonlocal first, last
-            first, last = first or not_after, not_after
+            nonlocal earliest, latest
+            earliest, latest = earliest or not_after, not_after
             return send(not_after, uses, properties)
 
         try:
-            taking: Taking | None = usage.derived.get("taking")
-            if taking is None or taking.catalog is not self._catalogs.current:
+            taking: Taking | None = usage.derived.get("taking") if asked is None else asked.means
+            if taking is None or (asked is None and taking.catalog is not self._catalogs.current):
                 taking = usage.derived["taking"] = await self._taking(usage)
-            _, used, properties, partition = taking
-            uses = [Use(use.call.of(op_id), use.needs) for use in used]
+            properties = taking.properties
+            uses = [Use(use.call.of(op_id), use.needs) for use in taking.uses]
             is_known = True
             decision = None
             for _ in range(FORWARD_ROUNDS_MAX):
-                reply = await self._attempts.write(partition, op_id, send_once)
+                reply = await self._attempts.write(taking.partition, op_id, send_once, first)
+                first = None
                 if isinstance(reply, Applied):
                     decision = await self._answer_again(usage, uses, reply.stream_id)
                 elif reply.status is Status.OK:
                     decision = decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
+                    if asked is not None:
+                        _learn(asked, decision)
                 elif reply.status is not Status.DUE:
                     decision = await self._tracked(usage, uses, reply)
                 if decision is not None:
@@ -225,8 +182,58 @@ class Meter:
         except Exception as error:
             self._metrics.not_decided(usage.verb, usage.feature_id, perf_counter() - began, error)
             if is_known and isinstance(error, Undecided | Unavailable):
-                raise UsageUndecided(error.message, Sent(op_id, usage, first, last)) from error
+                raise UsageUndecided(error.message, Sent(op_id, usage, earliest, latest)) from error
             raise
+
+    def begin_check(self, usage: Usage) -> Asked[Asking] | None:
+        """Send a check whose answer is asked for later, by `told` or `check`; None if only `check` can send it."""
+        asking: Asking | None = usage.derived.get("asking")
+        if asking is None or asking.catalog is not self._catalogs.current:
+            return None
+        if asking.prepared is None:
+            asking.prepared = self._store.prepared_check(
+                customer_id=usage.customer_id, properties=asking.properties, pools=asking.needs
+            )
+        return self._begin(usage, asking, asking.prepared, "")
+
+    def begin_track(self, usage: Usage) -> Asked[Taking] | None:
+        """As `begin_check`, of a track of one feature without a caller's key."""
+        taking: Taking | None = usage.derived.get("taking")
+        if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:
+            return None
+        if taking.prepared is None:
+            taking.prepared = self._store.prepared_track(
+                customer_id=usage.customer_id,
+                call=taking.uses[0].call,
+                mode=usage.mode,
+                properties=taking.properties,
+                pools=taking.uses[0].needs,
+            )
+        return self._begin(usage, taking, taking.prepared, self._op_ids.next())
+
+    def _begin(self, usage: Usage, means: M, prepared: Prepared, op_id: str) -> Asked[M] | None:
+        start = self._attempts.start()
+        if start is None:
+            return None
+        call = self._store.begin(prepared, start.not_after, op_id)
+        return None if call is None else Asked(usage, means, start, call)
+
+    def told(self, asked: Asked[M]) -> tuple[Repeated, list[int]] | None:
+        """Return what the use was answered before to a reply that said the same, and the amounts of this reply.
+
+        None for any other outcome, which is for `check` or `track` to go on from.
+        """
+        repeated, call = asked.means.repeated, asked.call
+        try:
+            raw = call.reply.result()
+        except (Exception, asyncio.CancelledError):
+            return None
+        if repeated is None or said_in(raw, takes=call.op_id != "") != repeated.said:
+            return None
+        amounts = amounts_in(raw)
+        moved = zip(repeated.gave, amounts[len(repeated.row_ids) :], strict=True)
+        self._metrics.decided_again(asked.usage.verb, repeated.decision, perf_counter() - call.began, moved)
+        return repeated, amounts
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
         _raise_if_absent(reply, usage.customer_id, usage.entity_id)
@@ -279,17 +286,42 @@ class Meter:
         feature_id = usage.feature_id or ""
         catalog = await self._catalog_with(feature_id)
         needs = needs_of(catalog.pools(feature_id), usage.value_nanos, usage.entity_id)
-        return Asking(catalog, catalog.feature(feature_id), needs, _digests(usage.properties))
+        return Asking(
+            catalog=catalog,
+            feature=catalog.feature(feature_id),
+            needs=needs,
+            properties=_digests(usage.properties),
+        )
 
     async def _taking(self, usage: Usage) -> Taking:
         catalog, features = await self.resolve(usage)
         uses = _uses(usage, catalog, features)
-        return Taking(catalog, uses, _digests(usage.properties), self._keys.partition_of(usage.customer_id))
+        return Taking(
+            catalog=catalog,
+            uses=uses,
+            properties=_digests(usage.properties),
+            partition=self._keys.partition_of(usage.customer_id),
+        )
 
     async def _catalog_with(self, feature_id: str) -> Catalog:
         """Return the catalog as it was last read, or read again if it does not have the feature."""
         catalog = self._catalogs.current
         return catalog if feature_id in catalog.features else await self._catalogs.refresh()
+
+
+def _learn(asked: Asked[M], decision: Decision) -> None:
+    """Remember what the use was answered, if its next reply may say the same."""
+    try:
+        raw = asked.call.reply.result()
+    except (Exception, asyncio.CancelledError):
+        return
+    said = said_in(raw, takes=asked.call.op_id != "")
+    moved_ids = {part.row_id for part in decision.moved}
+    if said is None or len(said[-1]) != len(decision.balances) + len(moved_ids):
+        return  # the answer was to another reply, or adds up what a row gave twice
+    rows = decision.terms.by_id
+    gave = tuple([rows[part.row_id].feature_id if part.row_id in rows else OTHER for part in decision.moved])
+    asked.means.repeated = Repeated(said, decision, tuple(decision.balances), gave)
 
 
 def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:

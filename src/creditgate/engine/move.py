@@ -24,7 +24,9 @@ from creditgate.engine.lease import Lease
 from creditgate.engine.reconciler import Reconciler
 from creditgate.engine.verify import Proof, Verifier
 from creditgate.errors import StartupError
-from creditgate.ledger.store import Batch, Ledger, Position
+from creditgate.ledger.appending import Batch
+from creditgate.ledger.positions import Position
+from creditgate.ledger.store import Ledger
 
 ENTRIES_PAGE = 1_000  # of one partition in one transaction
 MOVING = "moving"  # the name of the target's system journal until everything has arrived

@@ -7,8 +7,8 @@ from time import monotonic
 
 from creditgate.core.catalog import FeatureType
 from creditgate.engine.catalogs import Catalogs
-from creditgate.engine.meter import UsageUndecided
 from creditgate.engine.spool import Spool
+from creditgate.engine.usage import UsageUndecided
 from creditgate.errors import CreditgateError
 from creditgate.telemetry.metrics import Metrics
 

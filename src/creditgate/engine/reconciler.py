@@ -33,7 +33,8 @@ from creditgate.core.holds import HOLD, Hold, decode_hold
 from creditgate.core.journal import ORIGIN, SYSTEM_PARTITION, StreamId
 from creditgate.errors import StartupError, Unavailable
 from creditgate.ledger.customers import CustomerState
-from creditgate.ledger.store import Ledger, Position, PositionMoved
+from creditgate.ledger.positions import Position, PositionMoved
+from creditgate.ledger.store import Ledger
 from creditgate.telemetry import logger
 
 CUSTOMERS_PAGE = 500

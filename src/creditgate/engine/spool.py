@@ -18,8 +18,8 @@ import msgspec
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS
 from creditgate.engine.attempts import CLOCK_MARGIN_MS
-from creditgate.engine.meter import Sent, Usage
 from creditgate.engine.stepping import in_task
+from creditgate.engine.usage import Sent, Usage
 from creditgate.errors import Unavailable
 from creditgate.telemetry import logger
 from creditgate.telemetry.metrics import Metrics

@@ -9,34 +9,36 @@ slower than the INSERTs for a few rows, and a row that is there already, which t
 that somebody has changed by hand, would be passed over in silence. Here it is refused, on both databases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, exc
 
+from creditgate.ledger.rows import Values
 from creditgate.ledger.tables import journal_items
 
+_INTO = f"{journal_items.name} ({', '.join(journal_items.c.keys())})"
+_INSERT = f"INSERT INTO {_INTO} VALUES ({', '.join('?' * len(journal_items.c))})"  # noqa: S608
+_COPY = f"COPY {_INTO} FROM STDIN"
 
-def insert_items(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Store rows of `journal_items`, at least one, that all have the same columns in the same order."""
+
+def insert_items(connection: Connection, rows: Sequence[Values]) -> None:
+    """Store rows of `journal_items`, at least one."""
     if connection.dialect.name == "postgresql":
         _copy(connection, rows)
     else:
-        holes = ", ".join("?" * len(rows[0]))
-        statement = f"INSERT INTO {journal_items.name} ({', '.join(rows[0])}) VALUES ({holes})"  # noqa: S608
-        connection.exec_driver_sql(statement, [tuple(row.values()) for row in rows])
+        connection.exec_driver_sql(_INSERT, list(rows))
 
 
-def _copy(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    statement = f"COPY {journal_items.name} ({', '.join(rows[0])}) FROM STDIN"
+def _copy(connection: Connection, rows: Sequence[Values]) -> None:
     driver: Any = connection.connection.driver_connection
     errors: Any = connection.dialect.loaded_dbapi
     try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
             for row in rows:
-                copy.write_row(tuple(row.values()))
+                copy.write_row(row)
     except errors.Error as error:
         # SQLAlchemy does not see a COPY; its errors tell what can be tried again from what never will be stored.
         raise exc.DBAPIError.instance(
-            statement, None, error, errors.Error, hide_parameters=True, dialect=connection.dialect
+            _COPY, None, error, errors.Error, hide_parameters=True, dialect=connection.dialect
         ) from error

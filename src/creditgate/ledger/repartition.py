@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Row, bindparam, select, text
 
 from creditgate.core.journal import Entry, StreamId
 from creditgate.ledger import pruning, seals
+from creditgate.ledger.inserting import insert_items
 from creditgate.ledger.rows import item_rows
 from creditgate.ledger.sealing import SealKeys
-from creditgate.ledger.tables import journal_items, stream_positions
+from creditgate.ledger.tables import stream_positions
 
 CUSTOMERS_PAGE = 10_000
 
@@ -87,8 +88,8 @@ def repartition(
     pruning.merge_beginnings(connection, new)
     after_ms: int = connection.execute(_LAST_MS).scalar_one() + 1
     entry = settings(after_ms)
-    rows = list(item_rows(entry))
-    connection.execute(journal_items.insert(), rows)
+    rows = item_rows(entry)
+    insert_items(connection, rows)
     stood_at = StreamId(*connection.execute(_SELECT_POSITION, {"of": entry.partition}).one())
     connection.execute(_MOVE_SYSTEM, {"of": entry.partition, "ms": after_ms, "counter": 0})
     connection.execute(_FORGET_POSITIONS, {"system": entry.partition})

@@ -10,21 +10,10 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.journal import Call, Entry, Item, StreamId
 from creditgate.ledger.events import event_at
 
-_NO_CALL: dict[str, Any] = {
-    "verb": None,
-    "op_id": None,
-    "catalog_version": None,
-    "key": None,
-    "fingerprint": None,
-    "feature_id": None,
-    "value_whole": None,
-    "value_nano": None,
-    "occurred_at": None,
-    "event_name": None,
-    "entity_id": None,
-    "properties": None,
-    "event_at": None,
-}
+Values = Sequence[Any]
+"""The columns of a row of `journal_items`, in the order of the table."""
+
+_NO_CALL = (None,) * 13
 
 
 def split_amount(nanos: int | None) -> tuple[int | None, int | None]:
@@ -45,32 +34,35 @@ def join_amount_if_any(whole: int | None, nano: int | None) -> int | None:
     return None if whole is None or nano is None else join_amount(whole, nano)
 
 
-def item_rows(entry: Entry) -> Iterator[dict[str, Any]]:
-    """Yield one row of `journal_items` per item. All rows have the same columns, so that they go in one executemany."""
-    for item in entry.items:
-        delta_whole, delta_nano = split_amount(item.delta_nanos)
-        after_whole, after_nano = split_amount(item.after_nanos)
-        row = {
-            "partition": entry.partition,
-            "stream_ms": entry.stream_id.ms,
-            "stream_counter": entry.stream_id.counter,
-            "item": item.number,
-            "customer_id": entry.customer_id,
-            "uid": entry.uid,
-            "sequence": entry.sequence,
-            "pinned_at": entry.pinned_at,
-            "kind": str(item.kind),
-            "row_id": item.row_id,
-            "delta_whole": delta_whole,
-            "delta_nano": delta_nano,
-            "after_whole": after_whole,
-            "after_nano": after_nano,
-            "document_type": item.document_type,
-            "document_id": item.document_id,
-            "document": item.document,
-        }
-        row |= _NO_CALL if item.call is None else _call_columns(entry, item, item.call)
-        yield row
+def item_rows(entry: Entry) -> list[Values]:
+    """Return one row of `journal_items` per item."""
+    partition, (ms, counter), customer_id, uid = (
+        entry.partition,
+        entry.stream_id,
+        entry.customer_id,
+        entry.uid,
+    )
+    return [
+        (
+            partition,
+            ms,
+            counter,
+            item.number,
+            customer_id,
+            uid,
+            entry.sequence,
+            entry.pinned_at,
+            str(item.kind),
+            item.row_id,
+            *split_amount(item.delta_nanos),
+            *split_amount(item.after_nanos),
+            item.document_type,
+            item.document_id,
+            item.document,
+            *(_NO_CALL if item.call is None else _call_values(entry, item, item.call)),
+        )
+        for item in entry.items
+    ]
 
 
 def entry_of(rows: Sequence[Row[Any]]) -> Entry:
@@ -93,23 +85,21 @@ def entries_of(rows: Iterable[Row[Any]]) -> Iterator[Entry]:
         yield entry_of(list(items))
 
 
-def _call_columns(entry: Entry, item: Item, call: Call) -> dict[str, Any]:
-    value_whole, value_nano = split_amount(call.value_nanos)
-    return {
-        "verb": call.verb,
-        "op_id": call.op_id,
-        "catalog_version": call.catalog_version,
-        "key": call.key,
-        "fingerprint": call.fingerprint,
-        "feature_id": call.feature_id,
-        "value_whole": value_whole,
-        "value_nano": value_nano,
-        "occurred_at": call.occurred_at,
-        "event_name": call.event_name,
-        "entity_id": call.entity_id,
-        "properties": call.properties,
-        "event_at": event_at(entry, item),
-    }
+def _call_values(entry: Entry, item: Item, call: Call) -> Values:
+    return (
+        call.verb,
+        call.op_id,
+        call.catalog_version,
+        call.key,
+        call.fingerprint,
+        call.feature_id,
+        *split_amount(call.value_nanos),
+        call.occurred_at,
+        call.event_name,
+        call.entity_id,
+        call.properties,
+        event_at(entry, item),
+    )
 
 
 def _item_of(row: Row[Any]) -> Item:

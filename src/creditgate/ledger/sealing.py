@@ -15,19 +15,16 @@ import stat
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from creditgate.core.journal import USAGE, StreamId
 from creditgate.errors import StartupError
+from creditgate.ledger.rows import Values
 from creditgate.ledger.tables import journal_items
 
 KEY_CHARACTERS_MIN = 32  # 16 bytes in hex
 READ_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-Values = Sequence[Any]
-"""The columns of a row of `journal_items`, in the order of the table."""
 
 COLUMNS = tuple(journal_items.c.keys())
 _MS, _COUNTER = COLUMNS.index("stream_ms"), COLUMNS.index("stream_counter")

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hmac import compare_digest
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -20,7 +19,8 @@ from sqlalchemy import (
 
 from creditgate.core.journal import ORIGIN, StreamId, page_size
 from creditgate.errors import CreditgateError
-from creditgate.ledger.sealing import COLUMNS, Chain, SealKeys, first_state, signature
+from creditgate.ledger.rows import Values
+from creditgate.ledger.sealing import Chain, SealKeys, first_state, signature
 from creditgate.ledger.tables import history_begins, journal_items, journal_seals, stream_positions
 
 FETCH_ROWS = 1_000
@@ -68,7 +68,7 @@ class Appended(NamedTuple):
     partition: str
     after: StreamId
     upto: StreamId
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Values]
 
 
 class Checked(NamedTuple):
@@ -126,7 +126,6 @@ _SELECT_ROW_AFTER = (
     )
     .limit(1)
 )
-_values_of = itemgetter(*COLUMNS)
 
 
 def check_unsealed(connection: Connection) -> None:
@@ -161,7 +160,7 @@ def seal_appended(connection: Connection, keys: SealKeys, batches: Sequence[Appe
         # Not where the batch begins only if somebody has moved the position.
         before = last.get(partition) or connection.execute(_SELECT_LAST, {"of": partition}).first()
         if before is not None:
-            chain = Chain(partition, _seal_of(before).state, map(_values_of, rows))
+            chain = Chain(partition, _seal_of(before).state, iter(rows))
             new.append(_row(keys, partition, upto, chain.seal(keys.current, upto)))
     if new:
         connection.execute(_INSERT, new)

@@ -1,105 +1,49 @@
-"""`Ledger`: append what the streams hold, exactly once, and answer from the record.
+"""`Ledger`, the door of the room: append what the streams hold, exactly once, and answer from the record.
+
+The methods open the transactions; the statements, and what their rows mean, are the business of the modules beside.
 
 The methods block: the engine calls them through `asyncio.to_thread`, from as many threads as it likes. Everything that
 a method returns is complete, except the iterators: those hold a connection and one instant of the
 database until they are exhausted or closed, and are consumed within one thread.
 """
 
-import json
-import random
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from sqlalchemy import (
-    Connection,
-    CursorResult,
-    Row,
-    Select,
-    bindparam,
-    func,
-    insert,
-    select,
-    text,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, CursorResult, Select
 
 from creditgate.core.journal import ORIGIN, Entry, StreamId
-from creditgate.core.listing import CustomerFilter, Place, changes_in
-from creditgate.errors import CreditgateError
-from creditgate.ledger import aggregates, customers, events, listing, migrations, pruning, repartition, seals
+from creditgate.core.listing import CustomerFilter, Place
+from creditgate.ledger import (
+    aggregates,
+    appending,
+    customers,
+    entries,
+    events,
+    listing,
+    migrations,
+    positions,
+    pruning,
+    repartition,
+    seals,
+)
 from creditgate.ledger.aggregates import Question, Sums
+from creditgate.ledger.appending import Batch
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
-from creditgate.ledger.database import Database, WriteConflict
+from creditgate.ledger.database import Database
 from creditgate.ledger.events import Event, EventCursor, EventFilter
-from creditgate.ledger.inserting import insert_items
-from creditgate.ledger.outbox import Outbox, insert_alerts
-from creditgate.ledger.rows import entries_of, entry_of, item_rows
+from creditgate.ledger.outbox import Outbox
+from creditgate.ledger.positions import Position
+from creditgate.ledger.rows import entries_of, entry_of
 from creditgate.ledger.sealing import SealKeys
-from creditgate.ledger.tables import journal_items, poison_entries, stream_positions
 
 # Rows that an iterator fetches at a time: a bound on memory, large enough that fetching costs little.
 FETCH_ROWS = 1_000
-# How often a batch is tried that other transactions get in the way of, and how long it waits in between at most.
-CONFLICT_TRIES = 5
-CONFLICT_WAIT_MAX_SECONDS = 0.1
 # How long one question about usage may keep the database busy: some millions of events.
 QUESTION_SECONDS_MAX = 10.0
-
-
-class Position(msgspec.Struct, frozen=True):
-    """How far the stream of a partition has been appended.
-
-    `epoch` is the random name made with that stream and, after a dot, the fence: which server process it was
-    reconciled with. Whoever read the stream before a fence commits nothing after it.
-    """
-
-    partition: str
-    epoch: str
-    stream_id: StreamId
-
-    @property
-    def journal(self) -> str:
-        """The name of the stream."""
-        return self.epoch.partition(".")[0]
-
-    @property
-    def fence(self) -> str:
-        return self.epoch.partition(".")[2]
-
-
-class Poison(msgspec.Struct, frozen=True):
-    """A stream message that is no entry of ours, to be set aside with the reason why it could not be read."""
-
-    stream_id: StreamId
-    fields: Mapping[str, str]
-    reason: str
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """What one stream holds after `after`, up to and including `upto`: every message is an entry or a poison."""
-
-    partition: str
-    epoch: str
-    after: StreamId
-    upto: StreamId
-    entries: Sequence[Entry] = ()
-    poison: Sequence[Poison] = ()
-
-
-class PositionMoved(CreditgateError):
-    """Somebody else has moved the position of `partition`; nothing was written. Start again from `positions`."""
-
-    code = "position_moved"
-
-    def __init__(self, partition: str) -> None:
-        super().__init__(f"the position of partition {partition} is no longer the one that was read")
-        self.partition = partition
 
 
 class Ledger:
@@ -140,7 +84,7 @@ class Ledger:
     def positions(self) -> dict[str, Position]:
         """Return the position of every partition that was adopted, by partition."""
         with self._database.reading() as connection:
-            return {row.partition: _position_of(row) for row in connection.execute(_SELECT_POSITIONS)}
+            return positions.read(connection)
 
     def repartition(
         self,
@@ -165,10 +109,8 @@ class Ledger:
 
     def adopt(self, partition: str, epoch: str, stream_id: StreamId = ORIGIN) -> Position:
         """Make the partition's position if it has none, and return the one it has: the caller compares the epochs."""
-        values = {"partition": partition, "epoch": epoch, "ms": stream_id.ms, "counter": stream_id.counter}
         with self._database.writing() as connection:
-            connection.execute(_ADOPT, values)
-            return _position_of(connection.execute(_SELECT_POSITION, {"of": partition}).one())
+            return positions.adopt(connection, partition, epoch, stream_id)
 
     def put_fence(self, expected: Position, fence: str) -> Position:
         """Fence the position of a partition, where it is, and return it: what was read of the stream before is refused.
@@ -177,7 +119,7 @@ class Ledger:
         """
         epoch = f"{expected.journal}.{fence}"
         with self._database.writing() as connection:
-            _move(connection, expected, epoch=epoch, stream_id=expected.stream_id)
+            positions.move(connection, expected, epoch=epoch, stream_id=expected.stream_id)
         return Position(expected.partition, epoch, expected.stream_id)
 
     def append(self, batches: Sequence[Batch], *, is_news: bool = True) -> int:
@@ -190,49 +132,7 @@ class Ledger:
         ValueError for a batch with an entry outside it; WriteConflict after CONFLICT_TRIES. After any other
         LedgerUnavailable the batches may be stored: read `positions` before the next try.
         """
-        for batch in batches:
-            _check(batch)
-        for tries_left in reversed(range(CONFLICT_TRIES)):
-            try:
-                return self._append(batches, is_news=is_news)
-            except WriteConflict:
-                if not tries_left:
-                    raise
-                time.sleep(random.uniform(0, CONFLICT_WAIT_MAX_SECONDS))  # noqa: S311 - so that two do not meet again
-        raise AssertionError("unreachable")
-
-    def _append(self, batches: Sequence[Batch], *, is_news: bool) -> int:
-        of_batch = [[row for entry in batch.entries for row in item_rows(entry)] for batch in batches]
-        rows = list(chain.from_iterable(of_batch))
-        changes = changes_in(entry for batch in batches for entry in batch.entries)
-        poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
-        with self._database.writing() as connection:
-            # First the positions: a batch that comes too late is refused by its position, and not by a row that is
-            # already there. In one order everywhere, so that two writers of PostgreSQL cannot wait for each other.
-            for batch in sorted(batches, key=lambda batch: batch.partition):
-                begins = Position(batch.partition, batch.epoch, batch.after)
-                _move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
-            self._seal(connection, batches, of_batch)
-            if rows:
-                insert_items(connection, rows)
-                if is_news:
-                    insert_alerts(connection, (entry for batch in batches for entry in batch.entries))
-            listing.write(connection, changes)
-            if poison:
-                connection.execute(_INSERT_POISON, poison)
-        return len(rows)
-
-    def _seal(
-        self, connection: Connection, batches: Sequence[Batch], rows: Sequence[list[dict[str, Any]]]
-    ) -> None:
-        if self._seal_keys is None:
-            seals.check_unsealed(connection)
-            return
-        appended = [
-            seals.Appended(batch.partition, batch.after, batch.upto, of_batch)
-            for batch, of_batch in zip(batches, rows, strict=True)
-        ]
-        seals.seal_appended(connection, self._seal_keys, appended)
+        return appending.append(self._database, self._seal_keys, batches, is_news=is_news)
 
     def begin_seals(self) -> dict[str, StreamId]:
         """Let the seals of every partition that has none begin at its position; return where. None do without a key."""
@@ -282,27 +182,23 @@ class Ledger:
     def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
         """Return one entry, equal to the one that was appended; None if there is none of that stream id."""
         with self._database.reading() as connection:
-            rows = connection.execute(
-                _SELECT_ENTRY, {"of": partition, "at_ms": stream_id.ms, "at_counter": stream_id.counter}
-            ).all()
+            rows = connection.execute(entries.select_at(partition, stream_id)).all()
         return entry_of(rows) if rows else None
 
     def entries(self, partition: str, after: StreamId, *, limit: int) -> list[Entry]:
         """Return the next entries of a partition after a stream id, oldest first; fewer than `limit`: no more."""
-        span = {"of": partition, "after_ms": after.ms, "after_counter": after.counter}
-        with self._database.reading() as connection:
-            rows = connection.execution_options(yield_per=FETCH_ROWS).execute(_SELECT_AFTER, span)
-            with rows:
-                return list(islice(entries_of(rows), limit))
+        statement = entries.select_after(partition, after)
+        with self._database.reading() as connection, _streamed(connection, statement) as rows:
+            return list(islice(entries_of(rows), limit))
 
     def find_op(self, partition: str, op_id: str, *, since_ms: int, until_ms: int) -> StreamId | None:
         """Return the first entry with a call of this op id, appended from `since_ms` to `until_ms`, both included.
 
         Reads every item of the span: keep it to the minutes in which the call can have arrived.
         """
-        span = {"of": partition, "wanted": op_id, "since_ms": since_ms, "until_ms": until_ms}
+        statement = entries.select_op(partition, op_id, since_ms=since_ms, until_ms=until_ms)
         with self._database.reading() as connection:
-            row = connection.execute(_SELECT_OP, span).first()
+            row = connection.execute(statement).first()
         return StreamId(row.stream_ms, row.stream_counter) if row is not None else None
 
     def find_ops(self, partition: str, prefix: str, *, since_ms: int) -> set[str]:
@@ -310,9 +206,7 @@ class Ledger:
 
         Reads every item since then, as `find_op` does.
         """
-        with self._database.reading() as connection:
-            span = {"of": partition, "since_ms": since_ms, "first": prefix, "last": prefix + _LAST_CHARACTER}
-            return set(connection.execute(_SELECT_OPS, span).scalars())
+        return set(self._ids(entries.select_ops(partition, prefix, since_ms=since_ms)))
 
     def events(self, wanted: EventFilter, *, before: EventCursor | None = None, limit: int) -> list[Event]:
         """Return one page of usage events, newest first, that lie before the cursor of the last one seen.
@@ -343,12 +237,12 @@ class Ledger:
         Of a grouping, `groups` stand apart and the others together, as OTHER.
         """
         with self._database.reading(seconds_max=QUESTION_SECONDS_MAX) as connection:
-            positions = [_position_of(row) for row in connection.execute(_SELECT_POSITIONS)]
+            stood_at = positions.read(connection)
             found = []
             for question in questions:
                 statement = aggregates.select_sums(question, groups, connection.dialect.name)
                 found.append(tuple(map(aggregates.sum_of, connection.execute(statement))))
-        return Sums({position.partition: position.stream_id for position in positions}, tuple(found))
+        return Sums({name: position.stream_id for name, position in stood_at.items()}, tuple(found))
 
     def documents(self, partition: str, customer_id: str | None) -> list[Document]:
         """Return the latest document of each (type, id) of a customer; None: those of no customer."""
@@ -458,115 +352,11 @@ class Ledger:
     def poison_count(self) -> int:
         """Return the number of messages that were set aside and not resolved: each is drift."""
         with self._database.reading() as connection:
-            return connection.execute(_COUNT_POISON).scalar_one()
+            return appending.count_poison(connection)
 
     def _ids(self, statement: Select[Any]) -> list[str]:
         with self._database.reading() as connection:
             return list(connection.execute(statement).scalars())
-
-
-_positions = stream_positions.c
-_items = journal_items.c
-
-_SELECT_POSITIONS = select(stream_positions)
-_SELECT_POSITION = select(stream_positions).where(_positions.partition == bindparam("of"))
-_ADOPT = text(
-    "INSERT INTO stream_positions (partition, epoch, stream_ms, stream_counter)"
-    " VALUES (:partition, :epoch, :ms, :counter) ON CONFLICT DO NOTHING"
-)
-_MOVE = (
-    update(stream_positions)
-    .where(
-        _positions.partition == bindparam("of"),
-        _positions.epoch == bindparam("from_epoch"),
-        _positions.stream_ms == bindparam("from_ms"),
-        _positions.stream_counter == bindparam("from_counter"),
-    )
-    .values(epoch=bindparam("to_epoch"), stream_ms=bindparam("to_ms"), stream_counter=bindparam("to_counter"))
-)
-_INSERT_POISON = insert(poison_entries)
-_COUNT_POISON = select(func.count()).select_from(poison_entries)
-_SELECT_ENTRY = (
-    select(journal_items)
-    .where(
-        _items.partition == bindparam("of"),
-        _items.stream_ms == bindparam("at_ms"),
-        _items.stream_counter == bindparam("at_counter"),
-    )
-    .order_by(_items.item)
-)
-_SELECT_AFTER = (
-    select(journal_items)
-    .where(
-        _items.partition == bindparam("of"),
-        tuple_(_items.stream_ms, _items.stream_counter)
-        > tuple_(bindparam("after_ms"), bindparam("after_counter")),
-    )
-    .order_by(_items.stream_ms, _items.stream_counter, _items.item)
-)
-_SELECT_OP = (
-    select(_items.stream_ms, _items.stream_counter)
-    .where(
-        _items.partition == bindparam("of"),
-        _items.stream_ms >= bindparam("since_ms"),
-        _items.stream_ms <= bindparam("until_ms"),
-        _items.op_id == bindparam("wanted"),
-    )
-    .order_by(_items.stream_ms, _items.stream_counter)
-    .limit(1)
-)
-
-_LAST_CHARACTER = "\U0010ffff"
-_SELECT_OPS = select(_items.op_id).where(
-    _items.partition == bindparam("of"),
-    _items.stream_ms >= bindparam("since_ms"),
-    _items.op_id >= bindparam("first"),
-    _items.op_id <= bindparam("last"),
-)
-
-
-def _check(batch: Batch) -> None:
-    """Refuse a batch that would store rows outside its own span: the next batch would bring them again."""
-    stream_ids = [entry.stream_id for entry in batch.entries] + [found.stream_id for found in batch.poison]
-    for stream_id in stream_ids:
-        if not batch.after < stream_id <= batch.upto:
-            raise ValueError(f"{stream_id} is not in ({batch.after}, {batch.upto}] of {batch.partition}")
-    for entry in batch.entries:
-        if entry.partition != batch.partition:
-            raise ValueError(f"an entry of partition {entry.partition} is in a batch of {batch.partition}")
-
-
-def _move(connection: Connection, expected: Position, *, epoch: str, stream_id: StreamId) -> None:
-    """Move a position from the expected place to another; raises PositionMoved if it is not there."""
-    moved = connection.execute(
-        _MOVE,
-        {
-            "of": expected.partition,
-            "from_epoch": expected.epoch,
-            "from_ms": expected.stream_id.ms,
-            "from_counter": expected.stream_id.counter,
-            "to_epoch": epoch,
-            "to_ms": stream_id.ms,
-            "to_counter": stream_id.counter,
-        },
-    )
-    if moved.rowcount != 1:
-        raise PositionMoved(expected.partition)
-
-
-def _position_of(row: Row[Any]) -> Position:
-    return Position(row.partition, row.epoch, StreamId(row.stream_ms, row.stream_counter))
-
-
-def _poison_row(partition: str, found: Poison) -> dict[str, Any]:
-    """Return the row that sets a message aside; escaped to ASCII, since the fields may hold what no database takes."""
-    return {
-        "partition": partition,
-        "stream_ms": found.stream_id.ms,
-        "stream_counter": found.stream_id.counter,
-        "fields": json.dumps(dict(found.fields), ensure_ascii=True),
-        "reason": found.reason,
-    }
 
 
 def _streamed(

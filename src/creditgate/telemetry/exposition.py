@@ -122,7 +122,7 @@ def _decisions(metrics: Metrics) -> Iterator[Metric]:
         "creditgate_decision_duration_seconds",
         "From a check or track that was understood to its answer.",
         "verb",
-        metrics.decision_s,
+        metrics.decision_seconds(),
     )
     for name, text, nanos in (
         ("creditgate_taken", "Taken from balances of a feature, in its own unit.", metrics.taken_nanos),
@@ -152,7 +152,7 @@ def _redis(metrics: Metrics) -> Iterator[Metric]:
         "creditgate_redis_duration_seconds",
         "Calls to Redis by script or operation.",
         "operation",
-        metrics.redis_s,
+        metrics.redis_seconds(),
     )
     yield _counter(
         "creditgate_redis_errors",

@@ -6,7 +6,7 @@ catalog can be; until then it is `other`.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from time import perf_counter
 from types import TracebackType
 
@@ -32,6 +32,13 @@ class Histogram:
         self.counts[bisect_left(BOUNDS_S, seconds)] += 1
         self.sum_s += seconds
 
+    def __add__(self, other: "Histogram") -> "Histogram":
+        """Return both as one."""
+        both = Histogram()
+        both.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        both.sum_s = self.sum_s + other.sum_s
+        return both
+
 
 class Metrics:
     """Everything that is counted, from the start of the process."""
@@ -39,6 +46,7 @@ class Metrics:
     def __init__(self) -> None:
         self.decisions: Counter[tuple[str, str, str]] = Counter()  # by verb, feature and outcome
         self.decision_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by verb
+        self.at_once_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by verb, which counts as both
         self.taken_nanos: Counter[str] = Counter()  # by the feature whose balance it was, in its own unit
         self.given_back_nanos: Counter[str] = Counter()
         self.holds_settled: Counter[str] = Counter()  # by how they ended
@@ -71,11 +79,33 @@ class Metrics:
         if decision.moved and not decision.is_replay:
             self._count_moved(decision.terms, decision.moved)
 
+    def decided_again(
+        self, verb: str, decision: Decision, seconds: float, moved: Iterable[tuple[str, int]]
+    ) -> None:
+        """Count one more decision that is like another, of a call that was one script of that name and no more.
+
+        `moved` has features, and what rows of them gave (negative) or got.
+        """
+        self.at_once_s[verb].add(seconds)
+        outcome = "allowed" if decision.allowed else "denied"
+        self.decisions[verb, decision.feature_id, outcome] += 1
+        for feature_id, delta_nanos in moved:
+            counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
+            counter[feature_id] += abs(delta_nanos)
+
     def not_decided(self, verb: str, feature_id: str | None, seconds: float, error: Exception) -> None:
         """Count what was not decided for this error. What the caller got wrong is no decision, and not counted."""
         if not isinstance(error, _CALLERS_MISTAKES):
             self.decisions[verb, feature_id if feature_id in self._features else OTHER, "undecided"] += 1
             self.decision_s[verb].add(seconds)
+
+    def decision_seconds(self) -> Mapping[str, Histogram]:
+        """Return how long decisions took, by verb."""
+        return _together(self.decision_s, self.at_once_s)
+
+    def redis_seconds(self) -> Mapping[str, Histogram]:
+        """Return how long calls to Redis took, by operation."""
+        return _together(self.redis_s, self.at_once_s)
 
     def decided_in_all(self) -> int:
         """Return how many answers were a decision."""
@@ -106,6 +136,11 @@ class Metrics:
             counter = self.taken_nanos if part.delta_nanos < 0 else self.given_back_nanos
             row = terms.by_id.get(part.row_id)
             counter[row.feature_id if row else OTHER] += abs(part.delta_nanos)
+
+
+def _together(one: Mapping[str, Histogram], more: Mapping[str, Histogram]) -> Mapping[str, Histogram]:
+    nothing = Histogram()
+    return {name: one.get(name, nothing) + more.get(name, nothing) for name in {**one, **more}}
 
 
 class RedisCall:

@@ -14,7 +14,7 @@ from creditgate.api.wire.batches import BatchesAnswer, ListBatchesRequest, batch
 from creditgate.api.wire.fields import placed, read, read_list
 from creditgate.api.wire.requests import BatchItem
 from creditgate.engine.batches import ITEMS_MAX, Batches
-from creditgate.engine.meter import Usage
+from creditgate.engine.usage import Usage
 
 BATCH_BYTES_MAX = 1024 * 1024  # a thousand items of a kilobyte
 ITEMS_AT_A_TIME = 100  # read before others get their turn: about 6 ms

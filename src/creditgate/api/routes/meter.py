@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -11,9 +12,12 @@ from creditgate.api.problems import spooled_answer, undecided_answer
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import (
+    AnswerForm,
     CheckAnswer,
     TrackAnswer,
+    check_form,
     check_text,
+    track_form,
     track_text,
 )
 from creditgate.api.wire.fields import read
@@ -22,15 +26,21 @@ from creditgate.api.wire.holds import wanted as wanted_lock
 from creditgate.api.wire.requests import CheckRequest, TrackRequest, UsageRequest
 from creditgate.core.decisions import Decision, Mode
 from creditgate.core.remembered import Remembered
+from creditgate.engine import stepping
 from creditgate.engine.entities import Entities, NewEntity
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meter import Meter, Usage, refusal
+from creditgate.engine.meter import Meter, refusal
 from creditgate.engine.outage import Outage
+from creditgate.engine.stepping import Done
+from creditgate.engine.usage import Asked, Asking, M, Repeated, Taking, Usage
 from creditgate.errors import CreditgateError, InvalidInputs, NotFound, Unavailable, Undecided
 
 T = TypeVar("T")
 R = TypeVar("R", CheckRequest, TrackRequest)
+
+Decided = tuple[Decision, Mapping[str, str]]
+"""A decision, and the headers of its answer."""
 
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 BODIES_BYTES_MAX = 2**20  # of bodies that are remembered; with what they mean, about thirty times as much
@@ -48,6 +58,11 @@ class Wanted(NamedTuple, Generic[R]):
     lock: LockRequest | None
     new_entity: NewEntity | None
     takes: bool = True
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it neither holds nor makes anything."""
+        return self.lock is None and self.new_entity is None
 
 
 class MeterRoutes:
@@ -76,18 +91,58 @@ class MeterRoutes:
     @property
     def by_verb(self) -> Mapping[str, Verb]:
         return {
-            "balances.check": Verb(self.check, CheckRequest, CheckAnswer),
-            "balances.track": Verb(self.track, TrackRequest, TrackAnswer),
+            "balances.check": Verb(self.check, CheckRequest, CheckAnswer, at_once=self.check_at_once),
+            "balances.track": Verb(self.track, TrackRequest, TrackAnswer, at_once=self.track_at_once),
         }
 
     def check(self, call: Call) -> Coroutine[Any, Any, Answer]:
         return self.answer_check(_said(self._checks, call.body), call)
 
-    async def answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Answer:
+    def check_at_once(self, body: bytes, done: Done[Answer]) -> bool:
+        """Answer a check by one call of its script, if it is one that is known and nothing out of the ordinary."""
+        wanted = _said(self._checks, body)
+        asked = self._meter.begin_check(wanted.usage) if wanted.is_plain and not wanted.takes else None
+        if asked is None:
+            return False
+        further = partial(self._checked_further, wanted, asked)
+        asked.call.reply.add_done_callback(
+            partial(self._answer_told, asked, done, partial(_checked_again, wanted), further)
+        )
+        return True
+
+    def _checked_further(
+        self, wanted: Wanted[CheckRequest], asked: Asked[Asking]
+    ) -> Coroutine[Any, Any, Answer]:
+        return self._check_answer(wanted, _plainly(self._meter.check(wanted.usage, asked)))
+
+    def _answer_told(
+        self,
+        asked: Asked[M],
+        done: Done[Answer],
+        again: Callable[[Repeated, list[int]], bytes],
+        further: Callable[[], Coroutine[Any, Any, Answer]],
+        _reply: object,
+    ) -> None:
+        """Answer what was sent, as it was answered before if the reply says the same, else as `further` does."""
+        try:
+            told = self._meter.told(asked)
+            text = None if told is None else again(*told)
+        except Exception as error:
+            done(None, error)
+            return
+        if text is None:
+            stepping.run(further(), done)
+        else:
+            done(Answer(text), None)
+
+    def answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Coroutine[Any, Any, Answer]:
         """Return the answer to a check that was read."""
+        return self._check_answer(wanted, self.checked(wanted, call))
+
+    async def _check_answer(self, wanted: Wanted[CheckRequest], checked: Awaitable[Decided]) -> Answer:
         request = wanted.request
         try:
-            decision, headers = await self.checked(wanted, call)
+            decision, headers = await checked
         except (Undecided, Unavailable) as error:
             if not await self._is_allowed_anyway(wanted, error):
                 raise
@@ -105,7 +160,7 @@ class MeterRoutes:
         )
         return allowed and (not wanted.takes or await self._outage.keeps(error))
 
-    async def checked(self, wanted: Wanted[CheckRequest], call: Call) -> tuple[Decision, Mapping[str, str]]:
+    async def checked(self, wanted: Wanted[CheckRequest], call: Call) -> Decided:
         """Return the decision and the headers of its answer."""
         if not wanted.takes:
             return await self._with_entity(wanted, lambda: self._meter.check(wanted.usage)), NO_HEADERS
@@ -150,11 +205,32 @@ class MeterRoutes:
         usage = usage_of(request, self._settings)
         return Wanted(request, usage, wanted_lock(request.lock), request.new_entity())
 
-    async def answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Answer:
+    def track_at_once(self, body: bytes, done: Done[Answer]) -> bool:
+        """As `check_at_once`, of a track."""
+        wanted = _said(self._tracks, body)
+        asked = self._meter.begin_track(wanted.usage) if wanted.is_plain else None
+        if asked is None:
+            return False
+        further = partial(self._tracked_further, wanted, asked)
+        asked.call.reply.add_done_callback(
+            partial(self._answer_told, asked, done, partial(_tracked_again, wanted), further)
+        )
+        return True
+
+    def _tracked_further(
+        self, wanted: Wanted[TrackRequest], asked: Asked[Taking]
+    ) -> Coroutine[Any, Any, Answer]:
+        taking = self._meter.track(wanted.usage, asked=asked)
+        return self._track_answer(wanted, _plainly(_unless_refused(taking, wanted.usage)))
+
+    def answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Coroutine[Any, Any, Answer]:
         """Return the answer to a track that was read."""
+        return self._track_answer(wanted, self.tracked(wanted, call))
+
+    async def _track_answer(self, wanted: Wanted[TrackRequest], tracked: Awaitable[Decided]) -> Answer:
         request = wanted.request
         try:
-            decision, headers = await self.tracked(wanted, call)
+            decision, headers = await tracked
         except (Undecided, Unavailable) as error:
             if wanted.new_entity is not None or not await self._outage.keeps(error):
                 raise
@@ -167,17 +243,58 @@ class MeterRoutes:
         )
         return Answer(text, headers=headers)
 
-    async def tracked(self, wanted: Wanted[TrackRequest], call: Call) -> tuple[Decision, Mapping[str, str]]:
+    async def tracked(self, wanted: Wanted[TrackRequest], call: Call) -> Decided:
         """Return the decision and the headers of its answer; raises InvalidRequest if it was refused."""
         key = caller_key("track", call, *_asked(wanted), in_body=wanted.request.idempotency_key)
-        decision = await self._with_entity(wanted, lambda: self._taking(wanted, key))
-        if not decision.allowed:
-            raise refusal(decision, wanted.usage)
+        taking = self._with_entity(wanted, lambda: self._taking(wanted, key))
+        decision = await _unless_refused(taking, wanted.usage)
         return decision, self._keys.headers(key, decision.is_replay)
+
+
+async def _unless_refused(taking: Awaitable[Decision], usage: Usage) -> Decision:
+    decision = await taking
+    if not decision.allowed:
+        raise refusal(decision, usage)
+    return decision
+
+
+async def _plainly(decided: Awaitable[Decision]) -> Decided:
+    return await decided, NO_HEADERS
+
+
+def _checked_again(wanted: Wanted[CheckRequest], repeated: Repeated, amounts: list[int]) -> bytes:
+    decision = repeated.decision
+    form: AnswerForm | None = repeated.form
+    if form is None:
+        form = check_form(decision, customer_id=wanted.request.customer_id, takes=False)
+        repeated.form = form
+    return _filled(form, decision.required_nanos, repeated, amounts)
+
+
+def _tracked_again(wanted: Wanted[TrackRequest], repeated: Repeated, amounts: list[int]) -> bytes:
+    request, value_nanos = wanted.request, wanted.usage.value_nanos
+    form: AnswerForm | None = repeated.form
+    if form is None:
+        form = track_form(
+            repeated.decision,
+            customer_id=request.customer_id,
+            value_nanos=value_nanos,
+            event_name=request.event_name,
+        )
+        repeated.form = form
+    return _filled(form, value_nanos, repeated, amounts)
+
+
+def _filled(form: AnswerForm, amount: int, repeated: Repeated, amounts: list[int]) -> bytes:
+    rows = repeated.row_ids
+    return form.filled(amount, dict(zip(rows, amounts, strict=False)), amounts[len(rows) :])
 
 
 def _said(remembered: Remembered[T], body: bytes) -> T:
     """Return what a body asks for; one that will hardly come again is not remembered."""
+    known = remembered.known(body)
+    if known is not None:
+        return known
     if len(body) > BODY_REMEMBERED_MAX or b'"idempotency_key"' in body:
         return remembered.read(body)
     return remembered.of(body)

@@ -4,6 +4,7 @@ A key that is required and empty is null; an optional one that does not apply is
 a function of a decision, so that any server can call it.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import interval_count
 from creditgate.core.catalog import Interval, ItemPrice, Pool
 from creditgate.core.customers import Flag, Row
-from creditgate.core.decisions import Balance, Decision
+from creditgate.core.decisions import Balance, Decision, Standing
 
 encode = msgspec.json.Encoder().encode
 
@@ -180,15 +181,21 @@ def check_text(decision: Decision, *, customer_id: str, takes: bool) -> bytes:
     """Return what `check_answer` is encoded to, from a form where there is one."""
     if decision.held is not None:
         return encode(check_answer(decision, customer_id=customer_id, takes=takes))
+    form = check_form(decision, customer_id=customer_id, takes=takes)
+    return form.filled(decision.required_nanos, decision.balances)
+
+
+def check_form(decision: Decision, *, customer_id: str, takes: bool) -> "AnswerForm":
+    """Return the form of the answer to a check that holds nothing."""
     pool = decision.pool.feature_id if decision.pool else None
-    key = (check_text, customer_id, decision.entity_id, decision.feature_id, pool, decision.allowed, takes)
-    form: _AnswerForm | None = decision.terms.derived.get(key)
+    key = (check_form, customer_id, decision.entity_id, decision.feature_id, pool, decision.allowed, takes)
+    form: AnswerForm | None = decision.terms.derived.get(key)
     if form is None or form.pools != decision.pools:
         answer = check_answer(decision, customer_id=customer_id, takes=takes)
         blank = msgspec.structs.replace(_blank(answer), required_balance=HOLE)
-        form = _AnswerForm.of(decision, blank)
+        form = AnswerForm.of(decision, blank)
         decision.terms.derive(key, form)
-    return form.text.filled([decision.required_nanos, *form.amounts(decision)])
+    return form
 
 
 def track_text(decision: Decision, *, customer_id: str, value_nanos: int, event_name: str | None) -> bytes:
@@ -197,21 +204,30 @@ def track_text(decision: Decision, *, customer_id: str, value_nanos: int, event_
         return encode(
             track_answer(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
         )
+    form = track_form(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
     rows = decision.terms.by_id
-    moved = [part for part in decision.moved if part.row_id in rows]
+    deltas = [part.delta_nanos for part in decision.moved if part.row_id in rows]
+    return form.filled(value_nanos, decision.balances, deltas)
+
+
+def track_form(
+    decision: Decision, *, customer_id: str, value_nanos: int, event_name: str | None
+) -> "AnswerForm":
+    """Return the form of the answer to a track."""
+    rows = decision.terms.by_id
     pool = decision.pool.feature_id if decision.pool else None
-    moved_ids = tuple([part.row_id for part in moved])
-    key = (track_text, customer_id, decision.entity_id, decision.feature_id, event_name, pool, moved_ids)
-    form: _AnswerForm | None = decision.terms.derived.get(key)
+    moved_ids = tuple([part.row_id for part in decision.moved if part.row_id in rows])
+    key = (track_form, customer_id, decision.entity_id, decision.feature_id, event_name, pool, moved_ids)
+    form: AnswerForm | None = decision.terms.derived.get(key)
     if form is None or form.pools != decision.pools:
         answer = track_answer(
             decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name
         )
         deductions = tuple(msgspec.structs.replace(part, value=HOLE) for part in answer.deductions)
         blank = msgspec.structs.replace(_blank(answer), value=HOLE, deductions=deductions)
-        form = _AnswerForm.of(decision, blank)
+        form = AnswerForm.of(decision, blank)
         decision.terms.derive(key, form)
-    return form.text.filled([value_nanos, *form.amounts(decision), *[0 - part.delta_nanos for part in moved]])
+    return form
 
 
 def undecided_check(*, customer_id: str, required_nanos: int, allowed: bool = False) -> CheckAnswer:
@@ -329,32 +345,30 @@ def _balances(
     }
 
 
-class _AnswerForm(NamedTuple):
-    """The form of an answer that has these pools, and the features whose balances it has, in their order."""
+class AnswerForm(NamedTuple):
+    """The form of an answer that has these pools, and of the balances that it has, in their order."""
 
     text: Form
     pools: tuple[Pool, ...]
-    feature_ids: tuple[str, ...]
+    standings: tuple[Standing, ...]
 
     @classmethod
-    def of(cls, decision: Decision, answer: CheckAnswer | TrackAnswer) -> "_AnswerForm":
+    def of(cls, decision: Decision, answer: CheckAnswer | TrackAnswer) -> "AnswerForm":
         shown = [answer.balance, *(answer.balances or {}).values()]
-        return cls(
-            Form(encode(answer)),
-            decision.pools,
-            tuple(balance.feature_id for balance in shown if balance is not None),
-        )
+        standings = [decision.standing(balance.feature_id) for balance in shown if balance is not None]
+        return cls(Form(encode(answer)), decision.pools, tuple(standings))
 
-    def amounts(self, decision: Decision) -> list[int]:
-        """Return what goes into the holes of the balances."""
+    def filled(self, amount: int, balances: Mapping[str, int], deltas: Iterable[int] = ()) -> bytes:
+        """Return the text with what was asked for, what is in the rows, and what rows gave (negative) or got."""
+        holes = [amount]
+        known: Standing | None = None  # often a balance is shown twice
         amounts: list[int] = []
-        known: dict[str, list[int]] = {}
-        for feature_id in self.feature_ids:
-            of_feature = known.get(feature_id)
-            if of_feature is None:
-                of_feature = known[feature_id] = decision.amounts(feature_id)
-            amounts += of_feature
-        return amounts
+        for standing in self.standings:
+            if standing is not known:
+                known, amounts = standing, standing.amounts(balances)
+            holes += amounts
+        holes += [0 - delta for delta in deltas]
+        return self.text.filled(holes)
 
 
 A = TypeVar("A", CheckAnswer, TrackAnswer)

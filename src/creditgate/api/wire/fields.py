@@ -57,12 +57,8 @@ def read(kind: type[R], body: bytes) -> R:
 
 def read_list(body: bytes, *, items_max: int) -> list[bytes]:
     """Return the items of a body that is an array, not read yet; InvalidInputs unless there are 1 to `items_max`."""
-    try:
+    with _must_be("an array"):
         items = msgspec.json.decode(body or b"null", type=list[Raw])
-    except msgspec.ValidationError:
-        raise InvalidInputs("input: must be an array") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInputs(f"input: {error}") from None
     if not 1 <= len(items) <= items_max:
         raise InvalidInputs(f"input: must have 1 to {items_max} items")
     return [bytes(item) for item in items]
@@ -70,13 +66,9 @@ def read_list(body: bytes, *, items_max: int) -> list[bytes]:
 
 def read_object(body: bytes) -> dict[str, Raw]:
     """Return the fields of a body that is an object, as they stand there; an empty body is `{}`."""
-    try:
+    with _must_be("an object"):
         body.decode("utf-8")
         return msgspec.json.decode(body or b"{}", type=dict[str, Raw])
-    except msgspec.ValidationError:
-        raise InvalidInputs("input: must be an object") from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInputs(f"input: {error}") from None
 
 
 @contextmanager
@@ -110,6 +102,16 @@ def own_object(token: Raw, *, field: str, bytes_max: int) -> str:
     """
     text = bytes(token)
     return compact_object(text, field=field, bytes_max=bytes_max) if text not in (b"", b"null") else "{}"
+
+
+@contextmanager
+def _must_be(shape: str) -> Iterator[None]:
+    try:
+        yield
+    except msgspec.ValidationError:
+        raise InvalidInputs(f"input: must be {shape}") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInputs(f"input: {error}") from None
 
 
 @cache

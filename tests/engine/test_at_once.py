@@ -1,0 +1,328 @@
+"""A plain check or track by one call of its script, from callbacks: what it answers, and what goes on from it."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hiredis import pack_command
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from creditgate import openings
+from creditgate.api.calls import Answer, Call
+from creditgate.api.problems import answer_to
+from creditgate.api.routes.keys import RepeatedKeys
+from creditgate.api.routes.meter import MeterRoutes
+from creditgate.api.settings import ApiSettings
+from creditgate.balances import hot_connection
+from creditgate.balances.prepared import Prepared, PreparedUse
+from creditgate.balances.scripts import Script
+from creditgate.core import journal
+from creditgate.core.amounts import NANOS
+from creditgate.core.catalog_file import read_catalog_file
+from creditgate.engine import demo
+from creditgate.engine.customers import Grant, Profile
+from creditgate.settings import Settings
+from tests.engine.fault_proxy import FaultProxy
+from tests.engine.instants import SOON_MS, passed
+
+TRACK = {"customer_id": "ann", "feature_id": "premium_messages", "value": 1}
+CHECK = {"customer_id": "ann", "feature_id": "premium_messages", "required_balance": 3}
+COST = NANOS // 10
+GRANTED = 5 * NANOS
+
+
+@pytest.fixture
+async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def cases(
+    settings: Settings, stores: openings.Stores, proxy: FaultProxy
+) -> AsyncIterator[openings.UseCases]:
+    """The use cases behind the proxy, with customers who have 5 credits each."""
+    async with openings.open_use_cases(settings, proxy.url, stores) as opened:
+        await demo.load(opened.catalogs, opened.clock.now_ms())
+        for customer_id in ("ann", "bob"):
+            await opened.customers.get_or_create(customer_id, Profile())
+        yield opened
+
+
+@pytest.fixture
+def routes(cases: openings.UseCases) -> MeterRoutes:
+    keys = RepeatedKeys(refuses=False)
+    api = ApiSettings(env="test")
+    return MeterRoutes(cases.meter, cases.holds, cases.entities, cases.outage, keys, api)
+
+
+async def ordinary(routes: MeterRoutes, verb: str, **body: Any) -> tuple[int, Any]:
+    """Return status and answer as the Starlette lane has them."""
+    text = json.dumps(body).encode()
+    try:
+        answer = await getattr(routes, verb)(Call(text, (), ""))
+    except Exception as error:
+        answer = answer_to(error, verb=f"balances.{verb}", body=text, env="sandbox")
+    return answer.status, json.loads(answer.body)
+
+
+def at_once(routes: MeterRoutes, verb: str, **body: Any) -> "asyncio.Future[tuple[int, Any]] | None":
+    """Return status and answer of a call that begins at once, None for one that has to be ordinary."""
+    ended: asyncio.Future[tuple[int, Any]] = asyncio.get_running_loop().create_future()
+    text = json.dumps(body).encode()
+
+    def done(answer: Answer | None, error: BaseException | None) -> None:
+        if isinstance(error, Exception):
+            answer = answer_to(error, verb=f"balances.{verb}", body=text, env="sandbox")
+        assert answer is not None
+        ended.set_result((answer.status, json.loads(answer.body)))
+
+    return ended if getattr(routes, f"{verb}_at_once")(text, done) else None
+
+
+async def known(routes: MeterRoutes, verb: str, **body: Any) -> tuple[int, Any]:
+    """Return what a call is answered that has been asked and answered before."""
+    found = await ordinary(routes, verb, **body)
+    for _ in range(2):  # the first is sent at once, the second is also answered as the one before
+        ended = at_once(routes, verb, **body)
+        assert ended is not None
+        found = await ended
+    return found
+
+
+def anonymous(answer: Any) -> Any:
+    """Return it without what differs between two customers who were made one after the other."""
+    text = re.sub(r"bal_\w+", "bal", json.dumps(answer).replace('"bob"', '"ann"'))
+    return json.loads(re.sub(r'"(next_reset_at|resets_at)": \d+', r'"\1": 0', text))
+
+
+def told(cases: openings.UseCases, verb: str) -> int:
+    """Return how many were answered as one before."""
+    return sum(cases.metrics.at_once_s[verb].counts)
+
+
+async def used(cases: openings.UseCases) -> int:
+    record = await cases.customers.get("ann")
+    return GRANTED - sum(record.balances.values())
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [
+        ("check", CHECK),
+        ("check", CHECK | {"required_balance": 900}),
+        ("check", CHECK | {"feature_id": "usd_credits"}),
+        ("check", CHECK | {"properties": {"model": "small"}}),
+        ("track", TRACK),
+        ("track", TRACK | {"value": 0.3}),
+        ("track", TRACK | {"value": 30}),
+        ("track", TRACK | {"value": 20, "overage_behavior": "overflow"}),
+        ("track", TRACK | {"value": -1}),
+        ("track", TRACK | {"value": 0}),
+        ("track", TRACK | {"feature_id": "usd_credits", "properties": {"model": "small"}}),
+        ("track", TRACK | {"value": 20, "overage_behavior": "reject"}),
+    ],
+    ids=str,
+)
+async def test_it_answers_as_an_ordinary_call_does(
+    cases: openings.UseCases, routes: MeterRoutes, verb: str, body: dict[str, Any]
+) -> None:
+    """Whatever has become of the balance by then: taken, capped, below zero, given back, refused."""
+    begun = 0
+    for _ in range(6):
+        ended = at_once(routes, verb, **body)
+        begun += ended is not None
+        mine = await (ended or ordinary(routes, verb, **body))
+        theirs = await ordinary(routes, verb, **body | {"customer_id": "bob"})
+        assert anonymous(mine) == anonymous(theirs)
+    assert begun == 5  # the first time has to find out what the body means
+    assert await used(cases) == GRANTED - sum((await cases.customers.get("bob")).balances.values())
+
+
+async def test_most_calls_are_answered_as_the_one_before(
+    cases: openings.UseCases, routes: MeterRoutes
+) -> None:
+    """Else none of this is of use; and each is counted as a decision, with what it took."""
+    for verb, body in (("check", CHECK), ("track", TRACK)):
+        before = cases.metrics.decided_in_all()
+        await known(routes, verb, **body)
+        assert told(cases, verb) == 1
+        assert cases.metrics.decided_in_all() == before + 3
+        assert sum(cases.metrics.decision_seconds()[verb].counts) == 3
+        assert sum(cases.metrics.redis_seconds()[verb].counts) == 3
+    assert cases.metrics.taken_nanos["usd_credits"] == 3 * COST == await used(cases)
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [
+        ("track", TRACK | {"idempotency_key": "once"}),
+        ("track", TRACK | {"lock": {"enabled": True, "lock_id": "held"}}),
+        ("check", CHECK | {"send_event": True}),
+        ("check", CHECK | {"feature_id": "nothing"}),
+    ],
+    ids=str,
+)
+async def test_what_is_more_than_plain_is_left_alone(
+    cases: openings.UseCases, routes: MeterRoutes, verb: str, body: dict[str, Any]
+) -> None:
+    """It has a key to keep, a hold to make, something to take, or nothing that could be sent."""
+    await ordinary(routes, verb, **body)
+    before = await used(cases)
+    assert at_once(routes, verb, **body) is None
+    assert await used(cases) == before
+
+
+async def test_a_lost_reply_is_one_effect(
+    cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy
+) -> None:
+    """The attempt was sent before anybody waited, and is looked for like any other."""
+    await known(routes, "track", **TRACK)
+    proxy.lose_reply_to(b'"track"')
+    ended = at_once(routes, "track", **TRACK)
+    assert ended is not None
+    status, answer = await ended
+    assert (proxy.faults, status, answer["balance"]["usage"]) == (1, 200, 0.4)
+    assert await used(cases) == 4 * COST
+
+
+async def test_one_that_arrives_late_has_no_effect(
+    cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy
+) -> None:
+    """The second attempt is its only effect, under the same op id."""
+    await known(routes, "track", **TRACK)
+    proxy.hold_back(b'"track"', 0.4)
+    ended = at_once(routes, "track", **TRACK)
+    assert ended is not None
+    assert (await ended)[0] == 200
+    assert (proxy.faults, await used(cases)) == (1, 4 * COST)
+
+
+@pytest.mark.parametrize(("verb", "body"), [("track", TRACK), ("check", CHECK)])
+async def test_no_answer_in_time_is_as_for_any_call(
+    cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy, verb: str, body: dict[str, Any]
+) -> None:
+    """A track is kept until it can be decided, a check is not: within the deadline that began with the sending."""
+    await known(routes, verb, **body)
+    await proxy.__aexit__()
+    began = asyncio.get_running_loop().time()
+    ended = at_once(routes, verb, **body)
+    assert ended is not None
+    status, answer = await ended
+    assert (status, answer["balance"]) == (202, None)
+    assert asyncio.get_running_loop().time() - began < 2  # 0.8, on a machine with nothing else to do
+
+
+async def test_a_script_that_the_server_has_forgotten(
+    cases: openings.UseCases, routes: MeterRoutes, redis: "Redis"
+) -> None:
+    """Nothing has run, so its source is sent, with the same op id."""
+    for verb, body in (("check", CHECK), ("track", TRACK)):
+        await known(routes, verb, **body)
+        await redis.script_flush()
+        ended = at_once(routes, verb, **body)
+        assert ended is not None
+        assert (await ended)[0] == 200
+    assert await used(cases) == 4 * COST
+
+
+async def test_something_falls_due(cases: openings.UseCases, routes: MeterRoutes) -> None:
+    """The customer is stepped forward, and the call goes on; the terms are others, and so is the answer."""
+    soon = cases.clock.now_ms() + SOON_MS
+    await cases.customers.grant(Grant("ann", "premium_messages", 7 * NANOS, expires_at=soon))
+    _, before = await known(routes, "track", **TRACK)
+    await passed(cases, soon)
+    ended = at_once(routes, "track", **TRACK)
+    assert ended is not None
+    _, answer = await ended
+    assert before["balance"]["feature_id"] == "premium_messages"
+    assert (answer["balance"]["feature_id"], answer["balance"]["usage"]) == ("usd_credits", 0.1)
+
+
+async def test_a_customer_who_is_gone(cases: openings.UseCases, routes: MeterRoutes) -> None:
+    """What was answered before is nothing to go by."""
+    for verb, body in (("check", CHECK), ("track", TRACK)):
+        await known(routes, verb, **body)
+    await cases.customers.delete("ann")
+    for verb, body in (("check", CHECK), ("track", TRACK)):
+        ended = at_once(routes, verb, **body)
+        assert ended is not None
+        assert (await ended)[1]["code"] == "customer_not_found"
+
+
+async def test_a_feature_that_costs_something_else(cases: openings.UseCases, routes: MeterRoutes) -> None:
+    """With another catalog, what was worked out by the one before is not sent."""
+    await known(routes, "track", **TRACK)
+    file = (Path(demo.__file__).parent / demo.FILE).read_text()
+    dearer = file.replace('premium_messages = "0.1"', 'premium_messages = "0.5"')
+    await cases.catalogs.apply(read_catalog_file(dearer, demo.FILE), now_ms=cases.clock.now_ms())
+    assert at_once(routes, "track", **TRACK) is None
+    await known(routes, "track", **TRACK)
+    assert await used(cases) == 3 * COST + 3 * 5 * COST
+
+
+async def test_calls_of_one_customer_in_one_turn_go_together(
+    cases: openings.UseCases, routes: MeterRoutes, redis: "Redis"
+) -> None:
+    """They are merged as others are, and each gets its own answer."""
+    for verb, body in (("check", CHECK), ("track", TRACK)):
+        await known(routes, verb, **body)
+    sent: list[Callable[..., Any]] = [partial(at_once, routes, "track", **TRACK) for _ in range(9)]
+    sent.append(partial(at_once, routes, "check", **CHECK))
+    await asyncio.gather(*[ended for send in sent if (ended := send()) is not None])  # the script is known
+    before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    found = await asyncio.gather(*[ended for send in sent if (ended := send()) is not None])
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1
+    usages = [round(10 * answer["balance"]["usage"]) for _, answer in found]
+    assert usages == [*range(13, 22), 21]
+    assert await used(cases) == 21 * COST
+
+
+async def test_more_than_can_wait(
+    cases: openings.UseCases, routes: MeterRoutes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that the queue does not take is ordinary, and answered as one that cannot be sent."""
+    await known(routes, "track", **TRACK)
+    cases.meter._store._hot._room = 0  # type: ignore[union-attr]
+    monkeypatch.setattr(hot_connection, "CALLS_MAX", 0)
+    assert at_once(routes, "track", **TRACK) is None
+    assert (await ordinary(routes, "track", **TRACK))[0] == 202
+    assert cases.meter._store._hot is not None
+    monkeypatch.undo()
+    assert (await known(routes, "track", **TRACK))[0] == 200
+    assert await used(cases) == 6 * COST
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(
+    not_after=st.integers(0, 2**53),
+    op_id=st.text("0123456789abcdef", min_size=1, max_size=40),
+    texts=st.lists(TEXTS | st.sampled_from(["%", "%d", '""', "%%b", "\r\n$1"]), min_size=5, max_size=5),
+    number=st.integers(-(10**24), 10**24),
+)
+def test_a_packed_command_says_what_the_command_says(
+    not_after: int, op_id: str, texts: list[str], number: int
+) -> None:
+    """Whatever is in an id or in properties: a per cent sign, quotes, what looks like RESP."""
+    customer_id, feature_id, event_name, properties, record = texts
+    call = journal.Call("track", "", 7, "", "", feature_id, number, None, event_name, "", properties)
+    arguments: list[str | bytes | int] = ["", "", "cap", properties, feature_id, number, number]
+    for prepared in (
+        PreparedUse(Script("track"), [record, "journal"], customer_id, call, arguments),
+        Prepared(Script("check"), [record], arguments),
+    ):
+        assert prepared.packed(not_after, op_id) == pack_command(prepared.command(not_after, op_id))
+    assert journal.encode_call(call.of(op_id)) in prepared_bytes(call, op_id)
+
+
+def prepared_bytes(call: journal.Call, op_id: str) -> bytes:
+    return PreparedUse(Script("track"), ["r", "j"], "ann", call, []).packed(1, op_id)
