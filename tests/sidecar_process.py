@@ -1,4 +1,8 @@
-"""A real sidecar for tests: the command line in a process of its own, in a short directory, on a port it picks."""
+"""A real sidecar for tests: the command line in a process of its own, in a short directory, on a port it picks.
+
+That process is forked from one that has imported everything. Where a program is named it is started as users start it:
+a second later.
+"""
 
 import os
 import shutil
@@ -14,6 +18,8 @@ from typing import Any
 
 import httpx
 
+from tests.forked import ForkedProgram
+
 START_SECONDS_MAX = 40.0
 STOP_SECONDS_MAX = 30.0
 CALL_SECONDS_MAX = 20.0
@@ -23,17 +29,17 @@ READY = "creditgate ready on "
 
 
 class SidecarProcess:
-    """One `creditgate serve`. `join` starts another on the same data. `main` is the program, if not ours as it is."""
+    """One `creditgate serve`. `join` starts another on the same data. `main` is the program, if not ours, forked."""
 
     def __init__(
-        self, *, directory: Path | None = None, arguments: Sequence[str] = (), main: Sequence[str] = MAIN
+        self, *, directory: Path | None = None, arguments: Sequence[str] = (), main: Sequence[str] = ()
     ) -> None:
         self.owns_directory = directory is None
         self.main = list(main)
         self.directory = directory or Path(tempfile.mkdtemp(prefix="cgs"))
         self.arguments = list(arguments)
         self.url = ""
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | ForkedProgram | None = None
 
     @property
     def key(self) -> str:
@@ -45,11 +51,7 @@ class SidecarProcess:
 
     def start(self) -> "SidecarProcess":
         """Return when it has said that it answers."""
-        command = [*self.main, "serve", "--port", "0", "--data-dir", str(self.directory), *self.arguments]
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.directory
-            )
+        self.process = self._begun("serve", "--port", "0", "--data-dir", str(self.directory), *self.arguments)
         assert self.process.stdout is not None
         try:
             line = self.process.stdout.readline()
@@ -60,7 +62,16 @@ class SidecarProcess:
         self.url = line.removeprefix(READY).strip()
         return self
 
-    def join(self, *arguments: str, main: Sequence[str] = MAIN) -> "SidecarProcess":
+    def _begun(self, *arguments: str) -> subprocess.Popen[str] | ForkedProgram:
+        log = self.directory / "log"
+        if not self.main:
+            return ForkedProgram(arguments, stderr=log, cwd=self.directory)
+        with log.open("ab") as stderr:
+            return subprocess.Popen(
+                [*self.main, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=self.directory
+            )
+
+    def join(self, *arguments: str, main: Sequence[str] = ()) -> "SidecarProcess":
         """Start a second sidecar on this one's Redis and SQL."""
         servers = [
             "--redis",
@@ -86,12 +97,12 @@ class SidecarProcess:
         return answer.json()
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a whole: its other processes end when the one that was started does.
+        """End it with SIGKILL, as a whole: its other processes end when the one that was started does; so does Valkey.
 
         Those that were stopped go on before, since only who runs sees that.
         """
         assert self.process is not None
-        others = self.pids[1:]
+        others = {child for pid in self.pids for child in _children(pid)}
         self.process.kill()
         self.ended()
         _send(signal.SIGCONT, others)
@@ -162,7 +173,16 @@ class SidecarProcess:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one command line of creditgate to its end."""
+    """Run one command line of creditgate to its end, forked."""
+    with tempfile.NamedTemporaryFile("r") as stderr:
+        program = ForkedProgram(arguments, stderr=Path(stderr.name), cwd=Path.cwd())
+        with program.stdout as stdout:
+            said = stdout.read()
+        return subprocess.CompletedProcess(arguments, program.wait(STOP_SECONDS_MAX), said, stderr.read())
+
+
+def run_afresh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run one command line of creditgate to its end, as users do: in an interpreter that has imported nothing yet."""
     return subprocess.run(
         [*MAIN, *arguments],
         capture_output=True,

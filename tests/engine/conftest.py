@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from creditgate import openings
-from creditgate.engine import demo
+from creditgate.engine import demo, drain
 from creditgate.settings import Environment, Settings
 
 
@@ -32,3 +32,9 @@ async def cases(settings: Settings, stores: openings.Stores) -> AsyncIterator[op
     async with openings.open_use_cases(settings, settings.redis, stores) as opened:
         await demo.load(opened.catalogs, opened.clock.now_ms())
         yield opened
+
+
+@pytest.fixture
+def soon_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that has to work alone is so sooner: a flush lease need not have been free for 2.5 s."""
+    monkeypatch.setattr(drain, "QUIET_S", 0.1)

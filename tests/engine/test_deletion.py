@@ -180,6 +180,7 @@ async def test_a_redis_that_lost_the_deletion_gets_it_back(
     await _check_books(settings)
 
 
+@pytest.mark.usefixtures("soon_alone")
 @pytest.mark.parametrize("comes_again", [False, True])
 async def test_another_number_of_partitions(
     ann: openings.UseCases, settings: Settings, comes_again: bool

@@ -178,6 +178,7 @@ async def test_no_more_limits_than_can_be(cases: openings.UseCases) -> None:
     assert len((await cases.customers.get("ann")).terms.gates) == 256
 
 
+@pytest.mark.usefixtures("soon_alone")
 async def test_nothing_is_lost_in_a_rebuild(shop: openings.UseCases, settings: Settings) -> None:
     """Redis is gone and filled again from SQL: each entity has what it had, its limits, its plans and its holds."""
     limited = BillingControls(

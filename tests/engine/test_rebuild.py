@@ -17,6 +17,7 @@ from creditgate.settings import Settings
 CUSTOMERS = [f"customer {number}" for number in range(40)]
 
 
+@pytest.mark.usefixtures("soon_alone")
 @pytest.mark.parametrize("partitions", [1, 3, 64])
 async def test_partitions_change_and_nothing_else(
     cases: openings.UseCases, settings: Settings, redis: "Redis", partitions: int
@@ -50,6 +51,7 @@ async def test_partitions_change_and_nothing_else(
     assert proof.customers == len(CUSTOMERS)
 
 
+@pytest.mark.usefixtures("soon_alone")
 async def test_an_interrupted_change_starts_nothing_and_can_go_on(
     cases: openings.UseCases, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +83,7 @@ async def test_a_working_sidecar_forbids_it(cases: openings.UseCases, settings: 
             await operations.rebuild(settings, lambda _: None, partitions=3)
 
 
+@pytest.mark.usefixtures("soon_alone")
 async def test_one_that_was_killed_a_moment_ago_does_not(
     cases: openings.UseCases, settings: Settings
 ) -> None:

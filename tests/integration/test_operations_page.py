@@ -8,7 +8,7 @@ import pytest
 
 from tests.balances.valkey_process import ValkeyProcess
 from tests.integration.autumn_stand_in import KEY, AutumnStandIn, customer
-from tests.sidecar_process import SidecarProcess, run
+from tests.sidecar_process import MAIN, SidecarProcess, run_afresh
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AUTUMN_SECRET_KEY", KEY)
     (tmp_path / "catalog.toml").write_text(CATALOG)
     (tmp_path / "creditgate-data").mkdir()
-    sidecar = SidecarProcess(directory=tmp_path / "creditgate-data", arguments=["--demo"]).start()
+    sidecar = SidecarProcess(directory=tmp_path / "creditgate-data", arguments=["--demo"], main=MAIN).start()
     sidecar.ask("customers.get_or_create", {"customer_id": "ann"})
     sidecar.stop()
     return tmp_path
@@ -47,7 +47,7 @@ def test_the_commands_work_as_they_stand(here: Path) -> None:
         for line in _lines():
             words = [word for word in shlex.split(line) if not word.startswith("AUTUMN_SECRET_KEY=")]
             assert words[0] == "creditgate"
-            ended = run(*(ours.get(word, word) for word in words[1:]))
+            ended = run_afresh(*(ours.get(word, word) for word in words[1:]))
             assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
             said[words[1]] = ended.stdout
     finally:
