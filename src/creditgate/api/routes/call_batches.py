@@ -1,7 +1,7 @@
 """`balances.batch`: checks and tracks that are sent in one call, and answered in it one by one."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -10,24 +10,43 @@ from msgspec import Raw
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import answer_to
 from creditgate.api.routes.batches import BATCH_BYTES_MAX
-from creditgate.api.routes.meter import MeterRoutes, wanted_by_check
+from creditgate.api.routes.meter import BODIES_BYTES_MAX, MeterRoutes, said, wanted_by_check
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
 from creditgate.api.wire.call_batches import BatchedAnswer, BatchedCheck, BatchedTrack, read_item
 from creditgate.api.wire.fields import read_list
+from creditgate.core.remembered import Remembered
 from creditgate.engine import stepping
+from creditgate.engine.stepping import Done
 from creditgate.errors import InvalidInputs, Undecided
 
 CALLS_MAX = 100
 BATCH_SECONDS_MAX = 4.0  # no call begins after it; each that has begun has its own, shorter deadline
 
+_NONE = Answer(b"")
+
 
 class Item(NamedTuple):
-    """One call of a batch: its place, what it asks for, and the call as if it came alone."""
+    """One call of a batch: its place, what it asks for, and the body that says so."""
 
     place: int
     request: BatchedCheck | BatchedTrack
-    call: Call
+    body: bytes
+
+
+class Answers:
+    """The answers to the items of a batch, each put once; `ended` is done when all are there."""
+
+    def __init__(self, count: int) -> None:
+        self._answers: list[Answer] = [_NONE] * count
+        self._missing = count
+        self.ended: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+
+    def put(self, place: int, answer: Answer) -> None:
+        self._answers[place] = answer
+        self._missing -= 1
+        if not self._missing and not self.ended.done():
+            self.ended.set_result(self._answers)
 
 
 class CallBatchRoutes:
@@ -36,6 +55,7 @@ class CallBatchRoutes:
     def __init__(self, meter_routes: MeterRoutes, settings: ApiSettings) -> None:
         self._meter_routes = meter_routes
         self._env = settings.env_on_wire
+        self._items = Remembered(read_item, BODIES_BYTES_MAX)
 
     @property
     def by_verb(self) -> Mapping[str, Verb]:
@@ -56,42 +76,59 @@ class CallBatchRoutes:
         if call.idempotency_keys:
             raise InvalidInputs("idempotency_key: each item of a batch has its own, in the body")
         bodies = read_list(call.body, items_max=CALLS_MAX)
-        answers: dict[int, Answer] = {}
+        answers = Answers(len(bodies))
         by_customer: dict[str, list[Item]] = {}
         for place, body in enumerate(bodies):
             try:
-                request = read_item(body)
+                request = said(self._items, body)
             except Exception as error:  # also a bug in reading one item is none of the others' business
-                answers[place] = answer_to(error, verb="balances.batch", body=body, env=self._env)
+                answers.put(place, answer_to(error, verb="balances.batch", body=body, env=self._env))
             else:
-                item = Item(place, request, msgspec.structs.replace(call, body=body))
-                by_customer.setdefault(request.customer_id, []).append(item)
+                by_customer.setdefault(request.customer_id, []).append(Item(place, request, body))
         end = asyncio.get_running_loop().time() + BATCH_SECONDS_MAX
-        for part in await stepping.gather([self._in_order(items, end) for items in by_customer.values()]):
-            answers.update(part)
-        return Answer(encode([_batched_answer(answers[place]) for place in range(len(bodies))]))
+        for items in by_customer.values():
+            self._answer_in_order(iter(items), answers, call, end)
+        return Answer(encode([_batched_answer(answer) for answer in await answers.ended]))
 
-    async def _in_order(self, items: Sequence[Item], end: float) -> dict[int, Answer]:
-        return {item.place: await self._answer(item, end) for item in items}
+    def _answer_in_order(self, items: Iterator[Item], answers: Answers, call: Call, end: float) -> None:
+        """Begin the first of these items; each of the others begins when the one before it is answered."""
+        item = next(items, None)
+        if item is None:
+            return
+        place, request, body = item
 
-    async def _answer(self, item: Item, end: float) -> Answer:
-        """Return what the item is answered; one whose turn comes too late is undecided, and changes nothing."""
-        _, request, call = item
+        def done(answer: Answer | None, error: BaseException | None) -> None:
+            if answer is None:
+                failure = error if isinstance(error, Exception) else Undecided("The call was broken off")
+                answer = answer_to(failure, verb=_verb(request), body=body, env=self._env)
+            answers.put(place, answer)
+            self._answer_in_order(items, answers, call, end)
+
         try:
-            if asyncio.get_running_loop().time() > end:
-                raise Undecided("The batch took too long; this call was not made")
-            if isinstance(request, BatchedTrack):
-                return await self._meter_routes.answer_track(
-                    self._meter_routes.wanted_by_track(request), call
-                )
-            # A check alone has its key in a header, so there it is looked for.
-            keys = () if request.idempotency_key is None else (request.idempotency_key,)
-            return await self._meter_routes.answer_check(
-                wanted_by_check(request), msgspec.structs.replace(call, idempotency_keys=keys)
-            )
+            self._begin(item, done, call, end)
         except Exception as error:
-            verb = "balances.track" if isinstance(request, BatchedTrack) else "balances.check"
-            return answer_to(error, verb=verb, body=call.body, env=self._env)
+            done(None, error)
+
+    def _begin(self, item: Item, done: Done[Answer], call: Call, end: float) -> None:
+        """Have an item answered; one whose turn comes too late is undecided, and changes nothing."""
+        _, request, body = item
+        if asyncio.get_running_loop().time() > end:
+            raise Undecided("The batch took too long; this call was not made")
+        routes, is_track, key = self._meter_routes, isinstance(request, BatchedTrack), request.idempotency_key
+        if key is None:
+            if not (routes.track_at_once if is_track else routes.check_at_once)(body, done):
+                alone = msgspec.structs.replace(call, body=body)
+                stepping.run(routes.track(alone) if is_track else routes.check(alone), done)
+        elif isinstance(request, BatchedTrack):
+            alone = msgspec.structs.replace(call, body=body)
+            stepping.run(routes.answer_track(routes.wanted_by_track(request), alone), done)
+        else:  # a check alone has its key in a header, so there it is looked for
+            keyed = msgspec.structs.replace(call, body=body, idempotency_keys=(key,))
+            stepping.run(routes.answer_check(wanted_by_check(request), keyed), done)
+
+
+def _verb(request: BatchedCheck | BatchedTrack) -> str:
+    return "balances.track" if isinstance(request, BatchedTrack) else "balances.check"
 
 
 def _batched_answer(answer: Answer) -> BatchedAnswer:

@@ -96,11 +96,11 @@ class MeterRoutes:
         }
 
     def check(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.answer_check(_said(self._checks, call.body), call)
+        return self.answer_check(said(self._checks, call.body), call)
 
     def check_at_once(self, body: bytes, done: Done[Answer]) -> bool:
         """Answer a check by one call of its script, if it is one that is known and nothing out of the ordinary."""
-        wanted = _said(self._checks, body)
+        wanted = said(self._checks, body)
         asked = self._meter.begin_check(wanted.usage) if wanted.is_plain and not wanted.takes else None
         if asked is None:
             return False
@@ -198,7 +198,7 @@ class MeterRoutes:
         return self._keys.once(key, taking)
 
     def track(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.answer_track(_said(self._tracks, call.body), call)
+        return self.answer_track(said(self._tracks, call.body), call)
 
     def wanted_by_track(self, request: TrackRequest) -> Wanted[TrackRequest]:
         """Return what a track asks for; raises InvalidInputs and InvalidRequest."""
@@ -207,7 +207,7 @@ class MeterRoutes:
 
     def track_at_once(self, body: bytes, done: Done[Answer]) -> bool:
         """As `check_at_once`, of a track."""
-        wanted = _said(self._tracks, body)
+        wanted = said(self._tracks, body)
         asked = self._meter.begin_track(wanted.usage) if wanted.is_plain else None
         if asked is None:
             return False
@@ -290,7 +290,7 @@ def _filled(form: AnswerForm, amount: int, repeated: Repeated, amounts: list[int
     return form.filled(amount, dict(zip(rows, amounts, strict=False)), amounts[len(rows) :])
 
 
-def _said(remembered: Remembered[T], body: bytes) -> T:
+def said(remembered: Remembered[T], body: bytes) -> T:
     """Return what a body asks for; one that will hardly come again is not remembered."""
     known = remembered.known(body)
     if known is not None:
