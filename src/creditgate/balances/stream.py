@@ -1,6 +1,7 @@
 """The journal streams: reading by position, looking one entry up, trimming what SQL has."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -9,6 +10,8 @@ from redis.exceptions import ResponseError
 from creditgate.balances.cluster import server_of
 from creditgate.balances.keys import Keys
 from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry, page_size
+
+_told = methodcaller("decode", "utf-8", "backslashreplace")  # what is no UTF-8 becomes a poison's reason
 
 READ_COUNT = 1_000  # messages in one reply: about 250 kB
 
@@ -53,10 +56,7 @@ class JournalStream:
         poison: list[Poisoned] = []
         upto = after
         for raw_id, raw_fields in messages:
-            fields = {
-                name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
-                for name, value in raw_fields.items()
-            }
+            fields = dict(zip(map(_told, raw_fields), map(_told, raw_fields.values()), strict=True))
             upto = StreamId.parse(raw_id.decode())
             try:
                 entries.append(decode_entry(partition, upto, fields))

@@ -160,10 +160,10 @@ def encode_call(call: Call) -> bytes:
 def decode_entry(partition: str, stream_id: StreamId, fields: Mapping[str, str]) -> Entry:
     """Read one stream message; raises PoisonEntry if it is not one of ours, with the reason."""
     try:
-        numbers = sorted([int(name) for name in fields if name.isdecimal()])
-        if not numbers or numbers != list(range(len(numbers))):
+        count = sum(map(str.isdecimal, fields))
+        if not count or not all(map(fields.__contains__, map(str, range(count)))):
             raise ValueError("items are missing or not numbered from 0")
-        items = tuple([_decode_item(number, fields) for number in numbers])
+        items = tuple([_decode_item(number, fields) for number in range(count)])
         if items[0].call is None:
             raise ValueError("the first item belongs to no call")
         return Entry(

@@ -20,8 +20,10 @@ def split_amount(nanos: int | None) -> tuple[int | None, int | None]:
     """Return (whole, nano) of an amount, both with its sign; (None, None) of none."""
     if nanos is None:
         return None, None
-    whole, nano = divmod(abs(nanos), NANOS)
-    return (-whole, -nano) if nanos < 0 else (whole, nano)
+    if nanos >= 0:
+        return divmod(nanos, NANOS)
+    whole, nano = divmod(-nanos, NANOS)
+    return -whole, -nano
 
 
 def join_amount(whole: int, nano: int) -> int:
