@@ -264,7 +264,7 @@ MUTANTS = (
     ),
     Mutant(
         "what was worked out by an older catalog is sent",
-        "src/creditgate/engine/meter.py",
+        "src/creditgate/engine/at_once.py",
         "if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:",
         "if taking is None or len(taking.uses) > 1:",
         (f"{_ENGINE}/test_at_once.py",),

@@ -5,7 +5,6 @@ one script, and answered from its one reply. An event may count for several feat
 and one script takes them all.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
@@ -13,14 +12,14 @@ from typing import Any
 import msgspec
 
 from creditgate.balances.keys import Keys
-from creditgate.balances.prepared import Prepared
 from creditgate.balances.store import BalanceStore, Reply, Use
-from creditgate.balances.usage import USES_MAX, amounts_in, said_in
+from creditgate.balances.usage import USES_MAX
 from creditgate.core.amounts import AmountOutOfRange, format_amount
 from creditgate.core.catalog import Catalog, Feature, FeatureType
 from creditgate.core.controls import property_digests
 from creditgate.core.decisions import Decision, Status
 from creditgate.core.journal import Call, Entry, StreamId
+from creditgate.engine.at_once import AtOnce, remember
 from creditgate.engine.attempts import Applied, Attempts, First
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.decisions import checked, decision_of, each_pool, held_by, moved_by
@@ -28,10 +27,10 @@ from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds
 from creditgate.engine.keys import CallerKey, key_reused
 from creditgate.engine.needs import needs_of
-from creditgate.engine.usage import Asked, Asking, M, Repeated, Sent, Taking, Usage, UsageUndecided
+from creditgate.engine.usage import Asked, Asking, Sent, Taking, Usage, UsageUndecided
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
 from creditgate.errors import InsufficientBalance, InvalidRequest, NotFound, Unavailable, Undecided
-from creditgate.telemetry.metrics import OTHER, Metrics
+from creditgate.telemetry.metrics import Metrics
 
 Send = Callable[[int, Sequence[Use], Sequence[str]], Awaitable[Reply]]
 """How a call is sent: given `not_after`, what it uses (one feature, or several of an event), digests of properties."""
@@ -63,6 +62,7 @@ class Meter:
         self._history = history
         self._op_ids = op_ids
         self._metrics = metrics or Metrics()
+        self.at_once = AtOnce(store, attempts, catalogs, op_ids, self._metrics)
 
     async def check(self, usage: Usage, asked: Asked[Asking] | None = None) -> Decision:
         """Say whether a customer or one of its entities can afford a use of a feature now; takes nothing.
@@ -89,7 +89,7 @@ class Meter:
                     _raise_if_absent(reply, customer_id, usage.entity_id)
                     decision = checked(feature, needs, reply)
                     if asked is not None:
-                        _learn(asked, decision)
+                        remember(asked, decision)
                     self._metrics.decided("check", decision, perf_counter() - began)
                     return decision
                 await self._writer.forward(customer_id)
@@ -171,7 +171,7 @@ class Meter:
                 elif reply.status is Status.OK:
                     decision = decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
                     if asked is not None:
-                        _learn(asked, decision)
+                        remember(asked, decision)
                 elif reply.status is not Status.DUE:
                     decision = await self._tracked(usage, uses, reply)
                 if decision is not None:
@@ -184,56 +184,6 @@ class Meter:
             if is_known and isinstance(error, Undecided | Unavailable):
                 raise UsageUndecided(error.message, Sent(op_id, usage, earliest, latest)) from error
             raise
-
-    def begin_check(self, usage: Usage) -> Asked[Asking] | None:
-        """Send a check whose answer is asked for later, by `told` or `check`; None if only `check` can send it."""
-        asking: Asking | None = usage.derived.get("asking")
-        if asking is None or asking.catalog is not self._catalogs.current:
-            return None
-        if asking.prepared is None:
-            asking.prepared = self._store.prepared_check(
-                customer_id=usage.customer_id, properties=asking.properties, pools=asking.needs
-            )
-        return self._begin(usage, asking, asking.prepared, "")
-
-    def begin_track(self, usage: Usage) -> Asked[Taking] | None:
-        """As `begin_check`, of a track of one feature without a caller's key."""
-        taking: Taking | None = usage.derived.get("taking")
-        if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:
-            return None
-        if taking.prepared is None:
-            taking.prepared = self._store.prepared_track(
-                customer_id=usage.customer_id,
-                call=taking.uses[0].call,
-                mode=usage.mode,
-                properties=taking.properties,
-                pools=taking.uses[0].needs,
-            )
-        return self._begin(usage, taking, taking.prepared, self._op_ids.next())
-
-    def _begin(self, usage: Usage, means: M, prepared: Prepared, op_id: str) -> Asked[M] | None:
-        start = self._attempts.start()
-        if start is None:
-            return None
-        call = self._store.begin(prepared, start.not_after, op_id)
-        return None if call is None else Asked(usage, means, start, call)
-
-    def told(self, asked: Asked[M]) -> tuple[Repeated, list[int]] | None:
-        """Return what the use was answered before to a reply that said the same, and the amounts of this reply.
-
-        None for any other outcome, which is for `check` or `track` to go on from.
-        """
-        repeated, call = asked.means.repeated, asked.call
-        try:
-            raw = call.reply.result()
-        except (Exception, asyncio.CancelledError):
-            return None
-        if repeated is None or said_in(raw, takes=call.op_id != "") != repeated.said:
-            return None
-        amounts = amounts_in(raw)
-        moved = zip(repeated.gave, amounts[len(repeated.row_ids) :], strict=True)
-        self._metrics.decided_again(asked.usage.verb, repeated.decision, perf_counter() - call.began, moved)
-        return repeated, amounts
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:
         _raise_if_absent(reply, usage.customer_id, usage.entity_id)
@@ -307,21 +257,6 @@ class Meter:
         """Return the catalog as it was last read, or read again if it does not have the feature."""
         catalog = self._catalogs.current
         return catalog if feature_id in catalog.features else await self._catalogs.refresh()
-
-
-def _learn(asked: Asked[M], decision: Decision) -> None:
-    """Remember what the use was answered, if its next reply may say the same."""
-    try:
-        raw = asked.call.reply.result()
-    except (Exception, asyncio.CancelledError):
-        return
-    said = said_in(raw, takes=asked.call.op_id != "")
-    moved_ids = {part.row_id for part in decision.moved}
-    if said is None or len(said[-1]) != len(decision.balances) + len(moved_ids):
-        return  # the answer was to another reply, or adds up what a row gave twice
-    rows = decision.terms.by_id
-    gave = tuple([rows[part.row_id].feature_id if part.row_id in rows else OTHER for part in decision.moved])
-    asked.means.repeated = Repeated(said, decision, tuple(decision.balances), gave)
 
 
 def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:

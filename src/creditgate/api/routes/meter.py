@@ -99,9 +99,11 @@ class MeterRoutes:
         return self.answer_check(said(self._checks, call.body), call)
 
     def check_at_once(self, body: bytes, done: Done[Answer]) -> bool:
-        """Answer a check by one call of its script, if it is one that is known and nothing out of the ordinary."""
-        wanted = said(self._checks, body)
-        asked = self._meter.begin_check(wanted.usage) if wanted.is_plain and not wanted.takes else None
+        """Answer a check by one call of its script, if it was asked before and is nothing out of the ordinary."""
+        wanted = self._checks.known(body)
+        if wanted is None or wanted.takes or not wanted.is_plain:
+            return False
+        asked = self._meter.at_once.begin_check(wanted.usage)
         if asked is None:
             return False
         further = partial(self._checked_further, wanted, asked)
@@ -125,7 +127,7 @@ class MeterRoutes:
     ) -> None:
         """Answer what was sent, as it was answered before if the reply says the same, else as `further` does."""
         try:
-            told = self._meter.told(asked)
+            told = self._meter.at_once.told(asked)
             text = None if told is None else again(*told)
         except Exception as error:
             done(None, error)
@@ -207,8 +209,10 @@ class MeterRoutes:
 
     def track_at_once(self, body: bytes, done: Done[Answer]) -> bool:
         """As `check_at_once`, of a track."""
-        wanted = said(self._tracks, body)
-        asked = self._meter.begin_track(wanted.usage) if wanted.is_plain else None
+        wanted = self._tracks.known(body)
+        if wanted is None or not wanted.is_plain:
+            return False
+        asked = self._meter.at_once.begin_track(wanted.usage)
         if asked is None:
             return False
         further = partial(self._tracked_further, wanted, asked)
