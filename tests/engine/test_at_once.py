@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from creditgate import openings
 from creditgate.api.calls import Answer, Call
 from creditgate.api.problems import answer_to
+from creditgate.api.routes.call_batches import CallBatchRoutes
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
@@ -326,3 +327,18 @@ def test_a_packed_command_says_what_the_command_says(
 
 def prepared_bytes(call: journal.Call, op_id: str) -> bytes:
     return PreparedUse(Script("track"), ["r", "j"], "ann", call, []).packed(1, op_id)
+
+
+async def test_a_batch_of_one_customer_when_no_more_can_wait(
+    cases: openings.UseCases, routes: MeterRoutes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a hundred items fails before it waits for anything: one within the other, and each is answered."""
+    batches = CallBatchRoutes(routes, ApiSettings(env="test"))
+    items = [TRACK | {"verb": "track", "idempotency_key": f"key {number}"} for number in range(100)]
+    assert cases.meter._store._hot is not None
+    cases.meter._store._hot._room = 0
+    monkeypatch.setattr(hot_connection, "CALLS_MAX", 0)
+    answer = await batches.batch(Call(json.dumps(items).encode(), (), ""))
+    assert [item["status"] for item in json.loads(answer.body)] == [202] * 100
+    monkeypatch.undo()
+    assert await used(cases) == 0
