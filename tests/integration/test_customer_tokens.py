@@ -156,6 +156,17 @@ def test_it_ends_with_its_time_and_with_its_key(demo: SidecarProcess) -> None:
     assert told(post(demo, ingest, "keys.mint", ANN)) == (403, "insufficient_scopes")
 
 
+def test_a_rotated_key_takes_its_tokens_along_when_it_ends(demo: SidecarProcess) -> None:
+    """While both keys live, so do the tokens of both; what the new one mints lives on."""
+    key_id, secret = made(demo, "read")
+    old = minted(demo, secret)
+    _, successor = key(demo, "rotate", key_id, "--overlap", "5s")
+    new = minted(demo, successor)
+    assert [post(demo, token, "customers.get", {}).status_code for token in (old, new)] == [200, 200]
+    wait_until(lambda: post(demo, old, "customers.get", {}).status_code == 401, what="the old key ends")
+    assert post(demo, new, "customers.get", {}).status_code == 200
+
+
 def test_web_pages_of_allowed_origins_may_ask_with_a_token_alone(demo: SidecarProcess, token: str) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     with httpx.Client(base_url=f"{demo.url}/v1") as client:
