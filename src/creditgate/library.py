@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from redis.exceptions import RedisError
 
-from creditgate.api.calls import Answer, Call, Verb
+from creditgate.api.calls import Answer, Call, Verb, answer
 from creditgate.api.door import too_large
 from creditgate.api.problems import answer_to
 from creditgate.api.routes.call_batches import CallBatchRoutes
@@ -96,10 +96,10 @@ class Meter(AsyncFace):
             raise RuntimeError("The meter is not open; use `async with`.")
         try:
             async with asyncio.timeout(self._deadline_s if ask.deadline_s is None else ask.deadline_s):
-                answer = await self._answer(ask)
+                found = await self._answer(ask)
         except TimeoutError as error:
             raise ask.undecided("The deadline passed; whether the call took effect is not known") from error
-        return ask.result(Reply(answer.status, answer.body, "Idempotent-Replayed" in answer.headers))
+        return ask.result(Reply(found.status, found.body, "Idempotent-Replayed" in found.headers))
 
     async def _answer(self, ask: Ask[Any]) -> Answer:
         """Return what the sidecar would answer."""
@@ -108,7 +108,7 @@ class Meter(AsyncFace):
         try:
             if len(ask.body) > verb.body_bytes_max:
                 raise too_large(verb.body_bytes_max)
-            return await verb.handler(Call(ask.body, keys, base_url="http://localhost"))
+            return await answer(verb, Call(ask.body, keys, base_url="http://localhost"))
         except Exception as error:
             return answer_to(error, verb=ask.verb, body=ask.body, env=self._env)
 

@@ -1,7 +1,9 @@
 """One RPC call as the routes see it, and its answer: no web framework in either."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -67,6 +69,28 @@ class Verb(NamedTuple):
     @property
     def requests(self) -> tuple[type[Request], ...]:
         return (self.request,) if self.or_request is None else (self.request, self.or_request)
+
+
+async def answer(verb: Verb, call: Call) -> Answer:
+    """Have a call answered: at once where that can be, else by the handler. Raises what is wrong with it.
+
+    Who stops waiting does not stop a call that was begun at once: it is brought to its end.
+    """
+    if verb.at_once is not None and not call.idempotency_keys:
+        ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if verb.at_once(call.body, partial(_end, ended)):
+            return await ended
+    return await verb.handler(call)
+
+
+def _end(ended: "asyncio.Future[Answer]", answer: Answer | None, error: BaseException | None) -> None:
+    if ended.done():
+        return
+    if answer is not None:
+        ended.set_result(answer)
+    else:
+        assert error is not None
+        ended.set_exception(error)
 
 
 class LegacyRoute(NamedTuple):

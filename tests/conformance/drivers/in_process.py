@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from creditgate.api.app import tables
-from creditgate.api.calls import Answer as Handled
 from creditgate.api.calls import Call as Request
+from creditgate.api.calls import answer
 from creditgate.api.problems import answer_to
 from creditgate.api.settings import ApiSettings
 from creditgate.errors import CreditgateError
@@ -54,23 +54,7 @@ class InProcess:
         body = json.dumps(call.body).encode()
         keys = (call.header_key,) if call.header_key else ()
         try:
-            answer = await self._handled(call.verb, Request(body, keys, "http://localhost"))
+            found = await answer(self._verbs[call.verb], Request(body, keys, "http://localhost"))
         except CreditgateError as error:
-            answer = answer_to(error, verb=call.verb, body=body, env=self._env)
-        return Answer(answer.status, json.loads(answer.body, parse_float=Decimal))
-
-    async def _handled(self, name: str, request: Request) -> Handled:
-        """Answer as the fast lane does: at once where that can be."""
-        verb = self._verbs[name]
-        ended: asyncio.Future[Handled] = asyncio.get_running_loop().create_future()
-
-        def done(answer: Handled | None, error: BaseException | None) -> None:
-            if answer is not None:
-                ended.set_result(answer)
-            else:
-                assert error is not None
-                ended.set_exception(error)
-
-        if request.idempotency_keys or verb.at_once is None or not verb.at_once(request.body, done):
-            return await verb.handler(request)
-        return await ended
+            found = answer_to(error, verb=call.verb, body=body, env=self._env)
+        return Answer(found.status, json.loads(found.body, parse_float=Decimal))

@@ -43,7 +43,9 @@ Decided = tuple[Decision, Mapping[str, str]]
 """A decision, and the headers of its answer."""
 
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
-BODIES_BYTES_MAX = 2**19  # of bodies that are remembered; with what they mean and were answered, seventy times as much
+BODIES_BYTES_MAX = (
+    2**19
+)  # of bodies that are remembered; with what they mean and were answered, seventy times as much
 BODY_REMEMBERED_MAX = 512
 
 
