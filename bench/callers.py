@@ -59,6 +59,7 @@ class Callers:
 
     def __init__(self, meter: Meter, cases: UseCases, redis: "Redis") -> None:
         self._meter, self._cases, self._redis = meter, cases, redis
+        self._usages: dict[str, Usage] = {}
 
     async def work(self, raw: Any) -> Mapping[str, Any]:
         """Do one order."""
@@ -75,9 +76,13 @@ class Callers:
             return lambda _: redis.execute_command(*next(sent))
         if order.kind == "batch":
             return self._batch(_names(order.customers), order.items)
-        return {"meter": self._track, "engine track": self._engine_track, "engine check": self._engine_check}[
-            order.kind
-        ]
+        kinds: dict[str, Ask] = {
+            "meter": self._track,
+            "engine track": self._engine_track,
+            "engine track again": self._engine_track_again,
+            "engine check": self._engine_check,
+        }
+        return kinds[order.kind]
 
     def _track(self, customer_id: str) -> Awaitable[object]:
         return self._meter.track(customer_id=customer_id, feature_id=FEATURE, value=VALUE)
@@ -98,6 +103,28 @@ class Callers:
         usage = Usage("track", customer_id, FEATURE, None, VALUE_NANOS, Mode.CAP)
         return _stepped(self._cases.meter.track(usage))
 
+    def _engine_track_again(self, customer_id: str) -> Awaitable[object]:
+        """Track what was tracked before, as the sidecar does with a body that it knows."""
+        usage = self._usages.get(customer_id)
+        if usage is None:
+            usage = Usage("track", customer_id, FEATURE, None, VALUE_NANOS, Mode.CAP)
+            self._usages[customer_id] = usage
+        meter = self._cases.meter
+        asked = meter.at_once.begin_track(usage)
+        if asked is None:
+            return _stepped(meter.track(usage))
+        ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        def told(_: object) -> None:
+            again = meter.at_once.told(asked)
+            if again is None:
+                stepping.run(meter.track(usage, asked=asked), lambda *end: _end(ended, *end))
+            else:
+                ended.set_result(again)
+
+        asked.call.reply.add_done_callback(told)
+        return ended
+
     def _engine_check(self, customer_id: str) -> Awaitable[Decision]:
         return _stepped(
             self._cases.meter.check(Usage("check", customer_id, FEATURE, None, VALUE_NANOS, Mode.REJECT))
@@ -116,16 +143,15 @@ def _names(customers: list[str] | int) -> Iterator[str]:
 def _stepped(work: Any) -> "asyncio.Future[Decision]":
     """Run a call without a task, as the fast lane does."""
     ended: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-
-    def done(decision: Decision | None, error: BaseException | None) -> None:
-        if error is not None:
-            ended.set_exception(error)
-        else:
-            assert decision is not None
-            ended.set_result(decision)
-
-    stepping.run(work, done)
+    stepping.run(work, lambda *end: _end(ended, *end))
     return ended
+
+
+def _end(ended: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:
+    if error is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(result)
 
 
 class _Run:

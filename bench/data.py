@@ -124,6 +124,12 @@ def body_of(verb: str, customer_id: str) -> str:
     return f'{{"customer_id":"{customer_id}","feature_id":"{FEATURE}",{amount}}}'
 
 
+def batch_of(verb: str, customer_ids: Sequence[str]) -> str:
+    """Return the body of a batch of checks or tracks, one for each customer."""
+    items = [f'{{"verb":"{verb}",{body_of(verb, customer_id)[1:]}' for customer_id in customer_ids]
+    return f"[{','.join(items)}]"
+
+
 def journals(keys: Keys) -> list[str]:
     """Return the streams of a prefix."""
     return [keys.journal(partition) for partition in keys.partitions]

@@ -26,7 +26,7 @@ from creditgate.settings import Settings
 from tests.balances.valkey_process import ValkeyProcess
 from tests.sidecar_process import SidecarProcess
 
-DRAIN_S = 60.0
+DRAIN_S = 60.0  # without an entry less
 STOP_S = 10.0
 NEEDED = {"limits_fixed": "limits", "slowapi_fixed": "slowapi"}  # of the extra `bench`
 CLI = "from creditgate.cli import main; main()"
@@ -229,11 +229,15 @@ class Stage:
         """Wait until the sidecar has moved its journal to SQL, so that its flusher does not meet another's round."""
         streams = data.journals(Keys(data.PARTITIONS, settings.prefix))
         deadline = time.monotonic() + DRAIN_S
-        while any(self.redis.xlen(stream) for stream in streams):
-            if time.monotonic() > deadline:
+        before = entries = sum(map(self.redis.xlen, streams))
+        while entries:
+            if entries < before:
+                before, deadline = entries, time.monotonic() + DRAIN_S
+            elif time.monotonic() > deadline:
                 self.failed["journal not flushed in time"] += 1
                 return
             time.sleep(0.02)
+            entries = sum(map(self.redis.xlen, streams))
 
     def forget_journal(self, settings: Settings) -> None:
         """Empty the journals of data that nobody flushes."""

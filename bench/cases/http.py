@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from operator import methodcaller
 
+import msgspec
+
+from bench import data
 from bench.samples import Row, Sample, in_turns
 from bench.stage import HttpServer, Stage
 
@@ -13,6 +16,9 @@ PIPELINED = 16  # commands that each raw connection sends at once
 MUST_AT = 32  # connections for which ratios are promised
 CPU_AT_MOST = {"baseline": 1 / 7, "limits_fixed": 1 / 8, "noop": 0.6}
 RATE_AT_LEAST = 0.5  # of the same script over as many raw connections
+
+BATCH = 16  # calls in one of balances.batch
+BATCH_AT_LEAST = 2.5  # times the calls a second of single ones
 
 Samples = Mapping[str, list[Sample]]
 
@@ -29,7 +35,40 @@ def run(stage: Stage) -> list[Row]:
             rows += _rows(
                 f"HTTP {verb} c={connections}", found, is_promised=(verb, connections) == ("track", MUST_AT)
             )
-    return rows
+    return [*rows, *_batch(stage)]
+
+
+def _batch(stage: Stage) -> list[Row]:
+    """Tracks that come in batches, beside tracks that come alone."""
+    server, customers = stage.sidecar, data.customer_ids(stage.customers)
+    chosen = [customers[first : first + BATCH] for first in range(0, len(customers), BATCH)]
+    batches = stage.http(server, "batch", [data.batch_of("track", some) for some in chosen])
+    singles = stage.http(server, "track", stage.bodies("track"))
+
+    def run(payloads: str, calls: int) -> Sample:
+        sample = stage.ask_http(server, payloads, connections=MUST_AT)
+        sample = msgspec.structs.replace(sample, answers=sample.answers * calls)
+        return stage.with_flush(server, sample)
+
+    runs = {"batch": lambda: run(batches, BATCH), "single": lambda: run(singles, 1)}
+    in_turns(runs, 1)  # warms up
+    found = in_turns(runs, stage.rounds)
+    figures: list[tuple[str, Callable[[Sample], float], float | None]] = [
+        ("calls per s", lambda one: one.per_s, BATCH_AT_LEAST),
+        ("CPU us of a call", lambda one: one.us("server"), None),
+        ("Valkey CPU us of a call", lambda one: one.us("valkey"), None),
+    ]
+    return [
+        Row(
+            case=f"HTTP batch of {BATCH} tracks c={MUST_AT}",
+            figure=figure,
+            beside="single calls",
+            ours=[of(sample) for sample in found["batch"]],
+            theirs=[of(sample) for sample in found["single"]],
+            at_least=must,
+        )
+        for figure, of, must in figures
+    ]
 
 
 class _Runs:
