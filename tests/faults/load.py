@@ -11,6 +11,7 @@ import httpx
 from tests.faults.oracle import CHECK, Call, Fate, Tally
 
 RICH = 4
+AGAIN = 4  # callers who say the same each time
 RICH_UNITS = 10_000_000
 POOR_UNITS = 50  # what the free plan of the tutorial's catalog brings
 HELD = 4
@@ -58,6 +59,7 @@ class Load:
         for number in range(RICH):
             await self._make(f"rich_{number}")
         calling = [self._rich(f"rich_{number % RICH}") for number in range(2 * RICH)]
+        calling += [self._again(f"rich_{number % RICH}", number) for number in range(AGAIN)]
         if not self._only_rich:
             await self._make("holder")
             calling += [self._poor(self._check), self._poor(self._track_or_refuse)]
@@ -111,6 +113,17 @@ class Load:
             elif used >= units:
                 used -= units
                 await self._track(customer_id, -units, has_key=True)
+
+    async def _again(self, customer_id: str, number: int) -> None:
+        """Send the same track again and again, which sidecars answer from what they know of the one before."""
+        count = 0
+        while not self._stopping.is_set():
+            count += 1
+            name = f"again-{number}#{count}"
+            self.tally.calls[name] = call = Call(customer_id, 1)
+            body = {"customer_id": customer_id, "feature_id": PREMIUM, "value": 1}
+            body["properties"] = {"call": f"again-{number}"}
+            self._note(name, call, *await self._send("balances.track", body))
 
     async def _poor(self, call: Callable[[str, int], Any]) -> None:
         """Spend all that a customer has, and go on with the next customer."""

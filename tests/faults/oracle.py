@@ -1,10 +1,12 @@
 """What callers know about their calls, compared with what the books say in the end.
 
+Calls whose names are the same up to a `#` had the same body: the books cannot tell them apart, and count them together.
+
 Units are tenths of a credit: one premium message of the tutorial's catalog.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -39,14 +41,14 @@ class Tally:
     settled: Counter[str] = field(default_factory=Counter)
     wrong_answers: list[str] = field(default_factory=list)
 
-    def acknowledged(self, but: Span | None = None) -> set[str]:
-        """Return the calls that must be in the books, but for those that were acknowledged in a span of time."""
+    def acknowledged(self, but: Span | None = None) -> Counter[str]:
+        """Return how often each must be in the books, but for what was acknowledged in a span of time."""
         begin, end = but or (0.0, 0.0)
-        return {
-            name
-            for name, call in self.calls.items()
-            if call.fate in (Fate.ACKNOWLEDGED, Fate.KEPT) and not begin <= call.at < end
-        }
+        return self.having(_SURE, lambda call: not begin <= call.at < end)
+
+    def having(self, fates: Collection[Fate], but: Callable[[Call], bool] = lambda _: True) -> Counter[str]:
+        """Return how many calls of each name had one of these fates."""
+        return Counter(_shown(name) for name, call in self.calls.items() if call.fate in fates and but(call))
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,18 @@ class Findings:
 
 def judge(tally: Tally, books: Books, *, may_lose: Span | None = None) -> Findings:
     """Compare. `may_lose`: what was acknowledged in that time may be missing, of a Redis that lost its data."""
-    missing = {name for name in tally.acknowledged() if not books.taken[name]}
-    lost = missing & tally.acknowledged(may_lose)
-    refused = {name for name, call in tally.calls.items() if call.fate is Fate.REFUSED}
+    missing = _more(tally.acknowledged(), books.taken)
+    lost = _more(tally.acknowledged(may_lose), books.taken)
+    may_be = tally.having({*_SURE, Fate.UNDECIDED})
+    calls = tally.having(frozenset(Fate))
     return Findings(
         lost=sorted(lost),
         gone=sorted(missing - lost),
-        doubled=sorted(name for name, times in books.taken.items() if times > 1),
-        refused_but_taken=sorted(refused & books.taken.keys()),
-        unknown=sorted(books.taken.keys() - tally.calls.keys()),
+        doubled=sorted(_more(books.taken, calls) & calls.keys()),
+        refused_but_taken=sorted(
+            name for name, times in books.taken.items() if may_be[name] < times <= calls[name]
+        ),
+        unknown=sorted(books.taken.keys() - calls.keys()),
         wrong_balances=_wrong_balances(tally, books),
         overspent=_overspent(tally, books),
         wrong_answers=tally.wrong_answers,
@@ -94,8 +99,9 @@ def judge(tally: Tally, books: Books, *, may_lose: Span | None = None) -> Findin
 
 def _wrong_balances(tally: Tally, books: Books) -> list[str]:
     used = Counter(tally.settled)
+    calls = {_shown(name): call for name, call in tally.calls.items()}
     for name, times in books.taken.items():
-        if call := tally.calls.get(name):
+        if call := calls.get(name):
             used[call.customer_id] += call.units * times
     return [
         f"{customer_id}: {books.remaining[customer_id]} remain, {granted} - {used[customer_id]} are expected"
@@ -107,9 +113,9 @@ def _wrong_balances(tally: Tally, books: Books) -> list[str]:
 def _overspent(tally: Tally, books: Books) -> list[str]:
     """Below zero is only what was kept during an outage, or may have been: it had happened already."""
     owed: Counter[str] = Counter()
-    for name in books.taken:
-        call = tally.calls.get(name)
-        if call and call.fate in (Fate.KEPT, Fate.UNDECIDED) and not name.startswith(CHECK):
+    for name, call in tally.calls.items():
+        may_owe = call.fate in (Fate.KEPT, Fate.UNDECIDED) and not name.startswith(CHECK)
+        if may_owe and books.taken[_shown(name)]:
             owed[call.customer_id] += call.units
     return [
         f"{customer_id}: {remaining}"
@@ -118,5 +124,16 @@ def _overspent(tally: Tally, books: Books) -> list[str]:
     ]
 
 
+def _more(some: Counter[str], others: Counter[str]) -> set[str]:
+    """Return what there is more of in the first."""
+    return {name for name, times in some.items() if times > others[name]}
+
+
+def _shown(name: str) -> str:
+    """Return the name that the books have."""
+    return name.partition("#")[0]
+
+
+_SURE = (Fate.ACKNOWLEDGED, Fate.KEPT)
 CHECK = "check-"
 """How the names of calls begin that are never kept for later: an undecided check is not allowed."""

@@ -13,8 +13,11 @@ from tests.faults.trial import Fault, try_faults
 
 
 def history() -> tuple[Tally, Books]:
-    """A load in which all went well: 3 + 2 of 10 units were taken and 1 given back; 1 kept, taken later by bob."""
-    tally = Tally(granted={"ann": 10, "bob": 0}, settled=Counter(ann=2))
+    """A load in which all went well: 3 + 2 of 10 units were taken and 1 given back; 1 kept, taken later by bob.
+
+    Cid took the same unit three times, once of it undecided, and was refused it once.
+    """
+    tally = Tally(granted={"ann": 10, "bob": 0, "cid": 3}, settled=Counter(ann=2))
     tally.calls = {
         "track-1": Call("ann", 3, Fate.ACKNOWLEDGED, at=1.0),
         "check-2": Call("ann", 2, Fate.UNDECIDED),
@@ -22,10 +25,13 @@ def history() -> tuple[Tally, Books]:
         "track-4": Call("ann", 9, Fate.REFUSED),
         "track-5": Call("bob", 1, Fate.KEPT, at=9.0),
         "track-6": Call("bob", 1, Fate.UNDECIDED),
+        "again#1": Call("cid", 1, Fate.ACKNOWLEDGED, at=1.0),
+        "again#2": Call("cid", 1, Fate.ACKNOWLEDGED, at=9.0),
+        "again#3": Call("cid", 1, Fate.UNDECIDED),
+        "again#4": Call("cid", 1, Fate.REFUSED),
     }
-    return tally, Books(
-        Counter({"track-1": 1, "check-2": 1, "track-3": 1, "track-5": 1}), {"ann": 4, "bob": -1}
-    )
+    taken = Counter({"track-1": 1, "check-2": 1, "track-3": 1, "track-5": 1, "again": 3})
+    return tally, Books(taken, {"ann": 4, "bob": -1, "cid": 0})
 
 
 def test_what_is_right_is_not_found_fault_with() -> None:
@@ -39,6 +45,18 @@ def lose(tally: Tally, books: Books) -> None:
 
 def lose_what_was_kept(tally: Tally, books: Books) -> None:
     del books.taken["track-5"]
+
+
+def lose_one_of_the_same(tally: Tally, books: Books) -> None:
+    books.taken["again"] = 1
+
+
+def double_one_of_the_same(tally: Tally, books: Books) -> None:
+    books.taken["again"] = 5
+
+
+def take_one_that_was_refused(tally: Tally, books: Books) -> None:
+    books.taken["again"] = 4
 
 
 def double(tally: Tally, books: Books) -> None:
@@ -74,6 +92,9 @@ def overspend(tally: Tally, books: Books) -> None:
     [
         (lose, "lost"),
         (lose_what_was_kept, "lost"),
+        (lose_one_of_the_same, "lost"),
+        (double_one_of_the_same, "doubled"),
+        (take_one_that_was_refused, "refused_but_taken"),
         (double, "doubled"),
         (double_what_is_undecided, "doubled"),
         (take_what_was_refused, "refused_but_taken"),
