@@ -1,7 +1,6 @@
 """What the docs say of the code is so: tables, codes, numbers, links, the names of tests."""
 
 import ast
-import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,9 +121,8 @@ def test_flags_exist() -> None:
 
 def _flags(app: cyclopts.App) -> set[str]:
     """Return the flags of all commands of a command line, and of the commands below them."""
-    flags = {
-        "--" + name.replace("_", "-") for name in inspect.signature(app.default_command or print).parameters
-    }
+    arguments = app.assemble_argument_collection() if app.default_command else ()
+    flags = {argument.name for argument in arguments if not argument.children}
     return flags.union(*(_flags(app[command]) for command in app if not command.startswith("-")))
 
 

@@ -1,7 +1,6 @@
 """The command line. A setting is the flag, else the environment (CREDITGATE_PORT), else the file, else the default."""
 
 import gc
-import inspect
 import sys
 from pathlib import Path
 
@@ -61,8 +60,11 @@ def _config_file(arguments: list[str]) -> Toml | None:
 
 
 def _setting_names() -> set[str]:
-    commands = (app[name].default_command for name in app if not name.startswith("-"))
-    return {setting for command in commands if command for setting in inspect.signature(command).parameters}
+    commands = (app[name] for name in app if app[name].default_command and not name.startswith("-"))
+    arguments = (argument for command in commands for argument in command.assemble_argument_collection())
+    return {
+        argument.name.removeprefix("--").replace("-", "_") for argument in arguments if not argument.children
+    }
 
 
 def _without_config(arguments: list[str]) -> list[str]:

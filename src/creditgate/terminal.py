@@ -1,4 +1,4 @@
-"""What the commands of the command line share: where the data is, how work is run, shows that it goes on, and fails."""
+"""What the commands of the command line share: how work is run, shows that it goes on, and fails."""
 
 import asyncio
 import re
@@ -6,28 +6,9 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
-
-from cyclopts import Parameter
+from typing import Any, NoReturn
 
 from creditgate.errors import CreditgateError
-
-DataDir = Annotated[Path, Parameter(help="Where the embedded servers keep their data, and where the key is.")]
-RedisUrl = Annotated[
-    str | None, Parameter(help="redis://, rediss:// or unix:// URL; without it, a Valkey of our own.")
-]
-DatabaseUrl = Annotated[
-    str | None, Parameter(help="sqlite:/// or postgresql:// URL; without it, DATA_DIR/ledger.db.")
-]
-Prefix = Annotated[
-    str, Parameter(help="What every key in Redis begins with; one prefix holds one environment.")
-]
-
-SealKeyFile = Annotated[
-    Path | None,
-    Parameter(help="A key, to seal the journal with and to check its seals; older keys below it."),
-]
 
 
 def unix_ms(instant: datetime) -> int:

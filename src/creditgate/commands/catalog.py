@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from creditgate.commands.place import DEFAULT_SEALED, SealedPlace
 from creditgate.settings import Settings
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, run
+from creditgate.terminal import run
 
 if TYPE_CHECKING:
     from creditgate.core.catalog_changes import FileChanges
-
-_DEFAULTS = Settings()
 
 
 def apply(
@@ -22,16 +21,10 @@ def apply(
     prune: Annotated[
         bool, Parameter(help="Archive the features and plans that the file does not name.")
     ] = False,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Make the catalog what a file says, in one step or not at all; a running sidecar goes on meanwhile."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     applied = run(_apply(settings, file, prune, dry_run))
     for line in apply_lines(applied, is_dry_run=dry_run):
         print(line)

@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
+from creditgate.commands.place import DEFAULT_PLACE, DEFAULT_SEALED, DataPlace, Prefix, SealedPlace
 from creditgate.settings import Environment, Settings, without_password
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, counter, run, unix_ms
+from creditgate.terminal import counter, run, unix_ms
 
 _DEFAULTS = Settings()
 
@@ -17,13 +19,10 @@ def init(
     *,
     env: Annotated[Environment, Parameter(help="What this data is for.")] = Environment.TEST,
     partitions: Annotated[int, Parameter(help="Journal streams; 64 for a cluster.")] = 8,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
+    place: DataPlace = DEFAULT_PLACE,
 ) -> None:
     """Make the data, and decide what is fixed from then on: the environment and the number of partitions."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = place.settings()
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     made = run(operations.init(settings, env, partitions))
@@ -35,16 +34,10 @@ def rebuild(
     partitions: Annotated[
         int | None, Parameter(help="Move the data into so many partitions; the sidecar must be stopped.")
     ] = None,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Fill Redis from SQL: balances, catalog, keys, settings. `serve` does so by itself; this shows the progress."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with counter("customers put back") as count:
@@ -55,16 +48,10 @@ def rebuild(
 def backup(
     directory: Annotated[Path, Parameter(help="Where to; it must not exist yet.")],
     *,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Copy the ledger, the key and the spool, complete as of now, beside a running sidecar or with nothing running."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     made = run(operations.backup(settings, directory))
@@ -91,19 +78,11 @@ def move(
     to_redis: Annotated[str, Parameter(help="The Redis to move to: redis://, rediss:// or unix:// URL.")],
     to_database: Annotated[str, Parameter(help="The database to move to: sqlite:/// or postgresql:// URL.")],
     to_prefix: Prefix = _DEFAULTS.prefix,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Copy the data to other servers and prove the copy. The sidecar must be stopped; interrupted, run it again."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
-    to = Settings(
-        data_dir=data_dir, redis=to_redis, database=to_database, prefix=to_prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
+    to = msgspec.structs.replace(settings, redis=to_redis, database=to_database, prefix=to_prefix)
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     proof = run(operations.move(settings, to, counter))
@@ -117,16 +96,10 @@ def prune(
     before: Annotated[
         datetime, Parameter(help="What was recorded before it goes, such as 2026-01-01 (UTC).")
     ],
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Remove old usage from SQL. Balances stay, and are still proven; interrupted, run it again."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with counter("items removed") as count:

@@ -6,12 +6,10 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from creditgate.settings import Settings
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, counter, run
+from creditgate.commands.place import DEFAULT_SEALED, SealedPlace
+from creditgate.terminal import counter, run
 
 import_app = cyclopts.App(name="import", help="Take over customers from another system.")
-
-_DEFAULTS = Settings()
 
 
 @import_app.command(name="autumn")
@@ -22,16 +20,10 @@ def import_autumn(
         str, Parameter(help="Its secret key; better in the environment.", env_var="AUTUMN_SECRET_KEY")
     ],
     skip_unknown: Annotated[bool, Parameter(help="End with 0 though something could not be taken.")] = False,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Take over the customers of an Autumn with what they hold there. The source decides: run it as often as needed."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     from creditgate import operations  # here, since `creditgate --help` need not load SQLAlchemy
 
     with counter("customers read") as count:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from creditgate.commands.place import DEFAULT_PLACE, DEFAULT_SEALED, DataPlace, SealedPlace
 from creditgate.core.amounts import format_amount
 from creditgate.settings import Settings
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, counter, run, unix_ms
+from creditgate.terminal import counter, run, unix_ms
 
 if TYPE_CHECKING:
     from creditgate.engine.statement import Line
-
-_DEFAULTS = Settings()
 
 
 def statement(
@@ -22,42 +21,30 @@ def statement(
     since: Annotated[
         datetime | None, Parameter(help="From when on, such as 2026-11-01 (UTC); without it, all of it.")
     ] = None,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
+    place: DataPlace = DEFAULT_PLACE,
 ) -> None:
     """Tell one customer's journal in words, with the balance after each line: where did the credits go?"""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = place.settings()
     for line in run(_statement(settings, customer_id, unix_ms(since) if since else None)):
         print(line)
 
 
 def verify(
     *,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Prove that every balance is the sum of its history. Ends with 0 if it is, with 1 if anything differs."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     if not run(_verify(settings)):
         sys.exit(1)
 
 
 def doctor(
     *,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
+    place: DataPlace = DEFAULT_PLACE,
 ) -> None:
     """Look at the machine, Redis and SQL, and say what to change. Ends with 1 if anything is bad."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = place.settings()
     if not run(_doctor(settings)):
         sys.exit(1)
 

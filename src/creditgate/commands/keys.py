@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
+from creditgate.commands.place import DEFAULT_PLACE, DEFAULT_SEALED, DataPlace, SealedPlace
 from creditgate.core.scopes import KeyScope
 from creditgate.settings import Settings
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, fail, run, unix_ms
+from creditgate.terminal import fail, run, unix_ms
 
 if TYPE_CHECKING:
     from creditgate.engine.access import ApiKey, NewKey
@@ -20,7 +21,6 @@ KeyId = Annotated[
     str, Parameter(help="The id, or enough of its beginning, as `creditgate key list` tells it.")
 ]
 
-_DEFAULTS = Settings()
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -37,29 +37,20 @@ def create(
     expires: Annotated[
         datetime | None, Parameter(help="Until when it is let in, such as 2027-01-31 (UTC).")
     ] = None,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Make a key. Its secret is shown this once."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     _show(run(_create(settings, name, scope, unix_ms(expires) if expires else None)))
 
 
 @key_app.command(name="list")
 def list_keys(
     *,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
+    place: DataPlace = DEFAULT_PLACE,
 ) -> None:
     """List every key that there ever was: id, scope, last four characters, when it was made, its state, its name."""
-    settings = Settings(data_dir=data_dir, redis=redis, database=database, prefix=prefix)
+    settings = place.settings()
     now_ms = unix_ms(datetime.now(UTC))
     for key_id, key in run(_list(settings)):
         print(key_line(key_id, key, now_ms))
@@ -69,16 +60,10 @@ def list_keys(
 def revoke(
     key_id: KeyId,
     *,
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Let a key end: a second later no sidecar lets it in any more."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     key = run(_revoke(settings, key_id))
     print(f"revoked {key.name} ({key.scope}, …{key.last_four})")
 
@@ -90,16 +75,10 @@ def rotate(
     overlap: Annotated[
         str, Parameter(help="How long the old one goes on, such as 30m, 24h or 7d; 0 ends it now.")
     ] = "24h",
-    data_dir: DataDir = _DEFAULTS.data_dir,
-    redis: RedisUrl = None,
-    database: DatabaseUrl = None,
-    prefix: Prefix = _DEFAULTS.prefix,
-    seal_key_file: SealKeyFile = None,
+    place: SealedPlace = DEFAULT_SEALED,
 ) -> None:
     """Make a key with the name and scope of another, which goes on for a while. The new secret is shown this once."""
-    settings = Settings(
-        data_dir=data_dir, redis=redis, database=database, prefix=prefix, seal_key_file=seal_key_file
-    )
+    settings = place.settings()
     overlap_ms = duration_ms(overlap)
     if overlap_ms is None:
         fail(f"--overlap: {overlap} is no time; say 30m, 24h or 7d.")

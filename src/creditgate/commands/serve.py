@@ -7,9 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from creditgate.commands.place import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile
 from creditgate.errors import CreditgateError
 from creditgate.settings import WORKERS_MAX, Idempotency, Payments, Settings
-from creditgate.terminal import DatabaseUrl, DataDir, Prefix, RedisUrl, SealKeyFile, check_origins, fail
+from creditgate.terminal import check_origins, fail
 
 _DEFAULTS = Settings()
 
