@@ -9,12 +9,20 @@ from redis.asyncio import Redis
 from creditgate import openings
 from creditgate.engine import demo, drain
 from creditgate.settings import Environment, Settings
+from tests.engine.fault_proxy import FaultProxy
 
 
 @pytest.fixture
 def settings(tmp_path: Path, valkey_socket: str, redis: "Redis") -> Settings:
     """Settings of a sidecar on the empty Valkey and a database of its own."""
     return Settings(data_dir=tmp_path, redis=f"unix://{valkey_socket}")
+
+
+@pytest.fixture
+async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
+    """A proxy in front of the Valkey, for the use cases that are opened on its URL."""
+    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -40,12 +40,6 @@ GRANTED = 5 * NANOS
 
 
 @pytest.fixture
-async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def cases(
     settings: Settings, stores: openings.Stores, proxy: FaultProxy
 ) -> AsyncIterator[openings.UseCases]:

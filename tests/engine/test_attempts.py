@@ -1,7 +1,6 @@
 """One effect for one call, whatever becomes of the reply."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +15,6 @@ from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy
 
 TRACK = Usage("track", "ann", "premium_messages", None, NANOS, Mode.CAP)
-
-
-@pytest.fixture
-async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
-    """A proxy in front of the Valkey."""
-    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
-        yield proxy
 
 
 @pytest.fixture

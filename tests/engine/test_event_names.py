@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,13 +21,6 @@ from tests.engine.fault_proxy import FaultProxy
 
 BASIC, PREMIUM, IMAGES, CREDITS = "basic_messages", "premium_messages", "images", "usd_credits"
 KEY = CallerKey("track", "aa", "bb")
-
-
-@pytest.fixture
-async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
-    """A proxy in front of the Valkey."""
-    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
-        yield proxy
 
 
 @pytest.fixture

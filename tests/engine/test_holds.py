@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -491,13 +490,6 @@ def _schema(member: str) -> tuple[CreditCost, ...]:
 
 
 # When something breaks
-
-
-@pytest.fixture
-async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
-    """A proxy in front of the Valkey."""
-    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
-        yield proxy
 
 
 @pytest.fixture

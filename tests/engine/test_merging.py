@@ -23,13 +23,6 @@ Answered = Decision | BaseException
 
 
 @pytest.fixture
-async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
-    """A proxy in front of the Valkey."""
-    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
     """A relay in front of the Valkey."""
     async with Relay(valkey_socket, tmp_path / "r") as relay:

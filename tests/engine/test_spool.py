@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,13 +19,6 @@ from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy
 
 TRACK = Usage("track", "ann", "premium_messages", None, NANOS, Mode.CAP)  # 0.1 of 5 credits
-
-
-@pytest.fixture
-async def proxy(tmp_path: Path, valkey_socket: str) -> AsyncIterator[FaultProxy]:
-    """A proxy in front of the Valkey."""
-    async with FaultProxy(tmp_path / "p", valkey_socket) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -42,6 +42,12 @@ R = TypeVar("R", CheckRequest, TrackRequest)
 Decided = tuple[Decision, Mapping[str, str]]
 """A decision, and the headers of its answer."""
 
+Again = Callable[[Repeated, list[int]], bytes]
+"""Puts an answer that was given before into words, with these amounts."""
+
+Further = Callable[[Asked[M]], Coroutine[Any, Any, Answer]]
+"""Goes on from what was sent, whatever became of it."""
+
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 BODIES_BYTES_MAX = (
     2**19
@@ -106,26 +112,25 @@ class MeterRoutes:
         if wanted is None or wanted.takes or not wanted.is_plain:
             return False
         asked = self._meter.at_once.begin_check(wanted.usage)
-        if asked is None:
-            return False
-        further = partial(self._checked_further, wanted, asked)
-        asked.call.reply.add_done_callback(
-            partial(self._answer_told, asked, done, partial(_checked_again, wanted), further)
-        )
-        return True
+        further = partial(self._checked_further, wanted)
+        return self._answer_once_told(asked, done, partial(_checked_again, wanted), further)
 
     def _checked_further(
         self, wanted: Wanted[CheckRequest], asked: Asked[Asking]
     ) -> Coroutine[Any, Any, Answer]:
         return self._check_answer(wanted, _plainly(self._meter.check(wanted.usage, asked)))
 
+    def _answer_once_told(
+        self, asked: Asked[M] | None, done: Done[Answer], again: Again, further: Further[M]
+    ) -> bool:
+        """See to it that what was sent is answered when its reply is there; False if nothing was sent."""
+        if asked is not None:
+            told = partial(self._answer_told, asked, done, again, further)
+            asked.call.reply.add_done_callback(told)
+        return asked is not None
+
     def _answer_told(
-        self,
-        asked: Asked[M],
-        done: Done[Answer],
-        again: Callable[[Repeated, list[int]], bytes],
-        further: Callable[[], Coroutine[Any, Any, Answer]],
-        _reply: object,
+        self, asked: Asked[M], done: Done[Answer], again: Again, further: Further[M], _reply: object
     ) -> None:
         """Answer what was sent, as it was answered before if the reply says the same, else as `further` does."""
         try:
@@ -135,7 +140,7 @@ class MeterRoutes:
             done(None, error)
             return
         if text is None:
-            stepping.run(further(), done)
+            stepping.run(further(asked), done)
         else:
             done(Answer(text), None)
 
@@ -215,13 +220,8 @@ class MeterRoutes:
         if wanted is None or not wanted.is_plain:
             return False
         asked = self._meter.at_once.begin_track(wanted.usage)
-        if asked is None:
-            return False
-        further = partial(self._tracked_further, wanted, asked)
-        asked.call.reply.add_done_callback(
-            partial(self._answer_told, asked, done, partial(_tracked_again, wanted), further)
-        )
-        return True
+        further = partial(self._tracked_further, wanted)
+        return self._answer_once_told(asked, done, partial(_tracked_again, wanted), further)
 
     def _tracked_further(
         self, wanted: Wanted[TrackRequest], asked: Asked[Taking]
