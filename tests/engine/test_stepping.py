@@ -112,39 +112,3 @@ async def test_no_task_is_made_where_none_is_needed() -> None:
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     assert await ended == "woken"
-
-
-async def test_gathered_results_come_in_order() -> None:
-    loop = asyncio.get_running_loop()
-    first, second = loop.create_future(), loop.create_future()
-
-    async def waits(future: "asyncio.Future[int]") -> int:
-        return await future
-
-    async def at_once() -> int:
-        return 3
-
-    gathered = asyncio.ensure_future(stepping.gather([waits(first), waits(second), at_once()]))
-    await asyncio.sleep(0)
-    second.set_result(2)
-    await asyncio.sleep(0)
-    assert not gathered.done()
-    first.set_result(1)
-    assert await gathered == [1, 2, 3]
-    assert await stepping.gather([]) == []
-
-
-async def test_one_that_fails_is_told_and_harms_no_other() -> None:
-    ended = []
-
-    async def fails() -> None:
-        raise ValueError("one")
-
-    async def goes_on() -> None:
-        await asyncio.sleep(0)
-        ended.append(True)
-
-    with pytest.raises(ValueError, match="one"):
-        await stepping.gather([fails(), goes_on()])
-    await asyncio.sleep(0.01)
-    assert ended

@@ -17,7 +17,6 @@ from creditgate.core.scopes import KeyScope
 from creditgate.engine import stepping
 from creditgate.engine.access import Access, digest_of
 from creditgate.engine.stepping import Done
-from creditgate.errors import Undecided
 
 HEADERS_MAX = 64  # nobody who only wants to know a balance sends more
 
@@ -129,9 +128,8 @@ class FastDoor:
             stepping.run(verb.handler(call), done)
 
     def failure(self, request: Admitted, body: bytes, error: BaseException) -> Answer:
-        """Return the answer to a call that failed, or that was cancelled by something inside: the same words, too."""
-        failure = error if isinstance(error, Exception) else Undecided("The call was broken off")
-        return answer_to(failure, verb=request.call.name, body=body, env=self._env)
+        """Return the answer to a call that failed: the same words, too."""
+        return answer_to(error, verb=request.call.name, body=body, env=self._env)
 
     def _known(self, authorization: bytes, call: HotCall) -> str | None:
         """Return the digest of the API key, None where there is none that is known, or that may not make this call."""

@@ -70,12 +70,14 @@ def status_of(error: CreditgateError) -> int:
     return _STATUS_OF_CODE.get(error.code, by_class)
 
 
-def answer_to(error: Exception, *, verb: str, body: bytes, env: str) -> Answer:
-    """Return the answer to a call that failed; `body` is what was read of it.
+def answer_to(error: BaseException | None, *, verb: str, body: bytes, env: str) -> Answer:
+    """Return the answer to a call that failed, or was broken off by something inside; `body` is what was read of it.
 
     An SDK takes a 5xx on check for "allowed" and drops the usage of a track, so these two are answered as undecided
     instead: 202 and not allowed, and 429, which every SDK raises. Only where the spool is full, a track is refused.
     """
+    if not isinstance(error, Exception):
+        error = Undecided("The call was broken off")
     failure = error if isinstance(error, CreditgateError) else _BUG
     status = status_of(failure)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -5,9 +5,9 @@ awaits `in_task()` before; from there on it has one, and it is the same coroutin
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 Done = Callable[[T | None, BaseException | None], None]
@@ -25,33 +25,6 @@ def run(work: Coroutine[Any, Any, T], done: Done[T]) -> None:
         _go_on(work, done)
     else:  # that task is not the coroutine's
         asyncio.get_running_loop().call_soon(_go_on, work, done)
-
-
-async def gather(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines at the same time and return their results in order, or raise the first error that comes.
-
-    None is cancelled, whatever becomes of the others or of us: each is brought to its end.
-    """
-    ended = asyncio.get_running_loop().create_future()
-    results: dict[int, T] = {}
-
-    def ending(place: int) -> Done[T]:
-        def done(result: T | None, error: BaseException | None) -> None:
-            if error is None:
-                results[place] = cast(T, result)
-            if not ended.done():
-                if error is not None:
-                    ended.set_exception(error)
-                elif len(results) == len(works):
-                    ended.set_result(None)
-
-        return done
-
-    for place, work in enumerate(works):
-        run(work, ending(place))
-    if works:
-        await ended
-    return [results[place] for place in range(len(works))]
 
 
 @coroutine

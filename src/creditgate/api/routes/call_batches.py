@@ -99,8 +99,7 @@ class CallBatchRoutes:
 
         def done(answer: Answer | None, error: BaseException | None) -> None:
             if answer is None:
-                failure = error if isinstance(error, Exception) else Undecided("The call was broken off")
-                answer = answer_to(failure, verb=_verb(request), body=body, env=self._env)
+                answer = answer_to(error, verb=_verb(request), body=body, env=self._env)
             answers.put(place, answer)
             self._answer_in_order(items, answers, call, end)
 
