@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import cycle
@@ -130,8 +130,10 @@ class _Asker(NamedTuple):
     meter: EngineMeter
     usage: Usage
 
-    def told(self, repeated: Repeated, amounts: list[int], done: Done[object]) -> None:
-        done((repeated.decision, amounts), None)
+    def told(
+        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[object]
+    ) -> None:
+        done((repeated.decision, amounts, deltas), None)
 
     def further(self, asked: Asked[Taking], done: Done[object]) -> None:
         stepping.run(self.meter.track(self.usage, asked=asked), done)

@@ -64,9 +64,9 @@ async def test_asking_goes_with_its_call_or_not_at_all() -> None:
     wire = Wire(on_writable=lambda: None, on_lost=lambda _: None)
     wire.connection_made(_Transport(written))
     loop = asyncio.get_running_loop()
-    left, stays = (Awaited(name, loop.time() + 1, reply=loop.create_future()) for name in (b"left", b"stays"))
+    left, stays = (Awaited(name, loop.time() + 1, None, loop.create_future()) for name in (b"left", b"stays"))
     left.reply.cancel()
-    asking = [_Asking(ASKING, call.deadline, behind=call) for call in (left, stays)]
+    asking = [_Asking(ASKING, call.deadline, None, call) for call in (left, stays)]
     wire.write([asking[0], left, asking[1], stays])
     assert b"".join(written).count(b"ASKING") == 1
     assert b"left" not in b"".join(written)

@@ -123,7 +123,8 @@ class Written(NamedTuple):
 class ScriptCalls:
     """Calls of scripts on one server and prefix.
 
-    With a hot connection, scripts go over it, and each call is waited for no longer than CALL_WINDOW_MS. The scripts
+    With a hot connection, scripts go over it, and each call is waited for no longer than CALL_WINDOW_MS; `hot` is the
+    one to a single server, over which prepared calls may go. The scripts
     themselves belong to the class: their sources are read and joined once in a process, whoever opens a store.
     """
 
@@ -137,7 +138,7 @@ class ScriptCalls:
     ) -> None:
         self._redis = redis
         self._scripts = hot or redis
-        self._hot = hot if isinstance(hot, HotConnection) else None
+        self.hot = hot if isinstance(hot, HotConnection) else None
         self._window_s = CALL_WINDOW_MS / 1000 if hot else None
         self._keys = keys
         self._clock = clock
@@ -148,16 +149,6 @@ class ScriptCalls:
 
     def _buckets(self, customer_id: str, call: Call) -> list[str]:
         return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
-
-    def send(self, call: PreparedCall) -> bool:
-        """Send a call; False where there is no hot connection to one server, or too many calls wait."""
-        if self._hot is None:
-            return False
-        try:
-            self._hot.send(call, call.prepared.record)
-        except Unavailable:
-            return False
-        return True
 
     def _go_on(self, begun: Begun, read: Callable[[list[Any]], T]) -> Coroutine[Any, Any, T]:
         """Return what becomes of a call that was sent, as if it were run."""

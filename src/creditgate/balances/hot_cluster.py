@@ -52,6 +52,7 @@ class HotCluster:
         call = _RoutedCall(
             payload=pack_command(command),
             deadline=self.loop.time() + self._window_s,
+            merge=None,
             reply=self.loop.create_future(),
             cluster=self,
             slot=slot_of(command[3]),
@@ -75,7 +76,7 @@ class HotCluster:
         if isinstance(error, MovedError):
             self._cluster.topology.move(call.slot, call.address)
         else:
-            connection.take(_Asking(ASKING, call.deadline, behind=call))
+            connection.take(_Asking(ASKING, call.deadline, None, call))
         connection.take(call)
 
     def _connection(self, address: Address) -> HotConnection:
@@ -127,7 +128,7 @@ class _RoutedCall(Awaited, kw_only=True):
         super().fail(RedisTimeoutError("no reply in time"))
 
 
-class _Asking(Call, kw_only=True):
+class _Asking(Call):
     """Lets the command behind it into a slot that is still on its way to the node.
 
     Both are written or neither: alone, it would let in the call of somebody else.

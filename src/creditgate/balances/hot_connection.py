@@ -72,7 +72,7 @@ class HotConnection:
         command: Command = ("EVALSHA", sha, numkeys, *keys_and_args)
         if sha not in self._merging.scripts:
             return self._send(command)
-        call = Awaited(b"", 0.0, reply=self._loop.create_future(), said=command)
+        call = Awaited(b"", 0.0, None, self._loop.create_future(), command)
         self.send(call, command[3])
         return call.reply
 
@@ -81,14 +81,16 @@ class HotConnection:
         from now on, whatever deadline it has. Raises as `evalsha` does.
         """
         call.deadline = self._loop.time() + self._window_s
-        there = self._joinable.get(record)
-        if there is not None:
+        joinable = self._joinable
+        if record in joinable:
+            there = joinable[record]
             merge = there if isinstance(there, Merge) else self._merge(record, there)
             if merge.add(call):
                 return
-        call.payload = call.payload or pack_command(call.command())
+        if not call.payload:
+            call.payload = pack_command(call.command())
         self.take(call)
-        self._joinable[record] = call
+        joinable[record] = call
         if self._merging.merges_one:
             self._merge(record, call)
 
@@ -99,6 +101,7 @@ class HotConnection:
     async def aclose(self) -> None:
         """Close it; what is in flight becomes unknown."""
         self._is_closed = True
+        self._room = 0
         if self._expiry is not None:
             self._expiry.cancel()
         if self._connecting is not None:
@@ -115,9 +118,7 @@ class HotConnection:
         return call.reply
 
     def _awaited(self, command: Command) -> Awaited:
-        return Awaited(
-            pack_command(command), self._deadline(), reply=self._loop.create_future(), said=command
-        )
+        return Awaited(pack_command(command), self._deadline(), None, self._loop.create_future(), command)
 
     def _merge(self, record: str, first: Call) -> Merge:
         merge = Merge(self._merging, first, self._send_anew)
@@ -134,21 +135,26 @@ class HotConnection:
 
     def take(self, call: Call) -> None:
         """Send a call; raises Unavailable at once if too many wait."""
-        payload = call.payload
-        if self._room <= 0:
-            self._room = CALLS_MAX - len(self._queued) - (len(self._wire) if self._wire is not None else 0)
-        if self._is_closed or self._room <= 0 or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
-            raise Unavailable(
-                "Redis is slower than calls come in" if self._room <= 0 else "Redis does not take more"
-            )
+        queued_bytes = self._queued_bytes + len(call.payload)
+        if self._room <= 0 or queued_bytes > QUEUED_BYTES_MAX:
+            self._make_room(queued_bytes)
         self._room -= 1
         self._queued.append(call)
-        self._queued_bytes += len(payload)
+        self._queued_bytes = queued_bytes
         if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
-        if self._expiry is None:
-            self._expiry = self._loop.call_at(call.deadline, self._expire)
+            if self._expiry is None:
+                self._expiry = self._loop.call_at(call.deadline, self._expire)
+
+    def _make_room(self, queued_bytes: int) -> None:
+        self._room = 0
+        if not self._is_closed:
+            self._room = CALLS_MAX - len(self._queued) - (len(self._wire) if self._wire is not None else 0)
+        if self._room <= 0:
+            raise Unavailable("Redis is slower than calls come in")
+        if queued_bytes > QUEUED_BYTES_MAX:
+            raise Unavailable("Redis does not take more")
 
     def _flush(self) -> None:
         """Write all that is queued, if there is somebody who reads it."""

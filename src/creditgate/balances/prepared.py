@@ -87,7 +87,7 @@ class PreparedUse(Prepared):
         return b"".join(pieces)
 
 
-class PreparedCall(Call, kw_only=True):
+class PreparedCall(Call):
     """One time that a prepared command is sent: until when it may take effect, its op id if it writes, and when it was
     sent, by `perf_counter`.
     """

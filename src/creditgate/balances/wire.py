@@ -64,7 +64,7 @@ class Call(msgspec.Struct, eq=False):
 
     payload: bytes
     deadline: float
-    merge: "Ending | None" = None
+    merge: "Ending | None"
 
     @property
     def is_over(self) -> bool:
@@ -93,7 +93,7 @@ class Ending(Protocol):
     def fail(self, error: Exception) -> None: ...
 
 
-class Awaited(Call, kw_only=True):
+class Awaited(Call):
     """A call whose reply is awaited; who waits may leave."""
 
     reply: "asyncio.Future[Any]"
@@ -176,8 +176,10 @@ class Wire(asyncio.Protocol):
         self.is_lost = True
         if self._transport is not None:
             self._transport.abort()
-        while self._sent:
-            self._take(RedisConnectionError(f"the connection was lost: {reason}"))
+        calls = list(self._sent)[self._expired :]
+        self._sent.clear()
+        for call in calls:
+            end_with(call.merge or call, RedisConnectionError(f"the connection was lost: {reason}"))
         self._on_lost(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -194,21 +196,18 @@ class Wire(asyncio.Protocol):
         self._on_writable()
 
     def data_received(self, data: bytes) -> None:
+        sent = self._sent
         try:
             self._reader.feed(data)
             gets = self._reader.gets
-            while not self.is_lost and (reply := gets()) is not False:
-                self._take(reply)
+            while (reply := gets()) is not False and not self.is_lost:
+                call = sent.popleft()
+                if self._expired:  # its wait is over
+                    self._expired -= 1
+                else:
+                    end_with(call.merge or call, reply)
         except (hiredis.ProtocolError, IndexError) as error:  # whose reply is whose is no longer known
             self.end(repr(error))
-
-    def _take(self, reply: Any) -> None:
-        """End the call whose turn it is, unless its wait is over."""
-        call = self._sent.popleft()
-        if self._expired:
-            self._expired -= 1
-        else:
-            end_with(call.merge or call, reply)
 
 
 def error_of(text: str) -> RedisError:

@@ -6,6 +6,7 @@ knows what a lost reply, or one that came too late, means.
 """
 
 import asyncio
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, Generic, Protocol
 
@@ -19,20 +20,23 @@ from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.ids import OpIds
 from creditgate.engine.stepping import Done
 from creditgate.engine.usage import Asked, Asking, M, Repeated, Taking, Usage
+from creditgate.errors import Unavailable
 from creditgate.telemetry.metrics import Metrics
 
 
 class Asker(Protocol[M]):
     """Who asks for the same use again and again, and ends each time with `done`."""
 
-    def told(self, repeated: Repeated, amounts: list[int], done: Done[Any]) -> None:
-        """Answer as before, with these amounts."""
+    def told(
+        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Any]
+    ) -> None:
+        """Answer as before, with these amounts of rows, and what rows gave (negative) or got."""
 
     def further(self, asked: Asked[M], done: Done[Any]) -> None:
         """Answer whatever has become of what was sent."""
 
 
-class UseCall(PreparedCall, Generic[M], kw_only=True, gc=False):
+class UseCall(PreparedCall, Generic[M], gc=False):
     """A use on its way that nobody awaits: what comes of it is for who asked."""
 
     usage: Usage
@@ -48,11 +52,9 @@ class UseCall(PreparedCall, Generic[M], kw_only=True, gc=False):
             self._go_on(reply, None)
             return
         try:
-            amounts = amounts_in(reply)
-            self.metrics.decided_again(
-                repeated.took, perf_counter() - self.began, repeated.gave, amounts[len(repeated.row_ids) :]
-            )
-            self.asker.told(repeated, amounts, self.done)
+            amounts, deltas = amounts_in(reply)
+            self.metrics.decided_again(repeated.took, perf_counter() - self.began, repeated.gave, deltas)
+            self.asker.told(repeated, amounts, deltas, self.done)
         except Exception as error:
             self.done(None, error)
 
@@ -75,6 +77,7 @@ class AtOnce:
         self, store: BalanceStore, attempts: Attempts, catalogs: Catalogs, op_ids: OpIds, metrics: Metrics
     ) -> None:
         self._store = store
+        self._hot = store.hot
         self._attempts = attempts
         self._catalogs = catalogs
         self._op_ids = op_ids
@@ -111,24 +114,30 @@ class AtOnce:
     def _send(
         self, usage: Usage, means: M, prepared: Prepared, op_id: str, asker: Asker[M], done: Done[Any]
     ) -> bool:
-        start = self._attempts.start()
-        if start is None:
+        hot, start = self._hot, self._attempts.start()
+        if hot is None or start is None:
             return False
+        not_after = start.not_after
         call = UseCall(
-            prepared.packed(start.not_after, op_id),
+            prepared.packed(not_after, op_id),
             0.0,
-            prepared=prepared,
-            not_after=start.not_after,
-            op_id=op_id,
-            began=perf_counter(),
-            usage=usage,
-            means=means,
-            start=start,
-            asker=asker,
-            done=done,
-            metrics=self._metrics,
+            None,
+            prepared,
+            not_after,
+            op_id,
+            perf_counter(),
+            usage,
+            means,
+            start,
+            asker,
+            done,
+            self._metrics,
         )
-        return self._store.send(call)
+        try:
+            hot.send(call, prepared.record)
+        except Unavailable:
+            return False
+        return True
 
     def remember(self, asked: Asked[M], decision: Decision) -> None:
         """Remember what a use was answered, if its next reply may say the same."""

@@ -1,7 +1,7 @@
 """check and track."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -248,13 +248,16 @@ class _CheckAgain:
         self._routes = routes
         self._wanted = wanted
 
-    def told(self, repeated: Repeated, amounts: list[int], done: Done[Answer]) -> None:
+    def told(
+        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
+    ) -> None:
         decision = repeated.decision
         form: AnswerForm | None = repeated.form
         if form is None:
             form = check_form(decision, customer_id=self._wanted.request.customer_id, takes=False)
             repeated.form = form
-        done(Answer(_filled(form, decision.required_nanos, repeated, amounts)), None)
+        balances = dict(zip(repeated.row_ids, amounts, strict=True))
+        done(Answer(form.filled(decision.required_nanos, balances)), None)
 
     def further(self, asked: Asked[Asking], done: Done[Answer]) -> None:
         self._routes.check_further(self._wanted, asked, done)
@@ -267,7 +270,9 @@ class _TrackAgain:
         self._routes = routes
         self._wanted = wanted
 
-    def told(self, repeated: Repeated, amounts: list[int], done: Done[Answer]) -> None:
+    def told(
+        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
+    ) -> None:
         request, value_nanos = self._wanted.request, self._wanted.usage.value_nanos
         form: AnswerForm | None = repeated.form
         if form is None:
@@ -278,15 +283,11 @@ class _TrackAgain:
                 event_name=request.event_name,
             )
             repeated.form = form
-        done(Answer(_filled(form, value_nanos, repeated, amounts)), None)
+        balances = dict(zip(repeated.row_ids, amounts, strict=True))
+        done(Answer(form.filled(value_nanos, balances, deltas)), None)
 
     def further(self, asked: Asked[Taking], done: Done[Answer]) -> None:
         self._routes.track_further(self._wanted, asked, done)
-
-
-def _filled(form: AnswerForm, amount: int, repeated: Repeated, amounts: list[int]) -> bytes:
-    rows = repeated.row_ids
-    return form.filled(amount, dict(zip(rows, amounts, strict=False)), amounts[len(rows) :])
 
 
 def said(remembered: Remembered[T], body: bytes) -> T:
