@@ -204,9 +204,9 @@ class FastLane(LimitedConnection):
         cycle, request, body = self._under_way
         self._under_way = None
         self._is_deciding = False
-        if error is not None:
+        if answer is None:
+            assert error is not None
             answer = self.door.failure(request, body, error)
-        assert answer is not None
         if self._is_lost:
             self.connections.discard(self)
         elif not self.transport.is_closing():
@@ -214,10 +214,9 @@ class FastLane(LimitedConnection):
 
     def _write(self, cycle: "RequestResponseCycle | _Turn", answer: Answer) -> None:
         """Write what uvicorn would write for this answer as a Starlette response, at once."""
-        head = self._plain_head() if answer.status == 200 else self._head(answer.status)
-        if answer.headers:
-            fields = [f"{field.lower()}: {text}\r\n" for field, text in answer.headers.items()]
-            head += "".join(fields).encode("latin-1")
+        defaults, head = self.plain_head
+        if answer.headers or answer.status != 200 or defaults is not self.server_state.default_headers:
+            head = self._head(answer)
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
         body = answer.body
         cycle.response_started = cycle.response_complete = True
@@ -233,17 +232,16 @@ class FastLane(LimitedConnection):
         else:
             self.on_response_complete()
 
-    def _plain_head(self) -> bytes:
-        """Return the head of nearly all answers: uvicorn has new default headers once a second, for the date."""
-        defaults, head = self.plain_head
-        if defaults is not self.server_state.default_headers:
-            head = self._head(200)
-            type(self).plain_head = self.server_state.default_headers, head
-        return head
-
-    def _head(self, status: int) -> bytes:
+    def _head(self, answer: Answer) -> bytes:
+        """Return the head of an answer; that of nearly all is remembered until uvicorn has a new date."""
         defaults = self.server_state.default_headers
-        return STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in defaults])
+        head = STATUS_LINE[answer.status] + b"".join([b"%b: %b\r\n" % header for header in defaults])
+        if answer.headers:
+            fields = [f"{field.lower()}: {text}\r\n" for field, text in answer.headers.items()]
+            head += "".join(fields).encode("latin-1")
+        elif answer.status == 200:
+            type(self).plain_head = defaults, head
+        return head
 
 
 def fast_lane(door: FastDoor, metrics: Metrics) -> type[HttpToolsProtocol]:

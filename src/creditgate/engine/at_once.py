@@ -30,7 +30,7 @@ class Asker(Protocol[M]):
     def told(
         self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Any]
     ) -> None:
-        """Answer as before, with these amounts of rows, and what rows gave (negative) or got."""
+        """Answer as before, with these amounts: of rows, and behind them what rows gave (negative) or got."""
 
     def further(self, asked: Asked[M], done: Done[Any]) -> None:
         """Answer whatever has become of what was sent."""
@@ -52,7 +52,8 @@ class UseCall(PreparedCall, Generic[M], gc=False):
             self._go_on(reply, None)
             return
         try:
-            amounts, deltas = amounts_in(reply)
+            amounts = amounts_in(reply)
+            deltas = amounts[len(repeated.row_ids) :]
             self.metrics.decided_again(repeated.took, perf_counter() - self.began, repeated.gave, deltas)
             self.asker.told(repeated, amounts, deltas, self.done)
         except Exception as error:

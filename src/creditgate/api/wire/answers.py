@@ -17,6 +17,7 @@ from creditgate.api.wire.forms import HOLE, Form
 from creditgate.api.wire.holds import LockAnswer, lock_answer
 from creditgate.api.wire.numbers import number
 from creditgate.api.wire.plans import interval_count
+from creditgate.core.amounts import format_amount
 from creditgate.core.catalog import Interval, ItemPrice, Pool
 from creditgate.core.customers import Flag, Row
 from creditgate.core.decisions import Balance, Decision, Standing
@@ -366,11 +367,11 @@ class AnswerForm(NamedTuple):
 
     def filled(self, amount: int, balances: Mapping[str, int], deltas: Iterable[int] = ()) -> bytes:
         """Return the text with what was asked for, what is in the rows, and what rows gave (negative) or got."""
-        holes = [amount]
+        texts = [format_amount(amount)]
         for standing, times in self.standings:
-            holes += standing.amounts(balances) * times
-        holes += map(neg, deltas)
-        return self.text.filled(holes)
+            texts += [*map(format_amount, standing.amounts(balances))] * times
+        texts += map(format_amount, map(neg, deltas))
+        return self.text.filled(texts)
 
 
 A = TypeVar("A", CheckAnswer, TrackAnswer)

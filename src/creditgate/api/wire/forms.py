@@ -4,11 +4,7 @@ change from call to call, until the customer's terms do.
 A form is the text of the ordinary answer, cut where it has amounts, so the two cannot differ in anything else.
 """
 
-from collections.abc import Iterable
-
 from msgspec import Raw
-
-from creditgate.core.amounts import format_amount
 
 HOLE = Raw(b"\0")  # which no JSON text has
 
@@ -22,8 +18,8 @@ class Form:
         pieces = text.decode().split("\0")
         self._parts = [part for piece in pieces for part in (piece, "")][:-1]
 
-    def filled(self, amounts: Iterable[int]) -> bytes:
-        """Return the text with these nanos in its holes, in their order. ValueError for more or fewer."""
+    def filled(self, texts: list[str]) -> bytes:
+        """Return the text with these in its holes, in their order. ValueError for more or fewer."""
         parts = self._parts.copy()
-        parts[1::2] = map(format_amount, amounts)
+        parts[1::2] = texts
         return "".join(parts).encode()
