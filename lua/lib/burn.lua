@@ -90,7 +90,7 @@ end
 function burn.measure_spending(list, pools)
   for p = 1, #pools do
     local pool = pools[p]
-    pool.spare = pool.spend and spared(pool.spend, list, p)
+    if pool.spend then pool.spare = spared(pool.spend, list, p) end
     if pool.spare and pool.others then pool.spare = spared(pool.spare, pool.others) end
     if pool.own_spend then pool.spare = burn.tighter(pool.spare, spared(pool.own_spend, list, p)) end
   end
@@ -138,7 +138,8 @@ function burn.take(list, pools, mode)
   local is_unlimited = list[1] ~= nil and list[1].floor == '*'
   for p = 1, #pools do
     pools[p].size, pools[p].taken = pools[p].need, 0
-    if not is_unlimited and mode ~= 'overflow' then pools[p].headroom = burn.headroom(pools[p]) end
+    local is_bounded = #pools[p].gates > 0 and not is_unlimited and mode ~= 'overflow'
+    if is_bounded then pools[p].headroom = burn.headroom(pools[p]) end
   end
   local wanted, refused = pools[1].size, 0
   if pools[1].headroom and amount.less(pools[1].headroom, wanted) then

@@ -56,11 +56,11 @@ end
 
 -- An unlimited row gives before all others, the feature's own first; then rollovers, then the feature's own rows, then
 -- those of credit systems; and in the same order those that give only after the others.
-local function rank(row)
-  local is_own = row.pool == 1
-  if row.floor == '*' then return is_own and 0 or 1 end
-  if row.floor == '^' then return 2 end
-  local later = row.position < SECOND and 0 or 2
+local function rank(p, floor, position)
+  local is_own = p == 1
+  if floor == '*' then return is_own and 0 or 1 end
+  if floor == '^' then return 2 end
+  local later = position < SECOND and 0 or 2
   return later + (is_own and 3 or 4)
 end
 
@@ -136,15 +136,17 @@ function rows.list(pools, record, properties)
     end
     if order then
       for position, id, floor, ceiling, period in string.gmatch(order, ROW) do
-        local row = { id = id, pool = p, floor = floor, ceiling = ceiling, period = period }
+        local row = { -- with all its fields from the start: a table that grows costs as much as three
+          id = id, pool = p, floor = floor, ceiling = ceiling, period = period, position = position + 0, rank = 0,
+          before = 0, balance = 0, written = 0, text = '',
+        }
         fields[#fields + 1] = 'b:' .. id
         found[#found + 1] = row
         if floor == OUT_OF_REACH then
           pool.others = pool.others or {}
           pool.others[#pool.others + 1] = row
         else
-          row.position = tonumber(position)
-          row.rank = rank(row)
+          row.rank = rank(p, floor, row.position)
           local last = list[#list]
           if last and by_rank_then_position(row, last) then is_sorted = false end
           list[#list + 1] = row
