@@ -19,11 +19,13 @@ local function falls_to(list, p, threshold, positive_only, in_others)
   return amount.less(threshold, before) and not amount.less(threshold, after)
 end
 
+--- @rare
 local function tell_limit(entry, pool, limit)
   local text = table.concat({ '{"feature_id":"', pool.feature, '","limit_type":"', limit, '"}' })
   journal.add(entry, table.concat({ 'put alert', table.concat({ limit, pool.feature }, '.'), text }, ' '))
 end
 
+--- @rare
 -- Whether a row that has a bottom below zero is at it, and no other can go further below.
 local function is_at_the_bottom(list, p)
   local is_bounded = false
@@ -37,6 +39,7 @@ local function is_at_the_bottom(list, p)
   return is_bounded
 end
 
+--- @rare
 -- Tells of the alerts of an order field that were crossed. The customer's count rows that others may draw on, too.
 local function tell_alerts(entry, list, p, order, feature, others)
   for id, kind, threshold in string.gmatch(order, '!([^:%s]+):(%a):(%-?%d+)') do
