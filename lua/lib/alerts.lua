@@ -3,6 +3,7 @@
 -- into the call's own entry, so that it is told exactly when the call is kept.
 local alerts = {}
 
+--- @rare
 local function total(list, p, which, positive_only)
   local sum = 0
   for i = 1, #list do
@@ -12,6 +13,7 @@ local function total(list, p, which, positive_only)
   return sum
 end
 
+--- @rare
 -- Whether a total of the pool's rows, and of what lies in others, fell from above the threshold to it, or below.
 local function falls_to(list, p, threshold, positive_only, in_others)
   local before, after = total(list, p, 'before', positive_only), total(list, p, 'balance', positive_only)

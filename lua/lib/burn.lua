@@ -161,7 +161,7 @@ function burn.take(list, pools, mode)
     left, unit = walk(list, count, pools, left, unit, below(mode), amount.subtract)
   end
   local units_left = left
-  if unit > 1 then units_left = amount.units_for(left, pools[unit].cost) end
+  if unit > 1 and left ~= 0 then units_left = amount.units_for(left, pools[unit].cost) end
   if not is_unlimited then count_usage(pools, amount.subtract(wanted, amount.least(wanted, units_left))) end
   if refused ~= 0 then return refused, 1 end
   return left, unit

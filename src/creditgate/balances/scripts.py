@@ -50,7 +50,7 @@ def load_source(name: str, *, folder: Path | None = None, whole: bool = False) -
     source = _joined(folder, name, included=set(), path=())
     if whole:
         return source
-    main = _INCLUDE.split((folder / f"{name}.lua").read_text(encoding="utf-8"))[-1]
+    main = _INCLUDE.split((folder / f"{name}.lua").read_text(encoding="utf-8"))[-1].lstrip()
     return link(source.removesuffix(main), main)
 
 
