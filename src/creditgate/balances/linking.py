@@ -21,6 +21,11 @@ from typing import NamedTuple
 
 _RARE = "--- @rare"
 _TABLE = "LIB"
+_LATER = """\
+setmetatable({table}, {{ __index = function(_, name)
+{functions}return rawget({table}, name)
+end }})
+"""
 _FUNCTION = re.compile(
     r"^(?P<notes>(?:--[^\n]*\n)*)(?:local )?function (?P<name>[a-z_]+(?:\.[a-z_]+)?)"
     r"(?P<rest>\((?:[^\n]* end|.*?\nend))\n",
@@ -28,7 +33,9 @@ _FUNCTION = re.compile(
 )
 _WORD = re.compile(r"\w+(?:\.\w+)*")
 _COMMENT = re.compile(r"--[^\n]*")
-_TOKEN = re.compile(r"--[^\n]*|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"|\.\.|[.:]?[A-Za-z_]\w*(?:\.\w+)*(?: =(?!=))?")
+_TOKEN = re.compile(
+    r"--[^\n]*|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"|\.\.|[.:]?[A-Za-z_]\w*(?:\.\w+)*(?: =(?!=))?"
+)
 _CONSTANT = re.compile(r"^local ([A-Z_]+) = (-?[\d.e]+|'[^'\n]*')(?: *--[^\n]*)?\n(?! )", re.MULTILINE)
 _CONSTANTS = re.compile(r"^local ([A-Z_]+) = \{\n((?:  [A-Z_]+ = -?\d+,[^\n]*\n)+)\}\n", re.MULTILINE)
 _LOCALS = re.compile(r"^local ([A-Za-z_, ]+?) =", re.MULTILINE)
@@ -73,7 +80,9 @@ def without_unused(source: str) -> str:
     return source
 
 
-def _with_table(statements: str, main: str, functions: Mapping[str, _Function], names: Mapping[str, str]) -> str:
+def _with_table(
+    statements: str, main: str, functions: Mapping[str, _Function], names: Mapping[str, str]
+) -> str:
     """Declare what the includes' functions capture, make the table, and run the includes' other statements."""
     for module in {name.partition(".")[0] for name in functions if "." in name}:
         if not re.search(rf"(?<![\w.]){module}[.\[]", _COMMENT.sub("", statements + main)):
@@ -86,9 +95,7 @@ def _with_table(statements: str, main: str, functions: Mapping[str, _Function], 
     table = "".join(f"{one.notes}{one.text},\n" for one in common)
     later = "".join(f"{one.notes}{_TABLE}.{one.text}\n" for one in rare)
     if later:
-        later = (
-            f"setmetatable({_TABLE}, {{ __index = function(_, name)\n{later}return rawget({_TABLE}, name)\nend }})\n"
-        )
+        later = _LATER.format(table=_TABLE, functions=later)
     declared = f"local {', '.join(captured)}\n{_TABLE} = {{\n{table}}}\n{later}"
     return declared + _LOCALS.sub(r"\1 =", statements) + main
 
