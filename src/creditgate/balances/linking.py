@@ -10,7 +10,7 @@ needs it or not: a third of the time of a track. So a script whose includes are 
   function that it calls.
 * Those marked `--- @rare` are made all together when one of them is first called.
 
-Main's own functions and all other statements stay as they are, in their order. Functions of an include begin and end in
+The script's own functions and all other statements stay as they are, in their order. Functions of an include begin and end in
 the first column; the name of one that is local to its file is used for nothing else, which luacheck tells.
 """
 
@@ -52,7 +52,7 @@ class _Function(NamedTuple):
 
 
 def link(includes: str, main: str) -> str:
-    """Return the text of a script: `includes` is all up to its last include, joined in; `main` what comes after."""
+    """Return the text of a script, linked: `includes` is all up to its last include, joined in; `main` what comes after."""
     joined = without_unused(includes + main)
     includes = joined.removesuffix(main)
     constants = _constants_of(includes)
@@ -88,12 +88,9 @@ def _with_table(
         if not re.search(rf"(?<![\w.]){module}[.\[]", _COMMENT.sub("", statements + main)):
             statements = re.sub(rf"^local {module} = \{{\}}\n", "", statements, flags=re.MULTILINE)
     captured = [_TABLE, *(match[1] for match in _LOCALS.finditer(statements))]
-    common, rare = [], []
-    for function in functions.values():
-        one = function._replace(rest=_renamed(function.rest, names))
-        (rare if _RARE in one.notes else common).append(one)
-    table = "".join(f"{one.notes}{one.text},\n" for one in common)
-    later = "".join(f"{one.notes}{_TABLE}.{one.text}\n" for one in rare)
+    made = [function._replace(rest=_renamed(function.rest, names)) for function in functions.values()]
+    table = "".join(f"{one.notes}{one.text},\n" for one in made if _RARE not in one.notes)
+    later = "".join(f"{one.notes}{_TABLE}.{one.text}\n" for one in made if _RARE in one.notes)
     if later:
         later = _LATER.format(table=_TABLE, functions=later)
     declared = f"local {', '.join(captured)}\n{_TABLE} = {{\n{table}}}\n{later}"
