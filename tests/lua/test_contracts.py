@@ -169,7 +169,7 @@ def test_scripts_carry_what_they_use_and_nothing_else() -> None:
     """What no call needs would be paid for by every call; what no script needs is dead."""
     used: set[str] = set()
     for name in script_names():
-        source = without_unused(load_source(name, whole=True))
+        source = without_unused(load_source(name, whole=True), "")
         defined = _functions(source)
         calls = re.sub("--[^\n]*", "", source)
         assert [f for f in defined if len(re.findall(rf"(?<![\w.]){re.escape(f)}\b", calls)) < 2] == []

@@ -10,8 +10,8 @@ needs it or not: a third of the time of a track. So a script whose includes are 
   function that it calls.
 * Those marked `--- @rare` are made all together when one of them is first called.
 
-The script's own functions and all other statements stay as they are, in their order. Functions of an include begin and end in
-the first column; the name of one that is local to its file is used for nothing else, which luacheck tells.
+The script's own functions and all other statements stay as they are, in their order. Functions of an include begin and
+end in the first column; the name of one that is local to its file is used for nothing else, which luacheck tells.
 """
 
 import re
@@ -52,9 +52,8 @@ class _Function(NamedTuple):
 
 
 def link(includes: str, main: str) -> str:
-    """Return the text of a script, linked: `includes` is all up to its last include, joined in; `main` what comes after."""
-    joined = without_unused(includes + main)
-    includes = joined.removesuffix(main)
+    """Return a script, linked: `includes` is its text up to the last include, joined in; `main` what comes after."""
+    includes = without_unused(includes, main)
     constants = _constants_of(includes)
     includes = _CONSTANTS.sub("", _CONSTANT.sub("", includes))
     includes, main = _renamed(includes, constants), _renamed(main, constants)
@@ -68,16 +67,16 @@ def link(includes: str, main: str) -> str:
     return _with_table(_renamed(_FUNCTION.sub("", includes), names), _renamed(main, names), functions, names)
 
 
-def without_unused(source: str) -> str:
-    """Return the source without functions whose names stand nowhere else. They begin and end in the first column."""
-    functions = {function["name"]: function[0] for function in _FUNCTION.finditer(source)}
-    words = _words_of(source)
+def without_unused(includes: str, main: str) -> str:
+    """Return the includes without functions whose names stand nowhere else, in `main` neither."""
+    functions = {function["name"]: function[0] for function in _FUNCTION.finditer(includes)}
+    words = _words_of(includes + main)
     while unused := [name for name, text in functions.items() if words[name] == _words_of(text)[name]]:
         for name in unused:
             text = functions.pop(name)
-            source = source.replace(text, "")
+            includes = includes.replace(text, "")
             words -= _words_of(text)
-    return source
+    return includes
 
 
 def _with_table(
