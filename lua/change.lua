@@ -49,7 +49,8 @@ is_valid = is_valid and arguments.is_whole_or_empty(expected_sequence) and argum
 if not is_valid or not arguments.is_word(uid) then
   return { STATUS.INVALID, records.time_ms() }
 end
-local record, status = records.read(RECORD, not_after, {})
+local record, status = records.read(RECORD, not_after, { 'shape' })
+record.shape = tonumber(record.read[HEAD_FIELDS + 1] or 0)
 local is_new = status == STATUS.ABSENT and expected_shape == 0
 if status and not is_new then return { status, record.time } end
 local replayed, first_id = keys.find(BUCKETS, key, fingerprint, record.uid, record.time)

@@ -40,7 +40,8 @@ local uid, expected_sequence = ARGV[4], arguments.whole(ARGV[5])
 -- Read.
 local wanted = change.read(6)
 if not not_after or not expected_sequence or not wanted then return { STATUS.INVALID, records.time_ms() } end
-local record, status = records.read(RECORD, not_after, {})
+local record, status = records.read(RECORD, not_after, { 'shape' })
+record.shape = tonumber(record.read[HEAD_FIELDS + 1] or 0)
 if status and status ~= STATUS.DUE then return { status, record.time } end
 if status ~= STATUS.DUE or record.uid ~= uid or record.seq ~= expected_sequence then
   return { STATUS.MOVED_ON, record.time }

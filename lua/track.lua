@@ -34,11 +34,11 @@
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
 local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local mode, properties = ARGV[6], ARGV[7]
-local MODES = { cap = true, reject = true, overflow = true }
+local is_mode = mode == 'cap' or mode == 'reject' or mode == 'overflow'
 
 -- Read.
 local pools, orders = rows.pools(8)
-if not not_after or not MODES[mode] or not pools or not keys.are_valid(key, fingerprint) then
+if not not_after or not is_mode or not pools or not keys.are_valid(key, fingerprint) then
   return { STATUS.INVALID, records.time_ms() }
 end
 local record, status = records.read(RECORD, not_after, orders)

@@ -1,32 +1,45 @@
 -- Exact amounts in nanos, of up to 10^24. Below 2^52 an amount is a plain Lua number; from there on it is a pair
 -- {hi, lo} worth hi * 10^15 + lo, 0 <= lo < 10^15, hi signed. Every function takes and gives both forms, and an amount
--- has exactly one form, so that the usual one costs no more than a double. core/amounts.py is the same in Python.
+-- has exactly one form, so that the usual one costs no more than a double: as long as a call has met no pair, nothing
+-- asks for the form. core/amounts.py is the same in Python.
 local BASE = 1e15
 local SMALL = 4503599627370496 -- 2^52: the sum of two such numbers is still exact
 local HI_MAX = 1e9 -- AMOUNT_MAX of core/amounts.py
 local ONE = 1e9 -- one unit, in nanos
 local DIGITS = '%.0f' -- never tostring or '..': both keep 14 digits only
 
+local has_pairs = false -- whether this call has met a pair
+
 local amount = {}
 
+local function is_plain(a) return not has_pairs or type(a) == 'number' end
+
+--- @rare
+local function new_pair(hi, lo)
+  has_pairs = true
+  return { hi, lo }
+end
+
+--- @rare
 local function pair(a)
   if type(a) == 'table' then return a end
   local hi = math.floor(a / BASE)
-  return { hi, a - hi * BASE }
+  return new_pair(hi, a - hi * BASE)
 end
 
+--- @rare
 -- The one form of hi * 10^15 + lo.
 local function whole(hi, lo)
   if hi >= -5 and hi <= 4 then
     local small = hi * BASE + lo
     if small > 0 - SMALL and small < SMALL then return small end
   end
-  return { hi, lo }
+  return new_pair(hi, lo)
 end
 
 -- Nil unless text is an integer of at most 24 digits.
 function amount.read(text)
-  if #text <= 15 and string.find(text, '^%-?%d+$') then return tonumber(text) + 0 end -- 0, not -0
+  if #text <= 15 and string.find(text, '^%-?%d+$') then return text + 0 end -- 0, not -0
   local sign, digits = string.match(text, '^(-?)(%d+)$')
   if not digits or #digits > 24 then return nil end
   local value
@@ -40,7 +53,7 @@ function amount.read(text)
 end
 
 function amount.text(a)
-  if type(a) == 'number' then return string.format(DIGITS, a) end
+  if is_plain(a) then return string.format(DIGITS, a) end
   if a[1] < 0 then
     local positive = amount.negate(a)
     return string.format('-%.0f%015.0f', positive[1], positive[2])
@@ -56,17 +69,19 @@ function amount.text_of(row)
   return row.text
 end
 
+--- @rare
 function amount.negate(a)
-  if type(a) == 'number' then return 0 - a end
+  if is_plain(a) then return 0 - a end
   if a[2] == 0 then return whole(0 - a[1], 0) end
   return whole(0 - a[1] - 1, BASE - a[2])
 end
 
+--- @rare
 -- The amount without its sign.
 function amount.size(a) return amount.less(a, 0) and amount.negate(a) or a end
 
 function amount.add(a, b)
-  if type(a) == 'number' and type(b) == 'number' then
+  if not has_pairs or (is_plain(a) and is_plain(b)) then
     local sum = a + b
     if sum > 0 - SMALL and sum < SMALL then return sum end
     return pair(sum)
@@ -77,10 +92,10 @@ function amount.add(a, b)
   return whole(hi, lo)
 end
 
-function amount.subtract(a, b) return amount.add(a, amount.negate(b)) end
+function amount.subtract(a, b) return amount.add(a, has_pairs and amount.negate(b) or 0 - b) end
 
 function amount.less(a, b)
-  if type(a) == 'number' and type(b) == 'number' then return a < b end
+  if not has_pairs or (is_plain(a) and is_plain(b)) then return a < b end
   a, b = pair(a), pair(b)
   if a[1] ~= b[1] then return a[1] < b[1] end
   return a[2] < b[2]
@@ -93,10 +108,11 @@ end
 
 -- Whether |a| < 10^24: what `read` takes back.
 function amount.in_range(a)
-  if type(a) == 'number' then return true end
+  if is_plain(a) then return true end
   return a[1] < HI_MAX and (a[1] > 0 - HI_MAX or (a[1] == 0 - HI_MAX and a[2] > 0))
 end
 
+--- @rare
 -- Little-endian digits of a non-negative amount in base 10^7, whose products add up exactly in a double.
 local function limbs(a)
   local digits = amount.text(a)
@@ -105,6 +121,7 @@ local function limbs(a)
   return out
 end
 
+--- @rare
 -- Drops the last nine decimal digits of the number in limbs, rounding up.
 local function drop_nanos(product)
   local text = {}
@@ -116,6 +133,7 @@ local function drop_nanos(product)
   return result
 end
 
+--- @rare
 -- units * cost / 10^9 for non-negative amounts, rounded up at 10^-9. Nil if that has more digits than `read` takes.
 function amount.multiply(units, cost)
   if type(units) == 'number' and type(cost) == 'number' and units % ONE == 0 then
@@ -136,6 +154,7 @@ function amount.multiply(units, cost)
   return drop_nanos(product)
 end
 
+--- @rare
 -- The units that credits pay for: credits * 10^9 / cost, rounded up, for credits >= 0 and cost > 0. Long division,
 -- one decimal digit at a time: it runs only when a call crosses from one credit system into another.
 function amount.units_for(credits, cost)

@@ -50,11 +50,13 @@ function burn.tighter(a, b)
   return amount.least(a, b)
 end
 
+--- @rare
 local function not_negative(a)
   if amount.less(a, 0) then return 0 end
   return a
 end
 
+--- @rare
 -- What the usage limits of a pool still let through, nil without any. More may have been used: that is nothing, too.
 function burn.headroom(pool)
   local least
@@ -75,6 +77,7 @@ function burn.depth(row, mode)
   return not_negative(amount.subtract(amount.least(row.balance, 0), amount.read(row.floor)))
 end
 
+--- @rare
 -- What is left of a limit once what is below zero in these rows (of a pool, if it is named) is counted.
 local function spared(limit, list, p)
   for i = 1, #list do
@@ -90,7 +93,7 @@ end
 function burn.measure_spending(list, pools)
   for p = 1, #pools do
     local pool = pools[p]
-    pool.spare = pool.spend and spared(pool.spend, list, p)
+    if pool.spend then pool.spare = spared(pool.spend, list, p) end
     if pool.spare and pool.others then pool.spare = spared(pool.spare, pool.others) end
     if pool.own_spend then pool.spare = burn.tighter(pool.spare, spared(pool.own_spend, list, p)) end
   end
@@ -106,17 +109,21 @@ local function above_zero(row, pool)
   return within_gates(row.balance, pool)
 end
 
+--- @rare
 local function below(mode)
   return function(row, pool) return within_gates(burn.tighter(burn.depth(row, mode), pool.spare), pool) end
 end
 
+--- @rare
 local function up_to_zero(row) return amount.negate(row.balance) end
 
+--- @rare
 local function up_to_ceiling(row)
   if row.floor == '^' then return 0 end
   return amount.subtract(amount.read(row.ceiling), row.balance)
 end
 
+--- @rare
 local function without_ceiling(row)
   if row.floor == '^' then return 0 end
   return nil
@@ -138,7 +145,8 @@ function burn.take(list, pools, mode)
   local is_unlimited = list[1] ~= nil and list[1].floor == '*'
   for p = 1, #pools do
     pools[p].size, pools[p].taken = pools[p].need, 0
-    if not is_unlimited and mode ~= 'overflow' then pools[p].headroom = burn.headroom(pools[p]) end
+    local is_bounded = #pools[p].gates > 0 and not is_unlimited and mode ~= 'overflow'
+    if is_bounded then pools[p].headroom = burn.headroom(pools[p]) end
   end
   local wanted, refused = pools[1].size, 0
   if pools[1].headroom and amount.less(pools[1].headroom, wanted) then
@@ -153,12 +161,13 @@ function burn.take(list, pools, mode)
     left, unit = walk(list, count, pools, left, unit, below(mode), amount.subtract)
   end
   local units_left = left
-  if unit > 1 then units_left = amount.units_for(left, pools[unit].cost) end
+  if unit > 1 and left ~= 0 then units_left = amount.units_for(left, pools[unit].cost) end
   if not is_unlimited then count_usage(pools, amount.subtract(wanted, amount.least(wanted, units_left))) end
   if refused ~= 0 then return refused, 1 end
   return left, unit
 end
 
+--- @rare
 -- Gives back what the pools need (negative needs): first to rows below zero, then up to what each row was granted.
 -- What exceeds that is dropped, except in mode overflow. A usage limit is not given back, and a rollover not refilled.
 function burn.give_back(list, pools, mode)

@@ -5,8 +5,9 @@ local checking = {}
 
 -- Whether the usage limits let the call through: those of the feature whatever gives, those of a system if it gives.
 local function passes(pool)
+  if #pool.gates == 0 then return true end
   local headroom = burn.headroom(pool)
-  return headroom == nil or not amount.less(headroom, pool.need)
+  return not amount.less(headroom, pool.need)
 end
 
 local function affords(pools, pool)

@@ -3,12 +3,11 @@ local journal = {}
 
 -- Opens the entry of one call; `seq` is the customer's number after it.
 function journal.open(record, customer_id, seq, call)
-  local entry = { 'c', customer_id, 'u', record.uid, 'n', seq, 'k0', call }
+  local entry = { 'c', customer_id, 'u', record.uid, 'n', seq, 'k0', call, items = 0 }
   if record.clock then
     entry[#entry + 1] = 't'
     entry[#entry + 1] = record.clock
   end
-  entry.items = 0
   return entry
 end
 

@@ -32,26 +32,28 @@
 --   b:<row id>   the raw balance of a row or gate, in nanos
 --   h:<hold id>  the receipt of an open hold (see lib/receipt)
 local LAYOUT = '1'
-local HEAD_FIELDS = 7
+local HEAD_FIELDS = 6
 
 local records = {}
 
 function records.time_ms()
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  local us = time[1] * 1000000 + time[2]
+  return (us - us % 1000) / 1000
 end
+
+local function number(text) return text and text ~= '' and text + 0 or nil end
 
 -- Reads the head of the record and `more` fields after it; `read` keeps the reply. If the call is for an entity,
 -- `more.entity` is the number of the field that is there if the entity is. The second result is the status that ends
 -- the call, if any.
 function records.read(key, not_after, more)
-  local fields = { 'v', 'uid', 'seq', 'shape', 'due', 'clock', 'terms' }
-  for i = 1, #more do fields[HEAD_FIELDS + i] = more[i] end
-  local read = redis.call('HMGET', key, unpack(fields))
-  local record = { time = records.time_ms(), read = read, uid = read[2], terms = read[7] }
-  record.seq, record.shape = tonumber(read[3] or 0), tonumber(read[4] or 0)
-  record.due, record.clock = tonumber(read[5] or nil), tonumber(read[6] or nil)
-  record.now = record.clock or record.time
+  local read = redis.call('HMGET', key, 'v', 'uid', 'seq', 'due', 'clock', 'terms', unpack(more))
+  local time, due, clock = records.time_ms(), number(read[4]), number(read[5])
+  local record = {
+    time = time, now = clock or time, due = due, clock = clock,
+    seq = number(read[3]) or 0, uid = read[2], terms = read[6], read = read,
+  }
   if not_after and record.time > not_after then return record, STATUS.TOO_LATE end
   if not read[1] then return record, STATUS.ABSENT end
   if read[1] ~= LAYOUT then return record, STATUS.UPGRADE end

@@ -56,11 +56,11 @@ end
 
 -- An unlimited row gives before all others, the feature's own first; then rollovers, then the feature's own rows, then
 -- those of credit systems; and in the same order those that give only after the others.
-local function rank(row)
-  local is_own = row.pool == 1
-  if row.floor == '*' then return is_own and 0 or 1 end
-  if row.floor == '^' then return 2 end
-  local later = row.position < SECOND and 0 or 2
+local function rank(p, floor, position)
+  local is_own = p == 1
+  if floor == '*' then return is_own and 0 or 1 end
+  if floor == '^' then return 2 end
+  local later = position < SECOND and 0 or 2
   return later + (is_own and 3 or 4)
 end
 
@@ -69,6 +69,7 @@ local function by_rank_then_position(a, b)
   return a.position < b.position
 end
 
+--- @rare
 -- Whether a usage limit counts this call: every property it asks for is among those of the call.
 local function counts(filter, properties)
   if filter == '-' or not properties then return true end
@@ -78,6 +79,7 @@ local function counts(filter, properties)
   return true
 end
 
+--- @rare
 local function read_gates(pool, order, properties, fields, found)
   for id, filter, period in string.gmatch(order, GATE) do
     if counts(filter, properties) then
@@ -89,6 +91,7 @@ local function read_gates(pool, order, properties, fields, found)
   end
 end
 
+--- @rare
 -- The order fields of one pool: that of its rows, and, where an entity's rows are in another than the customer's, the
 -- customer's.
 local function orders_of(pool, order, record)
@@ -104,8 +107,10 @@ local function has_limits(order)
   return marked == 33 or marked == 36 or marked == 64 -- '!', '$' or '@'
 end
 
+--- @rare
 local function spend_limit(order) return amount.read(string.match(order, '%$(%d+)') or '') end
 
+--- @rare
 -- Reads the customer's alerts and limits. They hold for an entity's calls too, and count every row of the feature: for
 -- that the rows of the customer that such a call cannot reach are read beside its own.
 local function read_limits_of_customer(pool, order, own, properties, fields, found)
@@ -136,15 +141,17 @@ function rows.list(pools, record, properties)
     end
     if order then
       for position, id, floor, ceiling, period in string.gmatch(order, ROW) do
-        local row = { id = id, pool = p, floor = floor, ceiling = ceiling, period = period }
+        local row = { -- with all its fields from the start: a table that grows costs as much as three
+          id = id, pool = p, floor = floor, ceiling = ceiling, period = period, position = position + 0, rank = 0,
+          before = 0, balance = 0, written = 0, text = '',
+        }
         fields[#fields + 1] = 'b:' .. id
         found[#found + 1] = row
         if floor == OUT_OF_REACH then
           pool.others = pool.others or {}
           pool.others[#pool.others + 1] = row
         else
-          row.position = tonumber(position)
-          row.rank = rank(row)
+          row.rank = rank(p, floor, row.position)
           local last = list[#list]
           if last and by_rank_then_position(row, last) then is_sorted = false end
           list[#list + 1] = row

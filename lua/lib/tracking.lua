@@ -8,8 +8,8 @@ function tracking.decide(entry, list, pools, mode, changes)
   local is_refund, first_item = amount.less(pools[1].need, 0), entry.items
   local kind = is_refund and 'refund' or 'use'
   local deltas = journal.moves(entry, list, kind, changes)
-  local gates = deltas and journal.moves(entry, rows.gates(pools), kind, changes)
-  if not gates then return STATUS.OUT_OF_RANGE end
+  local gates = rows.gates(pools)
+  if not deltas or (#gates > 0 and not journal.moves(entry, gates, kind, changes)) then return STATUS.OUT_OF_RANGE end
   if entry.items == first_item then journal.add(entry, kind) end
   if not is_refund then alerts.add(entry, list, pools) end
   return STATUS.OK, deltas

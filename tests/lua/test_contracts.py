@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.holds import Final
 from creditgate.balances.keys import Keys
+from creditgate.balances.linking import without_unused
 from creditgate.balances.scripts import load_source, lua_folder, script_names
 from creditgate.balances.store import BalanceStore, Need, Needs, Unknown, Use
 from creditgate.core.catalog import Pool
@@ -168,8 +169,9 @@ def test_scripts_carry_what_they_use_and_nothing_else() -> None:
     """What no call needs would be paid for by every call; what no script needs is dead."""
     used: set[str] = set()
     for name in script_names():
-        defined = _functions(load_source(name))
-        calls = re.sub("--[^\n]*", "", load_source(name))
+        source = without_unused(load_source(name, whole=True), "")
+        defined = _functions(source)
+        calls = re.sub("--[^\n]*", "", source)
         assert [f for f in defined if len(re.findall(rf"(?<![\w.]){re.escape(f)}\b", calls)) < 2] == []
         used |= defined
     libraries = (lua_folder() / "lib").glob("*.lua")

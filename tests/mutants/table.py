@@ -99,7 +99,7 @@ MUTANTS = (
     Mutant(
         "a spend limit is ignored",
         "lua/lib/burn.lua",
-        "pool.spare = pool.spend and spared(pool.spend, list, p)",
+        "if pool.spend then pool.spare = spared(pool.spend, list, p) end",
         "pool.spare = nil",
         (f"{_LUA}/test_limits.py",),
     ),

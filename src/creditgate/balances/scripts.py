@@ -1,15 +1,14 @@
 """Loading and calling the Lua scripts.
 
-A script is a file in lua/; `--- @include "lib/name"` is replaced by that file, once, and functions that the script does
-not use are left out: each call defines all of them anew, which is a tenth of the time of a track. The wheel carries the
-folder as `creditgate/lua`, a checkout has it at the top. Scripts are called by their hash; a server that forgot them
-(restart, failover, SCRIPT FLUSH) is given the source instead, which is safe because nothing has run then.
+A script is a file in lua/; `--- @include "lib/name"` is replaced by that file, once, and the whole is linked (see
+`linking`). The wheel carries the folder as `creditgate/lua`, a checkout has it at the top. Scripts are called by their
+hash; a server that forgot them (restart, failover, SCRIPT FLUSH) is given the source instead, which is safe because
+nothing has run then.
 """
 
 import hashlib
 import re
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +17,12 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from creditgate.balances.linking import link
+
 if TYPE_CHECKING:  # which itself sends scripts
     from creditgate.balances.hot_cluster import Hot
 
 _INCLUDE = re.compile(r'^--- @include "([a-z_/]+)"$', re.MULTILINE)
-_FUNCTION = re.compile(
-    r"^(?:--[^\n]*\n)*(?:local )?function ([a-z_]+(?:\.[a-z_]+)?)\((?:[^\n]* end|.*?\nend)\n",
-    re.MULTILINE | re.DOTALL,
-)
-_WORD = re.compile(r"\w+(?:\.\w+)*")
-_COMMENT = re.compile(r"--[^\n]*")
 _PACKAGED = Path(__file__).parent.parent / "lua"
 _CHECKOUT = Path(__file__).parent.parent.parent.parent / "lua"
 
@@ -45,14 +40,18 @@ def script_names() -> list[str]:
 
 
 def load_source(name: str, *, folder: Path | None = None, whole: bool = False) -> str:
-    """Return the source of a script with what it uses of its includes in place, in order of first mention.
+    """Return the source of a script with what it uses of its includes in place, linked.
 
-    With `whole` they are there as they are: the linter looks at all of them.
+    With `whole` they are there as they are, in order of first mention: the linter looks at all of them.
 
     Raises FileNotFoundError for a script or include that is missing, ValueError for one that includes itself.
     """
-    source = _joined(folder or lua_folder(), name, included=set(), path=())
-    return source if whole else _without_unused(source)
+    folder = folder or lua_folder()
+    source = _joined(folder, name, included=set(), path=())
+    if whole:
+        return source
+    main = _INCLUDE.split((folder / f"{name}.lua").read_text(encoding="utf-8"))[-1].lstrip()
+    return link(source.removesuffix(main), main)
 
 
 class Script:
@@ -101,22 +100,6 @@ def _joined(folder: Path, name: str, included: set[str], path: tuple[str, ...]) 
         return text.rstrip()
 
     return _INCLUDE.sub(include, (folder / f"{name}.lua").read_text(encoding="utf-8"))
-
-
-def _without_unused(source: str) -> str:
-    """Return the source without functions whose names stand nowhere else. They begin and end in the first column."""
-    functions = {function[1]: function[0] for function in _FUNCTION.finditer(source)}
-    words = _words_of(source)
-    while unused := [name for name, text in functions.items() if words[name] == _words_of(text)[name]]:
-        for name in unused:
-            text = functions.pop(name)
-            source = source.replace(text, "")
-            words -= _words_of(text)
-    return source
-
-
-def _words_of(source: str) -> Counter[str]:
-    return Counter(_WORD.findall(_COMMENT.sub("", source)))
 
 
 def main() -> None:
