@@ -339,7 +339,7 @@ MUTANTS = (
         "the stream is trimmed before SQL has it",
         "src/creditgate/engine/flusher.py",
         "await asyncio.to_thread(self._append, batches)",
-        "await asyncio.gather(*(self._stream.trim(b.partition, b.upto) for b in batches))\n"
+        "await self._stream.trim({b.partition: b.upto for b in batches})\n"
         "            await asyncio.to_thread(self._append, batches)",
         (f"{_ENGINE}/test_flusher.py",),
     ),

@@ -98,13 +98,16 @@ class JournalStream:
             if item.call and item.call.op_id.startswith(prefix)
         }
 
-    async def trim(self, partition: str, upto: StreamId) -> int:
-        """Delete every message up to and including the position: exact, never an estimate. Returns how many."""
-        after = StreamId(upto.ms, upto.counter + 1)
-        removed: int = await self._redis.xtrim(
-            self._keys.journal(partition), minid=str(after), approximate=False
-        )
-        return removed
+    async def trim(self, upto: Mapping[str, StreamId]) -> None:
+        """Delete every message of each partition up to and including its position, in one round trip.
+
+        Exact, never an estimate. Raises what redis-py raises, once all were tried whose node answers.
+        """
+        async with self._redis.pipeline(transaction=False) as together:
+            for partition, (ms, counter) in upto.items():
+                after = StreamId(ms, counter + 1)
+                together.xtrim(self._keys.journal(partition), minid=str(after), approximate=False)
+            await together.execute()
 
     async def wait(self, partition: str, after: StreamId, *, timeout_ms: int) -> None:
         """Return once there is a message after a position, or when the time is over."""
