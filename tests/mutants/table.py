@@ -351,6 +351,13 @@ MUTANTS = (
         ("tests/conformance/test_ledger_sqlite.py", "-k", "fence or moved or position"),
     ),
     Mutant(
+        "an INSERT leaves out columns in which a row has something",
+        "src/creditgate/ledger/inserting.py",
+        "return [values == self._nothing for values in map(self._unnamed, rows)]",
+        "return [True for _ in rows]",
+        ("tests/conformance/test_ledger_sqlite.py", "-k", "read_back"),
+    ),
+    Mutant(
         "a seal does not go on from the one before",
         "src/creditgate/ledger/sealing.py",
         """        self.state = state
