@@ -10,11 +10,12 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import uvloop
@@ -29,7 +30,9 @@ from creditgate import Meter
 from creditgate.client import TrackCall
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import stepping
-from creditgate.engine.usage import Usage
+from creditgate.engine.meter import Meter as EngineMeter
+from creditgate.engine.stepping import Done
+from creditgate.engine.usage import Asked, Repeated, Taking, Usage
 from creditgate.errors import CreditgateError
 from creditgate.openings import UseCases
 from creditgate.settings import Settings
@@ -109,26 +112,31 @@ class Callers:
         if usage is None:
             usage = Usage("track", customer_id, FEATURE, None, VALUE_NANOS, Mode.CAP)
             self._usages[customer_id] = usage
-        meter = self._cases.meter
-        asked = meter.at_once.begin_track(usage)
-        if asked is None:
-            return _stepped(meter.track(usage))
         ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-
-        def told(_: object) -> None:
-            again = meter.at_once.told(asked)
-            if again is None:
-                stepping.run(meter.track(usage, asked=asked), lambda *end: _end(ended, *end))
-            else:
-                ended.set_result(again)
-
-        asked.call.reply.add_done_callback(told)
+        asker = _Asker(self._cases.meter, usage)
+        if not self._cases.meter.at_once.track(usage, asker, partial(_end, ended)):
+            return _stepped(self._cases.meter.track(usage))
         return ended
 
     def _engine_check(self, customer_id: str) -> Awaitable[Decision]:
         return _stepped(
             self._cases.meter.check(Usage("check", customer_id, FEATURE, None, VALUE_NANOS, Mode.REJECT))
         )
+
+
+class _Asker(NamedTuple):
+    """Who tracks again and again, and wants the decision and the amounts."""
+
+    meter: EngineMeter
+    usage: Usage
+
+    def told(
+        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[object]
+    ) -> None:
+        done((repeated.decision, amounts, deltas), None)
+
+    def further(self, asked: Asked[Taking], done: Done[object]) -> None:
+        stepping.run(self.meter.track(self.usage, asked=asked), done)
 
 
 def _names(customers: list[str] | int) -> Iterator[str]:

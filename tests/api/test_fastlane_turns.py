@@ -42,7 +42,7 @@ class Doorman(FastDoor):
         verb = Verb(handler, CheckRequest, CheckAnswer)
         call = HotCall("balances.check", verb, check_version, frozenset(("gate",)))
         access = Mock()
-        access.scope_of.return_value = "gate"
+        access.scopes.get.return_value = "gate"
         super().__init__({"/": call}, access, names_us=lambda _: True, env="sandbox")
         self.decide = decide
 
@@ -282,7 +282,7 @@ async def test_a_head_that_was_read_is_not_read_again() -> None:
         await said(head + b"8POST / HT", posted(b"9")[len(b"POST / HT") :], answers=[b"8", b"9"])
         await said(posted(b"10"), b"\r\n" + posted(b"11"), posted(b"12"), answers=[b"10", b"11", b"12"])
         access = protocol.door._access
-        access.scope_of.return_value = None  # type: ignore[attr-defined]  # a Mock: the key is gone
+        access.scopes.get.return_value = None  # type: ignore[attr-defined]  # a Mock: the key is gone
         protocol.parser = Mock(wraps=protocol.parser)
         await said(posted(b"4"), answers=[b"4"])
         assert protocol.parser.feed_data.called

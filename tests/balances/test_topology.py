@@ -7,9 +7,9 @@ import pytest
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 
-from creditgate.balances.hot_cluster import _Asking
+from creditgate.balances.hot_cluster import ASKING, _Asking
 from creditgate.balances.topology import SLOTS, Address, NodeClients, Topology, address_in, slot_of
-from creditgate.balances.wire import Call, Wire, error_of
+from creditgate.balances.wire import Awaited, Wire, error_of
 
 ANSWERED_BY = Address("10.0.0.1", 6379)
 
@@ -64,9 +64,10 @@ async def test_asking_goes_with_its_call_or_not_at_all() -> None:
     wire = Wire(on_writable=lambda: None, on_lost=lambda _: None)
     wire.connection_made(_Transport(written))
     loop = asyncio.get_running_loop()
-    left, stays = (Call(name, loop.create_future(), loop.time() + 1) for name in (b"left", b"stays"))
+    left, stays = (Awaited(name, loop.time() + 1, None, loop.create_future()) for name in (b"left", b"stays"))
     left.reply.cancel()
-    wire.write([_Asking(left), left, _Asking(stays), stays])
+    asking = [_Asking(ASKING, call.deadline, None, call) for call in (left, stays)]
+    wire.write([asking[0], left, asking[1], stays])
     assert b"".join(written).count(b"ASKING") == 1
     assert b"left" not in b"".join(written)
     wire.data_received(b"+OK\r\n+reply\r\n")

@@ -5,12 +5,12 @@ So this door never turns anybody away, and what it lets in `door.py` would let i
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
+import msgspec
 from starlette.datastructures import Headers
 from uvicorn._types import HTTPScope
 
-from creditgate.api.calls import Answer, Call, Verb
+from creditgate.api.calls import Answer, AtOnce, Call, Verb
 from creditgate.api.problems import TurnedAway, answer_to
 from creditgate.api.versions import NEWEST, Version
 from creditgate.core.scopes import KeyScope
@@ -49,7 +49,7 @@ _CONNECTION = frozenset((None, b"keep-alive", b"Keep-Alive", b"close", b"Close")
 _SCHEME = b"Bearer "
 
 
-class HotCall(NamedTuple):
+class HotCall(msgspec.Struct, frozen=True):
     """Where a path leads. `speaks` returns the version that a request is in, or turns it away."""
 
     name: str
@@ -58,10 +58,11 @@ class HotCall(NamedTuple):
     scopes: frozenset[KeyScope]  # of the keys that may make it
 
 
-class Admitted(NamedTuple):
-    """A request that was let in, but for its body."""
+class Admitted(msgspec.Struct, frozen=True):
+    """A request that was let in, but for its body. `at_once` may be what answers it, if it has no key."""
 
     call: HotCall
+    at_once: AtOnce | None
     idempotency_keys: tuple[str, ...]
     base_url: str
     version: Version
@@ -106,6 +107,7 @@ class FastDoor:
         key = headers.get(b"idempotency-key")
         return Admitted(
             call=call,
+            at_once=call.verb.at_once if key is None else None,
             idempotency_keys=() if key is None else (key.decode("latin-1"),),
             base_url=f"{scope['scheme']}://{host}",
             version=version,
@@ -115,17 +117,16 @@ class FastDoor:
 
     def still_admits(self, request: Admitted) -> bool:
         """Say whether the same head, sent again, is let in again: only keys come and go."""
-        return self._access.scope_of(request.key) in request.call.scopes
+        return self._access.scopes.get(request.key) in request.call.scopes
 
     def answer(self, request: Admitted, body: bytes, done: Done[Answer]) -> None:
         """Have the same handler answer that does in the Starlette lane; it fails with the same errors.
 
         `done` gets the answer or the error, once, perhaps before this returns. Raises what is wrong with the body.
         """
-        verb = request.call.verb
-        if verb.at_once is None or request.idempotency_keys or not verb.at_once(body, done):
+        if request.at_once is None or not request.at_once(body, done):
             call = Call(body, request.idempotency_keys, request.base_url, request.version)
-            stepping.run(verb.handler(call), done)
+            stepping.run(request.call.verb.handler(call), done)
 
     def failure(self, request: Admitted, body: bytes, error: BaseException) -> Answer:
         """Return the answer to a call that failed: the same words, too."""
@@ -136,7 +137,7 @@ class FastDoor:
         if not authorization.startswith(_SCHEME):
             return None
         key = digest_of(authorization[len(_SCHEME) :].decode("latin-1"))
-        return key if self._access.scope_of(key) in call.scopes else None
+        return key if self._access.scopes.get(key) in call.scopes else None
 
 
 def _plain(scope: HTTPScope) -> dict[bytes, bytes] | None:

@@ -39,7 +39,7 @@ log = logger(__name__)
 
 
 class _Turn:
-    """What uvicorn and we have to know of a request under way that has no cycle of uvicorn's."""
+    """What uvicorn and we have to know of the requests of a connection that have no cycle of uvicorn's."""
 
     message_event = asyncio.Event()  # set when the client leaves; nobody waits for it here
     keep_alive = True
@@ -64,28 +64,42 @@ class FastLane(LimitedConnection):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._turn = _Turn()
+        self._under_way: tuple[RequestResponseCycle | _Turn, Admitted, bytes] | None = None
         self._awaiting_body: tuple[RequestResponseCycle, Admitted] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._is_deciding = False
+        self._is_at_rest = False  # surely between requests, since a turn ended; else that has to be looked at
         self._is_lost = False
         self._is_in_message = False
         self._idle_since = 0.0
         self._came_alone: tuple[bytes, int] | None = None  # head of what is being read, and bytes behind it
 
     def data_received(self, data: bytes) -> None:
-        if self._is_between_requests():
+        if self._is_at_rest or self._is_between_requests():
             end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-            head, body = data[:end], data[end:]
+            head = data[:end]
             request = self.heads.get(head)
-            if request is not None and request.body_bytes == len(body) and self.door.still_admits(request):
-                self._end_head()
-                self.cycle = turn = _Turn()  # type: ignore[assignment]  # it has all that uvicorn looks at
-                self._decide(turn, request, body)
+            if (
+                request is not None
+                and len(data) - end == request.body_bytes
+                and self.door.still_admits(request)
+            ):
+                if self._head_timer is not None:
+                    self._end_head()
+                self.cycle = turn = self._turn  # type: ignore[assignment]  # it has all that uvicorn looks at
+                turn.response_started = turn.response_complete = False
+                self._decide(turn, request, data[end:])
                 return
-            self._came_alone = head, len(body)
+            self._came_alone = head, len(data) - end
+        self._is_at_rest = False
         super().data_received(data)
         self._came_alone = None
         self._limit_patience()
+
+    def pause_writing(self) -> None:
+        self._is_at_rest = False
+        super().pause_writing()
 
     def on_message_begin(self) -> None:
         self._is_in_message = True
@@ -176,22 +190,27 @@ class FastLane(LimitedConnection):
             self._patience = None
 
     def _decide(self, cycle: "RequestResponseCycle | _Turn", request: Admitted, body: bytes) -> None:
-        def done(answer: Answer | None, error: BaseException | None) -> None:
-            self._is_deciding = False
-            if error is not None:
-                answer = self.door.failure(request, body, error)
-            assert answer is not None
-            if self._is_lost:
-                self.connections.discard(self)
-            elif not self.transport.is_closing():
-                self._write(cycle, answer)
-
+        self._is_at_rest = False
         self._is_deciding = True
+        self._under_way = cycle, request, body
         self.metrics.fast_requests += 1
         try:
-            self.door.answer(request, body, done)
+            self.door.answer(request, body, self._decided)
         except Exception as error:  # what is wrong with the body is seen at once
-            done(None, error)
+            self._decided(None, error)
+
+    def _decided(self, answer: Answer | None, error: BaseException | None) -> None:
+        assert self._under_way is not None
+        cycle, request, body = self._under_way
+        self._under_way = None
+        self._is_deciding = False
+        if error is not None:
+            answer = self.door.failure(request, body, error)
+        assert answer is not None
+        if self._is_lost:
+            self.connections.discard(self)
+        elif not self.transport.is_closing():
+            self._write(cycle, answer)
 
     def _write(self, cycle: "RequestResponseCycle | _Turn", answer: Answer) -> None:
         """Write what uvicorn would write for this answer as a Starlette response, at once."""
@@ -207,9 +226,10 @@ class FastLane(LimitedConnection):
             self.transport.close()
         if self.pipeline:  # not at once: a pipeline of requests that are answered at once would recurse
             self.loop.call_soon(self.on_response_complete)
-        elif isinstance(cycle, _Turn) and self.timeout_keep_alive_task is not None:
+        elif cycle is self._turn and self.timeout_keep_alive_task is not None:
             self.server_state.total_requests += 1
             self._idle_since = self.loop.time()
+            self._is_at_rest = cycle.keep_alive
         else:
             self.on_response_complete()
 

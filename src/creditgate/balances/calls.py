@@ -20,7 +20,7 @@ from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten
 from creditgate.balances.hot_cluster import Hot
 from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
-from creditgate.balances.prepared import Prepared
+from creditgate.balances.prepared import PreparedCall
 from creditgate.balances.scripts import Argument, Script
 from creditgate.core.catalog import Pool
 from creditgate.core.customers import Terms
@@ -105,12 +105,9 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A call that was sent. `reply` ends as one that is awaited would; `began` is of `perf_counter`."""
+    """A call that was sent, and its reply, which ends as one that is awaited would."""
 
-    prepared: Prepared
-    not_after: int
-    op_id: str
-    began: float
+    call: PreparedCall
     reply: asyncio.Future[Any]
 
 
@@ -126,7 +123,8 @@ class Written(NamedTuple):
 class ScriptCalls:
     """Calls of scripts on one server and prefix.
 
-    With a hot connection, scripts go over it, and each call is waited for no longer than CALL_WINDOW_MS. The scripts
+    With a hot connection, scripts go over it, and each call is waited for no longer than CALL_WINDOW_MS; `hot` is the
+    one to a single server, over which prepared calls may go. The scripts
     themselves belong to the class: their sources are read and joined once in a process, whoever opens a store.
     """
 
@@ -140,7 +138,7 @@ class ScriptCalls:
     ) -> None:
         self._redis = redis
         self._scripts = hot or redis
-        self._hot = hot if isinstance(hot, HotConnection) else None
+        self.hot = hot if isinstance(hot, HotConnection) else None
         self._window_s = CALL_WINDOW_MS / 1000 if hot else None
         self._keys = keys
         self._clock = clock
@@ -152,20 +150,10 @@ class ScriptCalls:
     def _buckets(self, customer_id: str, call: Call) -> list[str]:
         return self._keys.key_buckets(customer_id, self._clock.now_ms()) if call.key else []
 
-    def begin(self, prepared: Prepared, not_after: int, op_id: str) -> Begun | None:
-        """Send a call; None where there is no hot connection to one server, or too many calls wait."""
-        if self._hot is None:
-            return None
-        began = perf_counter()
-        try:
-            return Begun(prepared, not_after, op_id, began, self._hot.send(prepared, not_after, op_id))
-        except Unavailable:
-            return None
-
     def _go_on(self, begun: Begun, read: Callable[[list[Any]], T]) -> Coroutine[Any, Any, T]:
         """Return what becomes of a call that was sent, as if it were run."""
-        prepared = begun.prepared
-        arguments = prepared.arguments(begun.not_after, begun.op_id)
+        prepared = begun.call.prepared
+        arguments = prepared.arguments(begun.call.not_after, begun.call.op_id)
         return self._run_for(prepared.script, prepared.keys, arguments, read, begun)
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
@@ -181,7 +169,7 @@ class ScriptCalls:
         begun: Begun | None = None,
     ) -> T:
         """Run a script and return what `read` makes of its reply."""
-        began = perf_counter() if begun is None else begun.began
+        began = perf_counter() if begun is None else begun.call.began
         try:
             raw = await script.call(self._scripts, keys, args, begun.reply if begun else None)
         except BaseException as error:

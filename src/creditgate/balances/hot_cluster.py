@@ -5,7 +5,7 @@ not become longer. What a lost connection means, and how many calls may wait, is
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from hiredis import pack_command
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
@@ -16,7 +16,7 @@ from creditgate.balances.connection import CALL_WINDOW_MS, NotWritten, ServerGua
 from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.merging import Merging
 from creditgate.balances.topology import Address, address_in, slot_of
-from creditgate.balances.wire import Call
+from creditgate.balances.wire import Awaited, Call
 from creditgate.errors import Unavailable
 
 ASKING = pack_command(("ASKING",))
@@ -50,7 +50,12 @@ class HotCluster:
 
     def _send(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
         call = _RoutedCall(
-            self, slot_of(command[3]), pack_command(command), self.loop.time() + self._window_s
+            payload=pack_command(command),
+            deadline=self.loop.time() + self._window_s,
+            merge=None,
+            reply=self.loop.create_future(),
+            cluster=self,
+            slot=slot_of(command[3]),
         )
         self.route(call)
         return call.reply
@@ -71,7 +76,7 @@ class HotCluster:
         if isinstance(error, MovedError):
             self._cluster.topology.move(call.slot, call.address)
         else:
-            connection.take(_Asking(call))
+            connection.take(_Asking(ASKING, call.deadline, None, call))
         connection.take(call)
 
     def _connection(self, address: Address) -> HotConnection:
@@ -86,17 +91,13 @@ class HotCluster:
 Hot = HotConnection | HotCluster
 
 
-class _RoutedCall(Call):
+class _RoutedCall(Awaited, kw_only=True):
     """A call that follows where the nodes send it, and ends at its deadline wherever it is."""
 
-    __slots__ = ("_cluster", "address", "redirects", "slot")
-
-    def __init__(self, cluster: HotCluster, slot: int, payload: bytes, deadline: float) -> None:
-        super().__init__(payload, cluster.loop.create_future(), deadline)
-        self.slot = slot
-        self.address = Address("", 0)
-        self.redirects = 0
-        self._cluster = cluster
+    cluster: HotCluster
+    slot: int
+    address: Address = Address("", 0)
+    redirects: int = 0
 
     def fail(self, error: Exception) -> None:
         """Send it on if that is what the error says, else end the wait."""
@@ -106,11 +107,11 @@ class _RoutedCall(Call):
         if (
             self.redirects == 1
         ):  # queues look at their first call's deadline, and this one comes in behind younger ones
-            self._cluster.loop.call_at(self.deadline, self._end)
+            self.cluster.loop.call_at(self.deadline, self._end)
         if self.redirects > REDIRECTS_MAX:
             return super().fail(NotWritten(str(error)))
         try:
-            self._cluster.redirect(self, error)
+            self.cluster.redirect(self, error)
         except (NotWritten, Unavailable) as refused:
             super().fail(NotWritten(str(refused)))
 
@@ -119,7 +120,7 @@ class _RoutedCall(Call):
         if self.reply.done():
             return
         try:
-            self._cluster.route(self)
+            self.cluster.route(self)
         except (NotWritten, Unavailable) as refused:
             super().fail(NotWritten(str(refused)))
 
@@ -130,25 +131,19 @@ class _RoutedCall(Call):
 class _Asking(Call):
     """Lets the command behind it into a slot that is still on its way to the node.
 
-    Both are written or neither, for they ask the same future: alone, it would let in the call of somebody else.
+    Both are written or neither: alone, it would let in the call of somebody else.
     """
 
-    def __init__(self, call: Call) -> None:
-        super().__init__(ASKING, cast("asyncio.Future[Any]", _WithoutReply(call.reply)), call.deadline)
+    behind: Call
 
+    @property
+    def is_over(self) -> bool:
+        return self.behind.is_over
 
-class _WithoutReply:
-    """A future that is done when another is, and takes no reply."""
-
-    __slots__ = ("done",)
-
-    def __init__(self, other: "asyncio.Future[Any]") -> None:
-        self.done = other.done
-
-    def set_result(self, _: Any) -> None:
+    def take(self, reply: Any) -> None:
         """What was asked for is in the next reply."""
 
-    def set_exception(self, _: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """If it was refused, the next is refused too, and says why."""
 
 

@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from hiredis import pack_command
@@ -30,8 +29,7 @@ from creditgate.balances.connection import (
     server_id_in,
 )
 from creditgate.balances.merging import Merge, Merging
-from creditgate.balances.prepared import Prepared
-from creditgate.balances.wire import Call, Command, Wire
+from creditgate.balances.wire import Awaited, Call, Command, Wire, end_with
 from creditgate.errors import Unavailable
 
 CALLS_MAX = 16_384  # in flight and queued: more than one Redis answers in a window
@@ -71,25 +69,39 @@ class HotConnection:
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script. Raises Unavailable at once if too many calls wait."""
-        command = ("EVALSHA", sha, numkeys, *keys_and_args)
-        return self._join(command) if sha in self._merging.scripts else self._send(command).reply
+        command: Command = ("EVALSHA", sha, numkeys, *keys_and_args)
+        if sha not in self._merging.scripts:
+            return self._send(command)
+        call = Awaited(b"", 0.0, None, self._loop.create_future(), command)
+        self.send(call, command[3])
+        return call.reply
 
-    def send(self, prepared: Prepared, not_after: int, op_id: str) -> "asyncio.Future[Any]":
-        """Run a script as `evalsha` does, by a command that is packed."""
-        record = prepared.record
-        if record in self._joinable:
-            return self._join(prepared.command(not_after, op_id))
-        command = partial(prepared.command, not_after, op_id)
-        payload = prepared.packed(not_after, op_id)
-        return self._first(record, Call(payload, self._loop.create_future(), self._deadline(), command))
+    def send(self, call: Call, record: str) -> None:
+        """Send a call with those of its customer that came in the same turn, or as the first of them. It is waited for
+        from now on, whatever deadline it has. Raises as `evalsha` does.
+        """
+        call.deadline = self._loop.time() + self._window_s
+        joinable = self._joinable
+        if record in joinable:
+            there = joinable[record]
+            merge = there if isinstance(there, Merge) else self._merge(record, there)
+            if merge.add(call):
+                return
+        if not call.payload:
+            call.payload = pack_command(call.command())
+        self.take(call)
+        joinable[record] = call
+        if self._merging.merges_one:
+            self._merge(record, call)
 
     def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script that the server does not know, and have it remember it."""
-        return self._send(("EVAL", source, numkeys, *keys_and_args)).reply
+        return self._send(("EVAL", source, numkeys, *keys_and_args))
 
     async def aclose(self) -> None:
         """Close it; what is in flight becomes unknown."""
         self._is_closed = True
+        self._room = 0
         if self._expiry is not None:
             self._expiry.cancel()
         if self._connecting is not None:
@@ -100,56 +112,49 @@ class HotConnection:
             self._wire.end("closed")
         self._fail_queued(NotWritten, "closed")
 
-    def _join(self, command: Command) -> "asyncio.Future[Any]":
-        """Send a call together with those of its customer that came in the same turn, or as the first of them."""
-        record: str = command[3]
-        there = self._joinable.get(record)
-        if there is not None and there.takes(command):
-            merge = there if isinstance(there, Merge) else self._merge(record, there)
-            return merge.add(command)
-        call = Call(pack_command(command), self._loop.create_future(), self._deadline(), lambda: command)
-        return self._first(record, call)
-
-    def _first(self, record: str, call: Call) -> "asyncio.Future[Any]":
-        """Send a call that others of its customer may join before the turn is over."""
+    def _send(self, command: Command) -> "asyncio.Future[Any]":
+        call = self._awaited(command)
         self.take(call)
-        self._joinable[record] = call
-        reply = call.reply
-        if self._merging.merges_one:
-            self._merge(record, call)
-        return reply
+        return call.reply
+
+    def _awaited(self, command: Command) -> Awaited:
+        return Awaited(pack_command(command), self._deadline(), None, self._loop.create_future(), command)
 
     def _merge(self, record: str, first: Call) -> Merge:
-        merge = Merge(self._merging, first, lambda command: self._send(command).reply)
+        merge = Merge(self._merging, first, self._send_anew)
         self._joinable[record] = merge
         self._merges.append(merge)
         return merge
 
-    def _send(self, command: Command) -> Call:
-        call = Call(pack_command(command), self._loop.create_future(), self._deadline())
+    def _send_anew(self, call: Call) -> None:
+        call.deadline = self._deadline()
         self.take(call)
-        return call
 
     def _deadline(self) -> float:
         return self._loop.time() + self._window_s
 
     def take(self, call: Call) -> None:
         """Send a call; raises Unavailable at once if too many wait."""
-        payload = call.payload
-        if self._room <= 0:
-            self._room = CALLS_MAX - len(self._queued) - (len(self._wire) if self._wire is not None else 0)
-        if self._is_closed or self._room <= 0 or self._queued_bytes + len(payload) > QUEUED_BYTES_MAX:
-            raise Unavailable(
-                "Redis is slower than calls come in" if self._room <= 0 else "Redis does not take more"
-            )
+        queued_bytes = self._queued_bytes + len(call.payload)
+        if self._room <= 0 or queued_bytes > QUEUED_BYTES_MAX:
+            self._make_room(queued_bytes)
         self._room -= 1
         self._queued.append(call)
-        self._queued_bytes += len(payload)
+        self._queued_bytes = queued_bytes
         if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
-        if self._expiry is None:
-            self._expiry = self._loop.call_at(call.deadline, self._expire)
+            if self._expiry is None:
+                self._expiry = self._loop.call_at(call.deadline, self._expire)
+
+    def _make_room(self, queued_bytes: int) -> None:
+        self._room = 0
+        if not self._is_closed:
+            self._room = CALLS_MAX - len(self._queued) - (len(self._wire) if self._wire is not None else 0)
+        if self._room <= 0:
+            raise Unavailable("Redis is slower than calls come in")
+        if queued_bytes > QUEUED_BYTES_MAX:
+            raise Unavailable("Redis does not take more")
 
     def _flush(self) -> None:
         """Write all that is queued, if there is somebody who reads it."""
@@ -173,7 +178,8 @@ class HotConnection:
         while self._queued and self._queued[0].deadline <= now:
             call = self._queued.popleft()
             self._queued_bytes -= len(call.payload)
-            call.fail(NotWritten("Redis could not be reached in time"))
+            self._joinable.clear()  # nothing may go with what has ended
+            end_with(call.merge or call, NotWritten("Redis could not be reached in time"))
         if self._queued:
             look_at.append(self._queued[0].deadline)
         next_at = min((at for at in look_at if at is not None), default=None)
@@ -238,12 +244,13 @@ class HotConnection:
         if address.db:
             commands.append(("SELECT", address.db))
         commands.append(ASK_SERVER_ID)
-        calls = [Call(pack_command(command), self._loop.create_future(), 0.0) for command in commands]
+        calls = [self._awaited(command) for command in commands]
         wire.write(calls)
         *_, info = await asyncio.gather(*(call.reply for call in calls))
         return server_id_in(info)
 
     def _fail_queued(self, kind: type[NotWritten], reason: str) -> None:
         calls, self._queued, self._queued_bytes = self._queued, deque(), 0
+        self._joinable.clear()
         for call in calls:
-            call.fail(kind(reason))
+            end_with(call.merge or call, kind(reason))

@@ -5,14 +5,13 @@ sent as ever; only when a second comes before the turn is over does it become a 
 own: if a merge gets no reply, each of its calls fails as it would alone, and is looked up by its own op id.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
 
-from creditgate.balances.wire import Call, Command
+from creditgate.balances.wire import Call, Command, end_with
 from creditgate.errors import Unavailable
 
 CALLS_MAX = 64  # as in lua/merged.lua; beyond that there is little left to save
@@ -22,8 +21,6 @@ CALLS_BYTES_MAX = (
 )  # of the calls as the journal keeps them: readers of the journal take hundreds of entries
 _OF_EACH = 8  # arguments that a call has in a merge beyond its own, at most
 _TERMS = 4  # where a reply has them
-
-Waiter = asyncio.Future[Any]
 
 
 class Merging(NamedTuple):
@@ -52,113 +49,95 @@ class Merging(NamedTuple):
 
 
 class Merge:
-    """Calls on their way as one, by `carrier`: the command of the first of them until there was another."""
+    """Calls on their way as one, by the first of them, which carries all once there is another."""
 
     __slots__ = ("_arguments_count", "_bytes", "_carrier", "_is_loaded", "_merging", "_parts", "_send")
 
-    def __init__(self, merging: Merging, carrier: Call, send: Callable[[Command], Waiter]) -> None:
-        """`send` sends a command by itself."""
+    def __init__(self, merging: Merging, first: Call, send: Callable[[Call], None]) -> None:
+        """`send` sends a call by itself, with a deadline of its own."""
         self._merging = merging
-        self._carrier = carrier
+        self._carrier = first
         self._send = send
-        self._parts: list[tuple[Command, Waiter]] = []
+        self._parts: list[tuple[Call, Command]] = []
         self._arguments_count = self._bytes = 0
         self._is_loaded = False
-        self._note(carrier.command(), carrier.reply)
-        carrier.reply = asyncio.get_running_loop().create_future()
-        carrier.reply.add_done_callback(self._share)
+        self.add(first)
+        first.merge = self
 
-    def takes(self, command: Command) -> bool:
-        """Say whether one more call may go with these."""
-        return (
-            len(self._parts) < CALLS_MAX
-            and self._arguments_count + len(command) + _OF_EACH <= ARGUMENTS_MAX
-            and self._bytes + _bytes_of(command) <= CALLS_BYTES_MAX
-            and not self._carrier.reply.done()
-        )
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for any of these any more."""
+        return all(part.is_over for part, _ in self._parts)
 
-    def add(self, command: Command) -> Waiter:
-        """Let a call go with these; returns where its reply comes."""
-        waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._note(command, waiter)
-        return waiter
+    def add(self, call: Call) -> bool:
+        """Let one more call go with these; False if there is no room for it."""
+        command = call.command()
+        arguments_count = self._arguments_count + len(command) + _OF_EACH
+        call_bytes = self._bytes + _bytes_of(command)
+        is_first = not self._parts
+        if not is_first and (
+            len(self._parts) >= CALLS_MAX or arguments_count > ARGUMENTS_MAX or call_bytes > CALLS_BYTES_MAX
+        ):
+            return False
+        self._parts.append((call, command))
+        self._arguments_count, self._bytes = arguments_count, call_bytes
+        return True
 
     def pack(self) -> int:
         """Make the command for all that are still waited for; returns how many bytes it is longer now."""
-        if self._carrier.reply.done():
-            return 0
-        self._parts = [part for part in self._parts if not part[1].done()]
+        self._parts = [part for part in self._parts if not part[0].is_over]
         if not self._parts:
-            self._carrier.reply.cancel()
             return 0
         before = len(self._carrier.payload)
-        self._carrier.payload = pack_command(self._merging.command([command for command, _ in self._parts]))
+        self._carrier.payload = pack_command(self._command())
         return len(self._carrier.payload) - before
 
-    def _note(self, command: Command, waiter: Waiter) -> None:
-        self._parts.append((command, waiter))
-        self._arguments_count += len(command) + _OF_EACH
-        self._bytes += _bytes_of(command)
-
-    def _share(self, reply: Waiter) -> None:
+    def take(self, reply: Any) -> None:
         """Give each its own."""
-        if reply.cancelled():
-            return
-        error = reply.exception()
-        if isinstance(error, NoScriptError) and not self._is_loaded:
-            self._send_source()
-            return
-        if error is not None:
-            for command, waiter in self._parts:
-                self._fail(command, waiter, error)
-            return
-        terms, *replies = reply.result()
+        parts, self._parts = self._parts, []
+        terms, *replies = reply
         if isinstance(terms, int):  # a status: the script refused its arguments
-            replies = [reply.result()] * len(self._parts)
-        for (_, waiter), raw in zip(self._parts, replies, strict=True):
+            replies = [reply] * len(parts)
+        for (part, _), raw in zip(parts, replies, strict=True):
             if len(raw) > _TERMS:
                 raw[_TERMS] = terms
-            if not waiter.done():
-                waiter.set_result(raw)
+            end_with(part, raw)
 
-    def _send_source(self) -> None:
-        """Send the calls again with the script itself, which the server does not know: none has run."""
-        self._is_loaded = True
-        _, _, *keys_and_arguments = self._merging.command([command for command, _ in self._parts])
-        try:
-            self._send(("EVAL", self._merging.source, *keys_and_arguments)).add_done_callback(self._share)
-        except Unavailable as unavailable:
-            for _, waiter in self._parts:
-                _fail(waiter, unavailable)
+    def fail(self, error: Exception) -> None:
+        """Fail each, but send all again with the script itself if the server does not know it: none has run."""
+        if isinstance(error, NoScriptError) and not self._is_loaded:
+            self._is_loaded = True
+            _, _, *keys_and_arguments = self._command()
+            self._carrier.payload = pack_command(("EVAL", self._merging.source, *keys_and_arguments))
+            try:
+                self._send(self._carrier)
+            except Unavailable as unavailable:
+                error = unavailable
+            else:
+                return
+        parts, self._parts = self._parts, []
+        for part, command in parts:
+            self._fail(part, command, error)
 
-    def _fail(self, command: Command, waiter: Waiter, error: BaseException) -> None:
+    def _command(self) -> Command:
+        return self._merging.command([command for _, command in self._parts])
+
+    def _fail(self, part: Call, command: Command, error: Exception) -> None:
         """Fail one as it would have failed alone; but what only reads may well get an answer where writers got none."""
         writes = command[2] > 1
-        if writes or isinstance(error, NoScriptError) or not isinstance(error, ResponseError):
-            _fail(waiter, error)
-            return
-        try:
-            self._send(command).add_done_callback(lambda again: _hand_on(again, waiter))
-        except Unavailable as unavailable:
-            _fail(waiter, unavailable)
+        if not writes and isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
+            part.merge = None
+            part.payload = pack_command(command)
+            try:
+                self._send(part)
+            except Unavailable as unavailable:
+                error = unavailable
+            else:
+                return
+        end_with(part, type(error)(*error.args))  # each its own: a traceback grows where it is raised
 
 
 def _bytes_of(command: Command) -> int:
     """Return the length of the call as the journal keeps it; a check is not kept."""
     keys_count = command[2]
     return len(command[5 + keys_count]) if keys_count > 1 else 0
-
-
-def _fail(waiter: Waiter, error: BaseException) -> None:
-    if not waiter.done():
-        waiter.set_exception(type(error)(*error.args))  # each its own: a traceback grows where it is raised
-
-
-def _hand_on(reply: Waiter, waiter: Waiter) -> None:
-    if reply.cancelled():
-        return
-    error = reply.exception()
-    if error is not None:
-        _fail(waiter, error)
-    elif not waiter.done():
-        waiter.set_result(reply.result())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hiredis import pack_command
 
 from creditgate.balances.scripts import Argument, Script
-from creditgate.balances.wire import Command
+from creditgate.balances.wire import Call, Command
 from creditgate.core import journal
 
 
@@ -85,6 +85,20 @@ class PreparedUse(Prepared):
             _literal(b'"', after, b"\r\n", *map(_bulk, self._arguments)),
         ]
         return b"".join(pieces)
+
+
+class PreparedCall(Call):
+    """One time that a prepared command is sent: until when it may take effect, its op id if it writes, and when it was
+    sent, by `perf_counter`.
+    """
+
+    prepared: Prepared
+    not_after: int
+    op_id: str
+    began: float
+
+    def command(self) -> Command:
+        return self.prepared.command(self.not_after, self.op_id)
 
 
 def _bulk(argument: Argument) -> bytes:

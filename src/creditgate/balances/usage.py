@@ -160,6 +160,8 @@ def said_in(raw: Sequence[Any], *, takes: bool) -> tuple[Any, ...] | None:
     return (raw[0], raw[4], raw[5], raw[6], raw[7::2]) if raw[0] in _ANSWERS else None
 
 
-def amounts_in(raw: Sequence[Any]) -> list[int]:
-    """Return the amounts of such a reply: of each row, and then of each row that moved."""
-    return [*map(int, raw[8::2])]
+def amounts_in(raw: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Return the amounts of such a reply: of each row, and of each row that moved what it gave (negative) or got."""
+    amounts = [*map(int, raw[8::2])]
+    count = raw[6]
+    return amounts[:count], amounts[count:]

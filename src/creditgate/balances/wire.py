@@ -7,9 +7,10 @@ fails as redis-py's would; the queue in front (`hot_connection.py`) answers for 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
+import msgspec
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -28,6 +29,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from creditgate.telemetry import logger
 
 SILENCE_MAX_S = 1.0  # after the deadline of a call that got no reply: then nobody is there, whatever TCP says
 
@@ -48,38 +51,79 @@ _ERRORS: dict[str, Callable[[str], RedisError]] = {
     "WRONGPASS": AuthenticationError,
 }
 
-
 Command = tuple[Any, ...]
 
+log = logger(__name__)
 
-class Call:
-    """One command on its way: its bytes, where its reply goes, and until when that is waited for.
 
-    `command` returns what the bytes say, where others may still go with it.
+class Call(msgspec.Struct, eq=False):
+    """One command on its way: its bytes, and until when its reply is waited for. Each kind says who waits.
+
+    It ends once, by `take` or `fail`; what they raise harms nobody else. `merge` is what it was sent as a part of.
     """
 
-    __slots__ = ("command", "deadline", "payload", "reply")
+    payload: bytes
+    deadline: float
+    merge: "Ending | None"
 
-    def __init__(
-        self,
-        payload: bytes,
-        reply: "asyncio.Future[Any]",
-        deadline: float,
-        command: Callable[[], Command] = tuple,
-    ) -> None:
-        self.payload = payload
-        self.reply = reply
-        self.deadline = deadline
-        self.command = command
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for the reply any more."""
+        return False
 
-    def takes(self, _command: Command) -> bool:
-        """Say whether another command may still go with it: not once it has failed, or nobody waits for it."""
-        return not self.reply.done()
+    def command(self) -> Command:
+        """Return what the bytes say."""
+        raise NotImplementedError
+
+    def take(self, reply: Any) -> None:
+        """Hand the reply to who waits for it."""
+        raise NotImplementedError
 
     def fail(self, error: Exception) -> None:
-        """End the wait, unless whoever waited has left."""
+        """Tell who waits that there will be none."""
+        raise NotImplementedError
+
+
+class Ending(Protocol):
+    """What a reply, or an error in place of it, is for."""
+
+    @property
+    def is_over(self) -> bool: ...
+    def take(self, reply: Any) -> None: ...
+    def fail(self, error: Exception) -> None: ...
+
+
+class Awaited(Call):
+    """A call whose reply is awaited; who waits may leave."""
+
+    reply: "asyncio.Future[Any]"
+    said: Command = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self.reply.done()
+
+    def command(self) -> Command:
+        return self.said
+
+    def take(self, reply: Any) -> None:
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+    def fail(self, error: Exception) -> None:
         if not self.reply.done():
             self.reply.set_exception(error)
+
+
+def end_with(ending: Ending, outcome: Any) -> None:
+    """End a call with a reply, or the error that it is. An error of who waits for it is logged, and nobody else's."""
+    try:
+        if isinstance(outcome, Exception):
+            ending.fail(outcome)
+        else:
+            ending.take(outcome)
+    except Exception:
+        log.exception("call_not_ended")
 
 
 class Wire(asyncio.Protocol):
@@ -106,7 +150,7 @@ class Wire(asyncio.Protocol):
     def write(self, calls: Iterable[Call]) -> None:
         """Send calls in one write, but those that nobody waits for any more."""
         assert self._transport is not None
-        wanted = [call for call in calls if not call.reply.done()]
+        wanted = [call for call in calls if not (call.merge or call).is_over]
         self._sent.extend(wanted)
         self._transport.write(b"".join([call.payload for call in wanted]))
 
@@ -114,8 +158,9 @@ class Wire(asyncio.Protocol):
         """End the waits whose deadlines have passed; returns when to look again, None while nothing is in flight."""
         sent = self._sent
         while self._expired < len(sent) and sent[self._expired].deadline <= now:
-            sent[self._expired].fail(RedisTimeoutError("no reply in time"))
+            call = sent[self._expired]
             self._expired += 1
+            end_with(call.merge or call, RedisTimeoutError("no reply in time"))
         if not sent:
             return None
         gives_up_at = sent[0].deadline + SILENCE_MAX_S
@@ -131,8 +176,10 @@ class Wire(asyncio.Protocol):
         self.is_lost = True
         if self._transport is not None:
             self._transport.abort()
-        while self._sent:
-            self._sent.popleft().fail(RedisConnectionError(f"the connection was lost: {reason}"))
+        calls = list(self._sent)[self._expired :]
+        self._sent.clear()
+        for call in calls:
+            end_with(call.merge or call, RedisConnectionError(f"the connection was lost: {reason}"))
         self._on_lost(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -149,23 +196,18 @@ class Wire(asyncio.Protocol):
         self._on_writable()
 
     def data_received(self, data: bytes) -> None:
+        sent = self._sent
         try:
             self._reader.feed(data)
             gets = self._reader.gets
-            while not self.is_lost and (reply := gets()) is not False:
-                self._take(reply)
+            while (reply := gets()) is not False and not self.is_lost:
+                call = sent.popleft()
+                if self._expired:  # its wait is over
+                    self._expired -= 1
+                else:
+                    end_with(call.merge or call, reply)
         except (hiredis.ProtocolError, IndexError) as error:  # whose reply is whose is no longer known
             self.end(repr(error))
-
-    def _take(self, reply: Any) -> None:
-        """Hand a reply to who waits for it. Waiters run later, each on its own: none can harm another."""
-        call = self._sent.popleft()
-        if self._expired:
-            self._expired -= 1
-        if isinstance(reply, Exception):
-            call.fail(reply)
-        elif not call.reply.done():
-            call.reply.set_result(reply)
 
 
 def error_of(text: str) -> RedisError:

@@ -62,17 +62,13 @@ class Access:
         self._clock = clock
         self._version = -1
         self._keys: dict[str, ApiKey] = {}
-        self._scopes: dict[str, KeyScope] = {}
-
-    def scope_of(self, digest: str) -> KeyScope | None:
-        """Return what the key of this digest is for, None unless it was live when we last looked."""
-        return self._scopes.get(digest)
+        self.scopes: Mapping[str, KeyScope] = {}  # by digest, of the keys that were live when we last looked
 
     async def find(self, digest: str) -> KeyScope | None:
         """Return what the key of this digest is for; one that is not known makes us look for new ones once."""
-        if digest not in self._scopes:
+        if digest not in self.scopes:
             await self.follow()
-        return self._scopes.get(digest)
+        return self.scopes.get(digest)
 
     async def follow(self) -> None:
         """Let in no more what has ended, and take over what was changed elsewhere."""
@@ -177,7 +173,7 @@ class Access:
 
     def _look_at_clock(self) -> None:
         now = self._clock.now_ms()
-        self._scopes = {digest: key.scope for digest, key in self._keys.items() if key.is_live(now)}
+        self.scopes = {digest: key.scope for digest, key in self._keys.items() if key.is_live(now)}
 
 
 def named(keys: Keys, key_id: str) -> str:

@@ -19,7 +19,7 @@ from creditgate.core.catalog import Catalog, Feature, FeatureType
 from creditgate.core.controls import property_digests
 from creditgate.core.decisions import Decision, Status
 from creditgate.core.journal import Call, Entry, StreamId
-from creditgate.engine.at_once import AtOnce, remember
+from creditgate.engine.at_once import AtOnce
 from creditgate.engine.attempts import Applied, Attempts, First
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.decisions import checked, decision_of, each_pool, held_by, moved_by
@@ -70,8 +70,8 @@ class Meter:
         `asked`: it was sent, and goes on from there. Raises NotFound `feature_not_found`, `customer_not_found` or
         `entity_not_found`, AmountOutOfRange, Undecided.
         """
-        began = perf_counter() if asked is None else asked.call.began
-        first = None if asked is None else First(asked.start, began, self._store.check_begun(asked.call))
+        began = perf_counter() if asked is None else asked.begun.call.began
+        first = None if asked is None else First(asked.start, began, self._store.check_begun(asked.begun))
         try:
             asking: Asking | None = usage.derived.get("asking") if asked is None else asked.means
             if asking is None or (asked is None and asking.catalog is not self._catalogs.current):
@@ -89,7 +89,7 @@ class Meter:
                     _raise_if_absent(reply, customer_id, usage.entity_id)
                     decision = checked(feature, needs, reply)
                     if asked is not None:
-                        remember(asked, decision)
+                        self.at_once.remember(asked, decision)
                     self._metrics.decided("check", decision, perf_counter() - began)
                     return decision
                 await self._writer.forward(customer_id)
@@ -145,9 +145,9 @@ class Meter:
             op_id = op_id or self._op_ids.next()
             earliest = latest = 0
         else:
-            began, op_id = asked.call.began, asked.call.op_id
+            began, op_id = asked.begun.call.began, asked.begun.call.op_id
             earliest = latest = asked.start.not_after
-            first = First(asked.start, began, self._store.track_begun(asked.call))
+            first = First(asked.start, began, self._store.track_begun(asked.begun))
         is_known = False
 
         def send_once(not_after: int) -> Awaitable[Reply]:
@@ -171,7 +171,7 @@ class Meter:
                 elif reply.status is Status.OK:
                     decision = decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
                     if asked is not None:
-                        remember(asked, decision)
+                        self.at_once.remember(asked, decision)
                 elif reply.status is not Status.DUE:
                     decision = await self._tracked(usage, uses, reply)
                 if decision is not None:

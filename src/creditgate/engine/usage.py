@@ -14,6 +14,7 @@ from creditgate.core.decisions import Decision, Mode
 from creditgate.engine.attempts import Start
 from creditgate.engine.keys import CallerKey
 from creditgate.errors import Undecided
+from creditgate.telemetry.metrics import Histogram
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
@@ -103,18 +104,19 @@ class Asked(msgspec.Struct, Generic[M], frozen=True):
     usage: Usage
     means: M
     start: Start
-    call: Begun
+    begun: Begun
 
 
 class Repeated(msgspec.Struct):
     """What a use was answered once, for all replies that say the same but for amounts (`balances.usage.said_in`).
 
     `row_ids` are the rows whose amounts replies have first, `gave` the features of those whose changes come then.
-    `form` is for who puts the answer into words.
+    `took` counts how long such decisions took. `form` is for who puts the answer into words.
     """
 
     said: tuple[Any, ...]
     decision: Decision
+    took: Histogram
     row_ids: tuple[str, ...]
     gave: tuple[str, ...]
     form: Any = None

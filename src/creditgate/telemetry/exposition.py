@@ -116,7 +116,7 @@ def _decisions(metrics: Metrics) -> Iterator[Metric]:
         "creditgate_decisions",
         "Answers to check, track and hold; outcome is allowed, denied, undecided or replayed.",
         ("verb", "feature", "outcome"),
-        metrics.decisions.items(),
+        metrics.decided_by_outcome().items(),
     )
     yield _histogram(
         "creditgate_decision_duration_seconds",

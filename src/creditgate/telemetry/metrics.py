@@ -6,7 +6,7 @@ catalog can be; until then it is `other`.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from time import perf_counter
 from types import TracebackType
 
@@ -28,6 +28,10 @@ class Histogram:
         self.counts = [0] * (len(BOUNDS_S) + 1)
         self.sum_s = 0.0
 
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
     def add(self, seconds: float) -> None:
         self.counts[bisect_left(BOUNDS_S, seconds)] += 1
         self.sum_s += seconds
@@ -46,7 +50,8 @@ class Metrics:
     def __init__(self) -> None:
         self.decisions: Counter[tuple[str, str, str]] = Counter()  # by verb, feature and outcome
         self.decision_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by verb
-        self.at_once_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by verb, which counts as both
+        # By verb, feature and outcome: decisions that were one call of the verb's script, and count as both.
+        self.at_once_s: defaultdict[tuple[str, str, str], Histogram] = defaultdict(Histogram)
         self.taken_nanos: Counter[str] = Counter()  # by the feature whose balance it was, in its own unit
         self.given_back_nanos: Counter[str] = Counter()
         self.holds_settled: Counter[str] = Counter()  # by how they ended
@@ -79,19 +84,21 @@ class Metrics:
         if decision.moved and not decision.is_replay:
             self._count_moved(decision.terms, decision.moved)
 
-    def decided_again(
-        self, verb: str, decision: Decision, seconds: float, moved: Iterable[tuple[str, int]]
-    ) -> None:
-        """Count one more decision that is like another, of a call that was one script of that name and no more.
+    def taking(self, verb: str, decision: Decision) -> Histogram:
+        """Return what counts decisions like this one that are one call of the script of that name, and no more."""
+        return self.at_once_s[verb, decision.feature_id, "allowed" if decision.allowed else "denied"]
 
-        `moved` has features, and what rows of them gave (negative) or got.
-        """
-        self.at_once_s[verb].add(seconds)
-        outcome = "allowed" if decision.allowed else "denied"
-        self.decisions[verb, decision.feature_id, outcome] += 1
-        for feature_id, delta_nanos in moved:
-            counter = self.taken_nanos if delta_nanos < 0 else self.given_back_nanos
-            counter[feature_id] += abs(delta_nanos)
+    def decided_again(
+        self, took: Histogram, seconds: float, gave: Sequence[str], deltas_nanos: Sequence[int]
+    ) -> None:
+        """Count one more decision with those it is like: features whose rows gave (negative) or got so much."""
+        took.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        took.sum_s += seconds
+        for feature_id, delta_nanos in zip(gave, deltas_nanos, strict=True):
+            if delta_nanos < 0:
+                self.taken_nanos[feature_id] -= delta_nanos
+            else:
+                self.given_back_nanos[feature_id] += delta_nanos
 
     def not_decided(self, verb: str, feature_id: str | None, seconds: float, error: Exception) -> None:
         """Count what was not decided for this error. What the caller got wrong is no decision, and not counted."""
@@ -99,17 +106,29 @@ class Metrics:
             self.decisions[verb, feature_id if feature_id in self._features else OTHER, "undecided"] += 1
             self.decision_s[verb].add(seconds)
 
+    def decided_by_outcome(self) -> Mapping[tuple[str, str, str], int]:
+        """Return how many were decided, by verb, feature and outcome."""
+        return self.decisions + Counter({key: took.count for key, took in self.at_once_s.items()})
+
     def decision_seconds(self) -> Mapping[str, Histogram]:
         """Return how long decisions took, by verb."""
-        return _together(self.decision_s, self.at_once_s)
+        return self._with_at_once(self.decision_s)
 
     def redis_seconds(self) -> Mapping[str, Histogram]:
         """Return how long calls to Redis took, by operation."""
-        return _together(self.redis_s, self.at_once_s)
+        return self._with_at_once(self.redis_s)
 
     def decided_in_all(self) -> int:
         """Return how many answers were a decision."""
-        return sum(count for (_, _, outcome), count in self.decisions.items() if outcome != "undecided")
+        return sum(
+            count for (_, _, outcome), count in self.decided_by_outcome().items() if outcome != "undecided"
+        )
+
+    def _with_at_once(self, others: Mapping[str, Histogram]) -> Mapping[str, Histogram]:
+        together = dict(others)
+        for (verb, _, _), took in self.at_once_s.items():
+            together[verb] = together.get(verb, Histogram()) + took
+        return together
 
     def redis_failed(self, operation: str, seconds: float, error: BaseException) -> None:
         """Count a call to Redis that failed, by the class of its error."""
@@ -136,11 +155,6 @@ class Metrics:
             counter = self.taken_nanos if part.delta_nanos < 0 else self.given_back_nanos
             row = terms.by_id.get(part.row_id)
             counter[row.feature_id if row else OTHER] += abs(part.delta_nanos)
-
-
-def _together(one: Mapping[str, Histogram], more: Mapping[str, Histogram]) -> Mapping[str, Histogram]:
-    nothing = Histogram()
-    return {name: one.get(name, nothing) + more.get(name, nothing) for name in {**one, **more}}
 
 
 class RedisCall:

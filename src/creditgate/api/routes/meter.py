@@ -1,8 +1,7 @@
 """check and track."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -33,7 +32,7 @@ from creditgate.engine.keys import CallerKey
 from creditgate.engine.meter import Meter, refusal
 from creditgate.engine.outage import Outage
 from creditgate.engine.stepping import Done
-from creditgate.engine.usage import Asked, Asking, M, Repeated, Taking, Usage
+from creditgate.engine.usage import Asked, Asking, Repeated, Taking, Usage
 from creditgate.errors import CreditgateError, InvalidInputs, NotFound, Unavailable, Undecided
 
 T = TypeVar("T")
@@ -41,12 +40,6 @@ R = TypeVar("R", CheckRequest, TrackRequest)
 
 Decided = tuple[Decision, Mapping[str, str]]
 """A decision, and the headers of its answer."""
-
-Again = Callable[[Repeated, list[int]], bytes]
-"""Puts an answer that was given before into words, with these amounts."""
-
-Further = Callable[[Asked[M]], Coroutine[Any, Any, Answer]]
-"""Goes on from what was sent, whatever became of it."""
 
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 BODIES_BYTES_MAX = (
@@ -58,7 +51,8 @@ BODY_REMEMBERED_MAX = 512
 class Wanted(NamedTuple, Generic[R]):
     """What a body asks for: the request, the use of it, how it is held, the entity to make if there is none.
 
-    `takes`: what is allowed is taken, for good or with a lock.
+    `takes`: what is allowed is taken, for good or with a lock. `again` answers for one that is plain, where it is asked
+    for at once.
     """
 
     request: R
@@ -66,6 +60,7 @@ class Wanted(NamedTuple, Generic[R]):
     lock: LockRequest | None
     new_entity: NewEntity | None
     takes: bool = True
+    again: Any = None
 
     @property
     def is_plain(self) -> bool:
@@ -90,10 +85,8 @@ class MeterRoutes:
         self._entities = entities
         self._outage = outage
         self._keys = keys
-        self._checks = Remembered(lambda body: wanted_by_check(read(CheckRequest, body)), BODIES_BYTES_MAX)
-        self._tracks = Remembered(
-            lambda body: self.wanted_by_track(read(TrackRequest, body)), BODIES_BYTES_MAX
-        )
+        self._checks = Remembered(self._read_check, BODIES_BYTES_MAX)
+        self._tracks = Remembered(self._read_track, BODIES_BYTES_MAX)
         self._settings = settings
 
     @property
@@ -109,40 +102,19 @@ class MeterRoutes:
     def check_at_once(self, body: bytes, done: Done[Answer]) -> bool:
         """Answer a check by one call of its script, if it was asked before and is nothing out of the ordinary."""
         wanted = self._checks.known(body)
-        if wanted is None or wanted.takes or not wanted.is_plain:
+        if wanted is None or wanted.again is None:
             return False
-        asked = self._meter.at_once.begin_check(wanted.usage)
-        further = partial(self._checked_further, wanted)
-        return self._answer_once_told(asked, done, partial(_checked_again, wanted), further)
+        return self._meter.at_once.check(wanted.usage, wanted.again, done)
 
-    def _checked_further(
-        self, wanted: Wanted[CheckRequest], asked: Asked[Asking]
-    ) -> Coroutine[Any, Any, Answer]:
-        return self._check_answer(wanted, _plainly(self._meter.check(wanted.usage, asked)))
+    def _read_check(self, body: bytes) -> Wanted[CheckRequest]:
+        wanted = wanted_by_check(read(CheckRequest, body))
+        is_plain = wanted.is_plain and not wanted.takes
+        return wanted._replace(again=_CheckAgain(self, wanted)) if is_plain else wanted
 
-    def _answer_once_told(
-        self, asked: Asked[M] | None, done: Done[Answer], again: Again, further: Further[M]
-    ) -> bool:
-        """See to it that what was sent is answered when its reply is there; False if nothing was sent."""
-        if asked is not None:
-            told = partial(self._answer_told, asked, done, again, further)
-            asked.call.reply.add_done_callback(told)
-        return asked is not None
-
-    def _answer_told(
-        self, asked: Asked[M], done: Done[Answer], again: Again, further: Further[M], _reply: object
-    ) -> None:
-        """Answer what was sent, as it was answered before if the reply says the same, else as `further` does."""
-        try:
-            told = self._meter.at_once.told(asked)
-            text = None if told is None else again(*told)
-        except Exception as error:
-            done(None, error)
-            return
-        if text is None:
-            stepping.run(further(asked), done)
-        else:
-            done(Answer(text), None)
+    def check_further(self, wanted: Wanted[CheckRequest], asked: Asked[Asking], done: Done[Answer]) -> None:
+        """Go on from a check that was sent at once."""
+        checked = _plainly(self._meter.check(wanted.usage, asked))
+        stepping.run(self._check_answer(wanted, checked), done)
 
     def answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Coroutine[Any, Any, Answer]:
         """Return the answer to a check that was read."""
@@ -217,17 +189,18 @@ class MeterRoutes:
     def track_at_once(self, body: bytes, done: Done[Answer]) -> bool:
         """As `check_at_once`, of a track."""
         wanted = self._tracks.known(body)
-        if wanted is None or not wanted.is_plain:
+        if wanted is None or wanted.again is None:
             return False
-        asked = self._meter.at_once.begin_track(wanted.usage)
-        further = partial(self._tracked_further, wanted)
-        return self._answer_once_told(asked, done, partial(_tracked_again, wanted), further)
+        return self._meter.at_once.track(wanted.usage, wanted.again, done)
 
-    def _tracked_further(
-        self, wanted: Wanted[TrackRequest], asked: Asked[Taking]
-    ) -> Coroutine[Any, Any, Answer]:
-        taking = self._meter.track(wanted.usage, asked=asked)
-        return self._track_answer(wanted, _plainly(_unless_refused(taking, wanted.usage)))
+    def _read_track(self, body: bytes) -> Wanted[TrackRequest]:
+        wanted = self.wanted_by_track(read(TrackRequest, body))
+        return wanted._replace(again=_TrackAgain(self, wanted)) if wanted.is_plain else wanted
+
+    def track_further(self, wanted: Wanted[TrackRequest], asked: Asked[Taking], done: Done[Answer]) -> None:
+        """Go on from a track that was sent at once."""
+        tracked = _plainly(_unless_refused(self._meter.track(wanted.usage, asked=asked), wanted.usage))
+        stepping.run(self._track_answer(wanted, tracked), done)
 
     def answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Coroutine[Any, Any, Answer]:
         """Return the answer to a track that was read."""
@@ -268,32 +241,53 @@ async def _plainly(decided: Awaitable[Decision]) -> Decided:
     return await decided, NO_HEADERS
 
 
-def _checked_again(wanted: Wanted[CheckRequest], repeated: Repeated, amounts: list[int]) -> bytes:
-    decision = repeated.decision
-    form: AnswerForm | None = repeated.form
-    if form is None:
-        form = check_form(decision, customer_id=wanted.request.customer_id, takes=False)
-        repeated.form = form
-    return _filled(form, decision.required_nanos, repeated, amounts)
+class _CheckAgain:
+    """A check that is asked for at once, again and again."""
+
+    def __init__(self, routes: MeterRoutes, wanted: Wanted[CheckRequest]) -> None:
+        self._routes = routes
+        self._wanted = wanted
+
+    def told(
+        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
+    ) -> None:
+        decision = repeated.decision
+        form: AnswerForm | None = repeated.form
+        if form is None:
+            form = check_form(decision, customer_id=self._wanted.request.customer_id, takes=False)
+            repeated.form = form
+        balances = dict(zip(repeated.row_ids, amounts, strict=True))
+        done(Answer(form.filled(decision.required_nanos, balances)), None)
+
+    def further(self, asked: Asked[Asking], done: Done[Answer]) -> None:
+        self._routes.check_further(self._wanted, asked, done)
 
 
-def _tracked_again(wanted: Wanted[TrackRequest], repeated: Repeated, amounts: list[int]) -> bytes:
-    request, value_nanos = wanted.request, wanted.usage.value_nanos
-    form: AnswerForm | None = repeated.form
-    if form is None:
-        form = track_form(
-            repeated.decision,
-            customer_id=request.customer_id,
-            value_nanos=value_nanos,
-            event_name=request.event_name,
-        )
-        repeated.form = form
-    return _filled(form, value_nanos, repeated, amounts)
+class _TrackAgain:
+    """A track that is asked for at once, again and again."""
 
+    def __init__(self, routes: MeterRoutes, wanted: Wanted[TrackRequest]) -> None:
+        self._routes = routes
+        self._wanted = wanted
 
-def _filled(form: AnswerForm, amount: int, repeated: Repeated, amounts: list[int]) -> bytes:
-    rows = repeated.row_ids
-    return form.filled(amount, dict(zip(rows, amounts, strict=False)), amounts[len(rows) :])
+    def told(
+        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
+    ) -> None:
+        request, value_nanos = self._wanted.request, self._wanted.usage.value_nanos
+        form: AnswerForm | None = repeated.form
+        if form is None:
+            form = track_form(
+                repeated.decision,
+                customer_id=request.customer_id,
+                value_nanos=value_nanos,
+                event_name=request.event_name,
+            )
+            repeated.form = form
+        balances = dict(zip(repeated.row_ids, amounts, strict=True))
+        done(Answer(form.filled(value_nanos, balances, deltas)), None)
+
+    def further(self, asked: Asked[Taking], done: Done[Answer]) -> None:
+        self._routes.track_further(self._wanted, asked, done)
 
 
 def said(remembered: Remembered[T], body: bytes) -> T:

@@ -5,6 +5,8 @@ a function of a decision, so that any server can call it.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import neg
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -346,28 +348,28 @@ def _balances(
 
 
 class AnswerForm(NamedTuple):
-    """The form of an answer that has these pools, and of the balances that it has, in their order."""
+    """The form of an answer that has these pools, and of the balances that it has, in their order.
+
+    Each comes with how often it is shown before the next one.
+    """
 
     text: Form
     pools: tuple[Pool, ...]
-    standings: tuple[Standing, ...]
+    standings: tuple[tuple[Standing, int], ...]
 
     @classmethod
     def of(cls, decision: Decision, answer: CheckAnswer | TrackAnswer) -> "AnswerForm":
         shown = [answer.balance, *(answer.balances or {}).values()]
         standings = [decision.standing(balance.feature_id) for balance in shown if balance is not None]
-        return cls(Form(encode(answer)), decision.pools, tuple(standings))
+        times = tuple((standing, len(list(same))) for standing, same in groupby(standings))
+        return cls(Form(encode(answer)), decision.pools, times)
 
     def filled(self, amount: int, balances: Mapping[str, int], deltas: Iterable[int] = ()) -> bytes:
         """Return the text with what was asked for, what is in the rows, and what rows gave (negative) or got."""
         holes = [amount]
-        known: Standing | None = None  # often a balance is shown twice
-        amounts: list[int] = []
-        for standing in self.standings:
-            if standing is not known:
-                known, amounts = standing, standing.amounts(balances)
-            holes += amounts
-        holes += [0 - delta for delta in deltas]
+        for standing, times in self.standings:
+            holes += standing.amounts(balances) * times
+        holes += map(neg, deltas)
         return self.text.filled(holes)
 
 
