@@ -111,10 +111,10 @@ async def test_call_of_the_same_millisecond_is_found(redis: "Redis", stream: Jou
 async def test_trim_is_exact(redis: "Redis", stream: JournalStream) -> None:
     """What SQL has goes, up to the position and not one entry more; the last id is remembered."""
     ids = [await append(redis, n) for n in range(300)]
-    assert await stream.trim(PARTITION, ids[99]) == 100
+    await stream.trim({PARTITION: ids[99], "p00": ids[99]})
     assert await stream.length(PARTITION) == 200
     assert [entry.stream_id async for entry in stream.tail(PARTITION, ORIGIN)] == ids[100:]
-    await stream.trim(PARTITION, ids[-1])
+    await stream.trim({PARTITION: ids[-1]})
     assert await stream.length(PARTITION) == 0
     assert await stream.last_id(PARTITION) == ids[-1]
 

@@ -37,7 +37,9 @@ def fields(*items: str, call: Call = CALL, **more: str) -> dict[str, str]:
 
 
 def decoded(message: dict[str, str]) -> Entry:
-    return decode_entry("p01", StreamId(1795340847034, 2), message)
+    """Read a message; a lone surrogate stands for a byte that is no UTF-8."""
+    raw = {name.encode(): value.encode(errors="surrogateescape") for name, value in message.items()}
+    return decode_entry("p01", StreamId(1795340847034, 2), raw)
 
 
 def test_entry_is_read_back() -> None:
@@ -159,6 +161,12 @@ POISON = {
     "put without anything": fields("put "),
     "grant without a row": fields("grant"),
     "pinned at no number": fields("use", t="soon"),
+    "customer that is no UTF-8": fields("use", c="ann\udcff"),
+    "document that is no UTF-8": fields("put customer - \udcff"),
+    "call that is no UTF-8": fields("use", k0='["track","\udcff",1]'),
+    "integer with two signs": fields("use", n="--1"),
+    "integer with blanks": fields("use", n=" 1"),
+    "integer that is nothing": fields("use", n="-"),
 }
 
 

@@ -339,7 +339,7 @@ MUTANTS = (
         "the stream is trimmed before SQL has it",
         "src/creditgate/engine/flusher.py",
         "await asyncio.to_thread(self._append, batches)",
-        "await asyncio.gather(*(self._stream.trim(b.partition, b.upto) for b in batches))\n"
+        "await self._stream.trim({b.partition: b.upto for b in batches})\n"
         "            await asyncio.to_thread(self._append, batches)",
         (f"{_ENGINE}/test_flusher.py",),
     ),
@@ -349,6 +349,13 @@ MUTANTS = (
         "if moved.rowcount != 1:",
         "if moved.rowcount > 1:",
         ("tests/conformance/test_ledger_sqlite.py", "-k", "fence or moved or position"),
+    ),
+    Mutant(
+        "an INSERT leaves out columns in which a row has something",
+        "src/creditgate/ledger/inserting.py",
+        "return [values == self._nothing for values in map(self._unnamed, rows)]",
+        "return [True for _ in rows]",
+        ("tests/conformance/test_ledger_sqlite.py", "-k", "read_back"),
     ),
     Mutant(
         "a seal does not go on from the one before",

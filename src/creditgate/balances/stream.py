@@ -1,7 +1,6 @@
 """The journal streams: reading by position, looking one entry up, trimming what SQL has."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from operator import methodcaller
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -10,8 +9,6 @@ from redis.exceptions import ResponseError
 from creditgate.balances.cluster import server_of
 from creditgate.balances.keys import Keys
 from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry, page_size
-
-_told = methodcaller("decode", "utf-8", "backslashreplace")  # what is no UTF-8 becomes a poison's reason
 
 READ_COUNT = 1_000  # messages in one reply: about 250 kB
 
@@ -55,13 +52,13 @@ class JournalStream:
         entries: list[Entry] = []
         poison: list[Poisoned] = []
         upto = after
-        for raw_id, raw_fields in messages:
-            fields = dict(zip(map(_told, raw_fields), map(_told, raw_fields.values()), strict=True))
+        for raw_id, fields in messages:
             upto = StreamId.parse(raw_id.decode())
             try:
                 entries.append(decode_entry(partition, upto, fields))
             except PoisonEntry as error:
-                poison.append(Poisoned(partition, upto, fields, error.message))
+                told = {_told(name): _told(value) for name, value in fields.items()}
+                poison.append(Poisoned(partition, upto, told, error.message))
         return Page(entries, poison, upto, is_full=len(messages) == count)
 
     async def tail(self, partition: str, after: StreamId) -> AsyncIterator[Entry]:
@@ -101,13 +98,16 @@ class JournalStream:
             if item.call and item.call.op_id.startswith(prefix)
         }
 
-    async def trim(self, partition: str, upto: StreamId) -> int:
-        """Delete every message up to and including the position: exact, never an estimate. Returns how many."""
-        after = StreamId(upto.ms, upto.counter + 1)
-        removed: int = await self._redis.xtrim(
-            self._keys.journal(partition), minid=str(after), approximate=False
-        )
-        return removed
+    async def trim(self, upto: Mapping[str, StreamId]) -> None:
+        """Delete every message of each partition up to and including its position, in one round trip.
+
+        Exact, never an estimate. Raises what redis-py raises, once all were tried whose node answers.
+        """
+        async with self._redis.pipeline(transaction=False) as together:
+            for partition, (ms, counter) in upto.items():
+                after = StreamId(ms, counter + 1)
+                together.xtrim(self._keys.journal(partition), minid=str(after), approximate=False)
+            await together.execute()
 
     async def wait(self, partition: str, after: StreamId, *, timeout_ms: int) -> None:
         """Return once there is a message after a position, or when the time is over."""
@@ -217,6 +217,11 @@ async def last_id(redis: "Redis", journal: str) -> StreamId:
         return ORIGIN
     info: dict[str, Any] = await redis.xinfo_stream(journal)
     return StreamId.parse(_text(info["last-generated-id"]))
+
+
+def _told(raw: bytes) -> str:
+    """Return what a poison has, which need not be UTF-8."""
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _text(raw: bytes | str) -> str:

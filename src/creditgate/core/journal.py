@@ -18,6 +18,7 @@ Scripts write items and never read them; they pass `k<i>` through as it came. Th
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -74,7 +75,10 @@ class StreamId(NamedTuple):
 ORIGIN = StreamId(0, 0)
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True):
+# An entry is a tree, and a flush holds thousands: `gc=False` lets Python look for no cycles among them.
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One call of the API or the engine, as the journal remembers it.
 
     `value_nanos` and the fields after it are set for usage only. `key` and `fingerprint` are digests in hex of the
@@ -98,7 +102,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(self, op_id=op_id)
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One change. `number` counts within the entry; `call` is set on the first item of each call."""
 
     number: int
@@ -117,7 +121,7 @@ class Item(msgspec.Struct, frozen=True):
         return self.document_type == "customer" and self.document == GONE
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One stream message, decoded."""
 
     partition: str
@@ -147,7 +151,9 @@ def page_size(partition: str, wanted: int) -> int:
     return min(wanted, SYSTEM_PAGE_MAX) if partition == SYSTEM_PARTITION else wanted
 
 
-_KINDS = {str(kind): kind for kind in Kind}
+_KINDS = {kind.encode(): kind.value for kind in Kind}
+_USAGE = frozenset(kind.encode() for kind in USAGE)
+_PUT = Kind.PUT.encode()
 _encode_call = msgspec.json.Encoder().encode
 _decode_call = msgspec.json.Decoder(Call).decode
 
@@ -157,54 +163,68 @@ def encode_call(call: Call) -> bytes:
     return _encode_call(call)
 
 
-def decode_entry(partition: str, stream_id: StreamId, fields: Mapping[str, str]) -> Entry:
+def decode_entry(partition: str, stream_id: StreamId, fields: Mapping[bytes, bytes]) -> Entry:
     """Read one stream message; raises PoisonEntry if it is not one of ours, with the reason."""
     try:
-        count = sum(map(str.isdecimal, fields))
-        if not count or not all(map(fields.__contains__, map(str, range(count)))):
-            raise ValueError("items are missing or not numbered from 0")
-        items = tuple([_decode_item(number, fields) for number in range(count)])
+        items = tuple([_decode_item(place, fields) for place in _places(tuple(fields))])
         if items[0].call is None:
             raise ValueError("the first item belongs to no call")
+        customer_id, uid, pinned_at = fields.get(b"c"), fields.get(b"u"), fields.get(b"t")
         return Entry(
-            partition=partition,
-            stream_id=stream_id,
-            customer_id=fields.get("c"),
-            uid=fields.get("u"),
-            sequence=_integer(fields["n"]),
-            pinned_at=_integer(fields["t"]) if "t" in fields else None,
-            items=items,
+            partition,
+            stream_id,
+            customer_id.decode() if customer_id is not None else None,
+            uid.decode() if uid is not None else None,
+            _integer(fields[b"n"]),
+            _integer(pinned_at) if pinned_at is not None else None,
+            items,
         )
     except (KeyError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise PoisonEntry(f"entry {partition} {stream_id} cannot be read: {error!r}") from error
 
 
-def _decode_item(number: int, fields: Mapping[str, str]) -> Item:
-    call_text = fields.get(f"k{number}")
+class _Place(NamedTuple):
+    """Where an item is in its message: the names of the fields of its text and of the call that begins with it."""
+
+    number: int
+    text: bytes
+    call: bytes
+
+
+@lru_cache(maxsize=256)
+def _places(names: tuple[bytes, ...]) -> tuple[_Place, ...]:
+    """Return the places of the items in a message with fields of these names; most messages have the same ones."""
+    count = sum(name.decode().isdecimal() for name in names)
+    places = tuple(_Place(number, b"%d" % number, b"k%d" % number) for number in range(count))
+    if not places or not {place.text for place in places}.issubset(names):
+        raise ValueError("items are missing or not numbered from 0")
+    return places
+
+
+def _decode_item(place: _Place, fields: Mapping[bytes, bytes]) -> Item:
+    number, name, call_name = place
+    call_text = fields.get(call_name)
     call = _decode_call(call_text) if call_text is not None else None
-    text = fields[str(number)]
-    if text.startswith("put "):
-        _, document_type, document_id, document = text.split(" ", 3)
+    kind, *rest = fields[name].split(b" ", 3)
+    if not rest and kind in _USAGE:
+        return Item(number, _KINDS[kind], call)
+    one, two, three = rest
+    if kind == _PUT:
         return Item(
             number,
             Kind.PUT,
             call,
-            document_type=document_type,
-            document_id=document_id,
-            document=document,
+            document_type=one.decode(),
+            document_id=two.decode(),
+            document=three.decode(),
         )
-    kind, *balance = text.split(" ")
-    if not balance and kind in USAGE:
-        return Item(number, _KINDS[kind], call)
-    row_id, delta, after = balance
-    if not row_id:
+    if not one:
         raise ValueError("an item names no row")
-    return Item(number, _KINDS[kind], call, row_id, _integer(delta), _integer(after))
+    return Item(number, _KINDS[kind], call, one.decode(), _integer(two), _integer(three))
 
 
-def _integer(text: str) -> int:
-    """As a script writes it: `int` alone also reads blanks, underscores and the digits of other scripts."""
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
+def _integer(text: bytes) -> int:
+    """As a script writes it: `int` alone also reads blanks and underscores."""
+    if not (text.isdigit() or text.removeprefix(b"-").isdigit()):
         raise ValueError(f"{text!r} is not an integer")
     return int(text)

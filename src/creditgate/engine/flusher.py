@@ -126,7 +126,7 @@ class Flusher:
             self._positions = None  # a commit whose answer was lost may have moved them
         for batch in batches:
             self._metrics.flushed(batch.entries, batch.poison)
-            await self._stream.trim(batch.partition, batch.upto)
+        await self._stream.trim({batch.partition: batch.upto for batch in batches})
 
     def _append(self, batches: Sequence[Batch]) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
-from creditgate.core.journal import Entry, StreamId
+from creditgate.core.journal import Entry, Item, StreamId
 from creditgate.ledger.database import Database
 from creditgate.ledger.tables import deliveries, outbox
 
@@ -139,7 +139,12 @@ class Outbox:
 
 def insert_alerts(connection: Connection, entries: Iterable[Entry]) -> None:
     """Store the alerts of entries, in the transaction that stores their items."""
-    rows = [row for entry in entries for row in _alert_rows(entry)]
+    rows = [
+        _alert_row(entry, item)
+        for entry in entries
+        for item in entry.items
+        if item.document_type == ALERT and entry.customer_id is not None
+    ]
     if rows:
         connection.execute(_INSERT_ALERTS, rows)
 
@@ -194,18 +199,16 @@ _COUNT = select(
 ).select_from(deliveries)
 
 
-def _alert_rows(entry: Entry) -> Iterator[dict[str, Any]]:
-    for item in entry.items:
-        if item.document_type == ALERT and entry.customer_id is not None:
-            yield {
-                "partition": entry.partition,
-                "stream_ms": entry.stream_id.ms,
-                "stream_counter": entry.stream_id.counter,
-                "item": item.number,
-                "customer_id": entry.customer_id,
-                "alert_id": item.document_id,
-                "alert": item.document,
-            }
+def _alert_row(entry: Entry, item: Item) -> dict[str, Any]:
+    return {
+        "partition": entry.partition,
+        "stream_ms": entry.stream_id.ms,
+        "stream_counter": entry.stream_id.counter,
+        "item": item.number,
+        "customer_id": entry.customer_id,
+        "alert_id": item.document_id,
+        "alert": item.document,
+    }
 
 
 def _delivery_rows(item_id: ItemId, letter: Letter) -> Iterator[dict[str, Any]]:

@@ -38,33 +38,7 @@ def join_amount_if_any(whole: int | None, nano: int | None) -> int | None:
 
 def item_rows(entry: Entry) -> list[Values]:
     """Return one row of `journal_items` per item."""
-    partition, (ms, counter), customer_id, uid = (
-        entry.partition,
-        entry.stream_id,
-        entry.customer_id,
-        entry.uid,
-    )
-    return [
-        (
-            partition,
-            ms,
-            counter,
-            item.number,
-            customer_id,
-            uid,
-            entry.sequence,
-            entry.pinned_at,
-            str(item.kind),
-            item.row_id,
-            *split_amount(item.delta_nanos),
-            *split_amount(item.after_nanos),
-            item.document_type,
-            item.document_id,
-            item.document,
-            *(_NO_CALL if item.call is None else _call_values(entry, item, item.call)),
-        )
-        for item in entry.items
-    ]
+    return [_item_row(entry, item) for item in entry.items]
 
 
 def entry_of(rows: Sequence[Row[Any]]) -> Entry:
@@ -87,7 +61,34 @@ def entries_of(rows: Iterable[Row[Any]]) -> Iterator[Entry]:
         yield entry_of(list(items))
 
 
-def _call_values(entry: Entry, item: Item, call: Call) -> Values:
+def _item_row(entry: Entry, item: Item) -> Values:
+    ms, counter = entry.stream_id
+    delta_whole, delta_nano = split_amount(item.delta_nanos)
+    after_whole, after_nano = split_amount(item.after_nanos)
+    changed = (
+        entry.partition,
+        ms,
+        counter,
+        item.number,
+        entry.customer_id,
+        entry.uid,
+        entry.sequence,
+        entry.pinned_at,
+        str(item.kind),
+        item.row_id,
+        delta_whole,
+        delta_nano,
+        after_whole,
+        after_nano,
+        item.document_type,
+        item.document_id,
+        item.document,
+    )
+    return changed + (_NO_CALL if item.call is None else _call_values(entry, item, item.call))
+
+
+def _call_values(entry: Entry, item: Item, call: Call) -> tuple[Any, ...]:
+    value_whole, value_nano = split_amount(call.value_nanos)
     return (
         call.verb,
         call.op_id,
@@ -95,7 +96,8 @@ def _call_values(entry: Entry, item: Item, call: Call) -> Values:
         call.key,
         call.fingerprint,
         call.feature_id,
-        *split_amount(call.value_nanos),
+        value_whole,
+        value_nano,
         call.occurred_at,
         call.event_name,
         call.entity_id,
