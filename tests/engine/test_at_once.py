@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.balances import hot_connection
+from creditgate.balances.connection import CALL_WINDOW_MS
 from creditgate.balances.prepared import Prepared, PreparedUse
 from creditgate.balances.scripts import Script
 from creditgate.core import journal
@@ -278,6 +280,19 @@ async def test_calls_of_one_customer_in_one_turn_go_together(
     usages = [round(10 * answer["balance"]["usage"]) for _, answer in found]
     assert usages == [*range(13, 22), 21]
     assert await used(cases) == 21 * COST
+
+
+async def test_nothing_goes_with_a_call_that_has_ended(cases: openings.UseCases, routes: MeterRoutes) -> None:
+    """After the process has stood still, the wait for a call may be over before its turn is: it is not sent."""
+    await known(routes, "track", **TRACK)
+    hot = cases.meter._store.hot
+    assert hot is not None
+    ended = [at_once(routes, "track", **TRACK)]
+    time.sleep(CALL_WINDOW_MS / 1000 + 0.05)
+    hot._expire()
+    ended += [at_once(routes, "track", **TRACK) for _ in range(2)]
+    assert [(await answer)[0] for answer in ended if answer is not None] == [200] * 3
+    assert await used(cases) == 6 * COST
 
 
 async def test_more_than_can_wait(

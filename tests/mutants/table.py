@@ -244,15 +244,15 @@ MUTANTS = (
     Mutant(
         "what a row gives is answered as what it gave before",
         "src/creditgate/api/routes/meter.py",
-        "dict(zip(rows, amounts, strict=False)), amounts[len(rows) :])",
-        "dict(zip(rows, amounts, strict=False)), [part.delta_nanos for part in repeated.decision.moved])",
+        "form.filled(self._wanted.usage.value_nanos, balances, deltas)",
+        "form.filled(self._wanted.usage.value_nanos, balances, [x.delta_nanos for x in repeated.decision.moved])",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
         "a call that was sent is sent again under another op id",
         "src/creditgate/engine/meter.py",
-        "began, op_id = asked.call.began, asked.call.op_id",
-        "began, op_id = asked.call.began, self._op_ids.next()",
+        "began, op_id = asked.begun.call.began, asked.begun.call.op_id",
+        "began, op_id = asked.begun.call.began, self._op_ids.next()",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
@@ -260,6 +260,20 @@ MUTANTS = (
         "src/creditgate/engine/meter.py",
         "reply = await self._attempts.write(taking.partition, op_id, send_once, first)",
         "reply = await self._attempts.write(taking.partition, op_id, send_once)",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "a reply that comes too late is given to the call behind",
+        "src/creditgate/balances/wire.py",
+        "if self._expired:  # its wait is over",
+        "if False:",
+        ("tests/balances/test_connection.py",),
+    ),
+    Mutant(
+        "a call goes with one that has ended, which nobody sends",
+        "src/creditgate/balances/hot_connection.py",
+        "self._joinable.clear()  # nothing may go with what has ended",
+        "pass",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
@@ -425,8 +439,8 @@ MUTANTS = (
     Mutant(
         "ASKING goes without the call that it is for",
         "src/creditgate/balances/hot_cluster.py",
-        "self.done = other.done",
-        "self.done = lambda: False",
+        "return self.behind.is_over",
+        "return False",
         ("tests/balances/test_topology.py",),
     ),
     Mutant(
