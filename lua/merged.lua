@@ -45,18 +45,30 @@ local function is_valid(call)
   return call.not_after ~= nil and JOURNAL ~= nil and (call.key == '' or #KEYS == BUCKETS + 3)
 end
 
+local known_wholes = {} -- by their texts: calls of one moment mostly have the same
+
+local function whole_of(text)
+  local found = known_wholes[text]
+  if not found then
+    found = arguments.whole(text)
+    known_wholes[text] = found
+  end
+  return found
+end
+
 -- Nil if one is malformed.
 local function read_calls()
   local most = #ARGV
   if not calls_count or calls_count < 1 or calls_count > CALLS_MAX or most > ARGUMENTS_MAX then return nil end
   local calls, at = {}, 3
   for i = 1, calls_count do
-    local last = at + 6 + 3 * (arguments.whole(ARGV[at + 6]) or 0)
+    local last = at + 6 + 3 * (whole_of(ARGV[at + 6] or '') or 0)
     if last > most then return nil end
-    local call = { not_after = arguments.whole(ARGV[at]), text = ARGV[at + 1], key = ARGV[at + 2] }
-    call.fingerprint, call.mode = ARGV[at + 3], ARGV[at + 4]
-    call.shape = shapes.of(ARGV[at + 5], at + 7, last)
-    call.needs = call.shape and shapes.needs(call.shape, at + 7)
+    local shape = shapes.of(ARGV[at + 5], at + 7, last)
+    local call = {
+      not_after = whole_of(ARGV[at]), text = ARGV[at + 1], key = ARGV[at + 2], fingerprint = ARGV[at + 3],
+      mode = ARGV[at + 4], shape = shape, needs = shape and shapes.needs(shape, at + 7), entry = false, first = false,
+    }
     if not is_valid(call) then return nil end
     calls[i], at = call, last + 1
   end
@@ -71,6 +83,7 @@ local record, ended = shapes.read(RECORD)
 -- Decide.
 local seq, changed = record.seq, {}
 local entries, used = {}, {} -- by key: the call that used it
+local changes = {} -- of the call that is being decided
 
 local function status_of(call)
   if call.not_after and record.time > call.not_after then return STATUS.TOO_LATE end
@@ -91,9 +104,13 @@ local function take(call, list, pools)
   local entry = entries[#entries]
   local is_new = not entry or entry.items >= ITEMS_MAX
   if is_new then entry = journal.open(record, customer_id, seq + 1, call.text) end
-  local fields, items, changes = #entry, entry.items, {}
+  local fields, items = #entry, entry.items
   if not is_new then journal.call(entry, call.text) end
   local answer, deltas = tracking.decide(entry, list, pools, call.mode, changes)
+  if answer == STATUS.OK then
+    for i = 1, #changes, 2 do changed[changes[i]] = changes[i + 1] end
+  end
+  for i = #changes, 1, -1 do changes[i] = nil end
   if answer ~= STATUS.OK then
     journal.rewind(entry, fields, items)
     return answer
@@ -102,7 +119,6 @@ local function take(call, list, pools)
     seq = seq + 1
     entries[#entries + 1] = entry
   end
-  for i = 1, #changes, 2 do changed[changes[i]] = changes[i + 1] end
   shapes.keep(call.shape)
   call.entry = entry
   if call.key ~= '' then used[call.key] = call end
@@ -126,7 +142,8 @@ local function decide(call)
   end
   local answer, deltas = take(call, list, pools)
   if answer == STATUS.OUT_OF_RANGE then return { answer, record.time } end
-  local reply = rows.reply({ answer, record.now, seq, record.uid, '', '' }, list)
+  local reply = { answer, record.now, seq, record.uid, '', '', nil, nil, nil, nil, nil, nil } -- room for one row's
+  rows.reply(reply, list)
   for i = 1, #(deltas or {}) do reply[#reply + 1] = deltas[i] end
   return reply
 end
@@ -137,7 +154,7 @@ for i = 1, #calls do replies[i + 1] = decide(calls[i]) end
 -- Write.
 if #entries > 0 then
   for i = 1, #entries do entries[i].stream_id = journal.append(JOURNAL, entries[i]) end -- first, as in track.lua
-  local changes = { 'seq', seq }
+  changes = { 'seq', seq }
   for field, text in pairs(changed) do
     changes[#changes + 1] = field
     changes[#changes + 1] = text

@@ -45,7 +45,7 @@ end
 -- Adds to the entry and to the fields to set what has moved of the rows. Returns id and delta of each that did, or nil
 -- if a balance would leave the range of amounts.
 function journal.moves(entry, list, kind, changes)
-  local deltas = {}
+  local deltas = { nil, nil } -- room for one row's
   for i = 1, #list do
     local row = list[i]
     if row.balance ~= row.before then

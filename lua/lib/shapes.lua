@@ -32,11 +32,18 @@ end
 
 -- Returns what a call of the shape needs of each pool, nil if it is malformed.
 function shapes.needs(shape, first)
-  local needs = {}
-  for p = 1, #shape.pools do
-    needs[p] = rows.need(ARGV[first + 3 * p - 1], needs[1])
+  local needs, count = shape.needs, #shape.pools
+  for p = 1, count do
+    if not needs or needs.texts[p] ~= ARGV[first + 3 * p - 1] then needs = nil end
+  end
+  if needs then return needs end -- as those of the call before
+  needs = { texts = {} }
+  for p = 1, count do
+    needs.texts[p] = ARGV[first + 3 * p - 1]
+    needs[p] = rows.need(needs.texts[p], needs[1])
     if not needs[p] then return nil end
   end
+  shape.needs = needs
   return needs
 end
 
@@ -93,15 +100,13 @@ function shapes.rows(key, shape, needs)
   return shape.list, pools
 end
 
-local function keep(list)
-  for i = 1, #list do
-    local row = list[i]
-    if row.balance ~= row.before then known['b:' .. row.id] = { row.balance, amount.text_of(row) } end
-  end
-end
-
 -- Lets the calls after it find what a call has left in its rows and gates.
 function shapes.keep(shape)
-  keep(shape.list)
-  keep(rows.gates(shape.pools))
+  for i = 1, #shape.found do
+    local row = shape.found[i]
+    if row.balance ~= row.before then
+      local held = known[shape.fields[i]]
+      held[1], held[2] = row.balance, amount.text_of(row)
+    end
+  end
 end
