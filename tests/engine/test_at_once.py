@@ -1,6 +1,7 @@
 """A plain check or track by one call of its script, from callbacks: what it answers, and what goes on from it."""
 
 import asyncio
+import gc
 import json
 import re
 import time
@@ -24,6 +25,7 @@ from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.balances import hot_connection
 from creditgate.balances.connection import CALL_WINDOW_MS
+from creditgate.balances.merging import Merge
 from creditgate.balances.prepared import Prepared, PreparedUse
 from creditgate.balances.scripts import Script
 from creditgate.core import journal
@@ -280,6 +282,10 @@ async def test_calls_of_one_customer_in_one_turn_go_together(
     usages = [round(10 * answer["balance"]["usage"]) for _, answer in found]
     assert usages == [*range(13, 22), 21]
     assert await used(cases) == 21 * COST
+    gc.collect()
+    assert not [
+        left for left in gc.get_objects() if isinstance(left, Merge)
+    ]  # which the collector cannot see
 
 
 async def test_nothing_goes_with_a_call_that_has_ended(cases: openings.UseCases, routes: MeterRoutes) -> None:

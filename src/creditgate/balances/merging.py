@@ -94,7 +94,7 @@ class Merge:
 
     def take(self, reply: Any) -> None:
         """Give each its own."""
-        parts, self._parts = self._parts, []
+        parts = self._end()
         terms, *replies = reply
         if isinstance(terms, int):  # a status: the script refused its arguments
             replies = [reply] * len(parts)
@@ -115,9 +115,14 @@ class Merge:
                 error = unavailable
             else:
                 return
-        parts, self._parts = self._parts, []
-        for part, command in parts:
+        for part, command in self._end():
             self._fail(part, command, error)
+
+    def _end(self) -> list[tuple[Call, Command]]:
+        """Let go of the calls: they may be of a kind that the garbage collector does not look at."""
+        parts, self._parts = self._parts, []
+        self._carrier.merge = None
+        return parts
 
     def _command(self) -> Command:
         return self._merging.command([command for _, command in self._parts])
@@ -126,7 +131,6 @@ class Merge:
         """Fail one as it would have failed alone; but what only reads may well get an answer where writers got none."""
         writes = command[2] > 1
         if not writes and isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
-            part.merge = None
             part.payload = pack_command(command)
             try:
                 self._send(part)
