@@ -25,6 +25,7 @@ from typing import NamedTuple
 import uvloop
 
 from creditgate.background import auditing, background_work, posting, retaining, upkeep
+from creditgate.balances.store import BalanceStore
 from creditgate.core.catalog_file import CatalogFile
 from creditgate.engine import demo
 from creditgate.engine.instance import PARTITIONS, Instance
@@ -62,6 +63,7 @@ def serve(settings: Settings, first: First, announce: Announce) -> None:
 
     Raises StartupError, in one sentence, where it cannot start.
     """
+    BalanceStore.merging()  # the scripts of calls are linked here, and so once for all processes
     # What was imported stays. A full collection that looked through it would hold up calls for 60 ms, and give each
     # forked process a copy of it.
     gc.freeze()

@@ -7,6 +7,7 @@ import pytest
 
 from creditgate import openings
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import CALL_WINDOW_MS
 from creditgate.balances.stream import JournalStream
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog import CreditCost, Feature, FeatureType
@@ -17,6 +18,7 @@ from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.errors import Conflict, NotFound
 from creditgate.settings import Settings
+from tests.engine.fault_proxy import FaultProxy
 
 
 async def test_a_feature_made_on_one_is_usable_on_the_other(
@@ -47,6 +49,17 @@ async def test_a_limit_on_a_feature_that_was_made_on_the_other(
             await other.customers.update("ann", _limiting("videos"))
     customer = (await cases.customers.get("ann")).customer
     assert customer.controls.feature_ids == {"images"}
+
+
+async def test_a_redis_that_is_slow_for_a_moment_keeps_no_worker_from_starting(
+    settings: Settings, stores: openings.Stores, proxy: FaultProxy
+) -> None:
+    """A worker announces itself before it answers; that reply came after the window of a call, once."""
+    async with openings.open_use_cases(settings, proxy.url, stores) as cases:
+        proxy.hold_back(b":workers", CALL_WINDOW_MS / 1000 + 0.1)
+        async with cases.catalogs.following():
+            assert await stores.redis.hlen(stores.keys.workers()) == 1
+    assert proxy.faults == 1
 
 
 async def test_two_writers_lose_nothing(

@@ -17,6 +17,7 @@ end in the first column; the name of one that is local to its file is used for n
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 _RARE = "--- @rare"
@@ -54,28 +55,28 @@ class _Function(NamedTuple):
 def link(includes: str, main: str) -> str:
     """Return a script, linked: `includes` is its text up to the last include, joined in; `main` what comes after."""
     includes = without_unused(includes, main)
-    constants = _constants_of(includes)
+    names = _constants_of(includes)
     includes = _CONSTANTS.sub("", _CONSTANT.sub("", includes))
-    includes, main = _renamed(includes, constants), _renamed(main, constants)
     found = list(_FUNCTION.finditer(includes))
     functions = {match["name"]: _function(match) for match in found}
     if len(functions) < len(found):
         raise ValueError(f"two functions of one name: {sorted(match['name'] for match in found)}")
-    if not functions:
-        return includes + main
-    names = {name: f"{_TABLE}.{function.field}" for name, function in functions.items()}
-    return _with_table(_renamed(_FUNCTION.sub("", includes), names), _renamed(main, names), functions, names)
+    names |= {name: f"{_TABLE}.{function.field}" for name, function in functions.items()}
+    statements, main = _renamed(_FUNCTION.sub("", includes), names), _renamed(main, names)
+    return _with_table(statements, main, functions, names) if functions else statements + main
 
 
 def without_unused(includes: str, main: str) -> str:
     """Return the includes without functions whose names stand nowhere else, in `main` neither."""
     functions = {function["name"]: function[0] for function in _FUNCTION.finditer(includes)}
-    words = _words_of(includes + main)
-    while unused := [name for name, text in functions.items() if words[name] == _words_of(text)[name]]:
+    words = _words_of(includes) + _words_of(main)
+    while unused := [
+        name for name, text in functions.items() if words[name] == _words_of_function(text)[name]
+    ]:
         for name in unused:
             text = functions.pop(name)
             includes = includes.replace(text, "")
-            words -= _words_of(text)
+            words -= _words_of_function(text)
     return includes
 
 
@@ -116,3 +117,6 @@ def _renamed(source: str, names: Mapping[str, str]) -> str:
 
 def _words_of(source: str) -> Counter[str]:
     return Counter(_WORD.findall(_COMMENT.sub("", source)))
+
+
+_words_of_function = cache(_words_of)  # scripts have most of them in common

@@ -37,6 +37,8 @@ from creditgate.engine.workers import HEARTBEAT_TICK_MS, Workers
 from creditgate.errors import CreditgateError, NotFound, Undecided
 from creditgate.telemetry import logger
 
+ANNOUNCING_S = 5.0  # at the start of a worker, which nobody waits for yet
+
 _TYPE = "catalog"
 
 log = logger(__name__)
@@ -159,8 +161,16 @@ class Catalogs:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Keep up with every change, for as long as this worker answers calls."""
-        await self._keep_up()
+        """Keep up with every change, for as long as this worker answers calls. At the start, a slow Redis has time."""
+        give_up_at = asyncio.get_running_loop().time() + ANNOUNCING_S
+        while True:
+            try:
+                await self._keep_up()
+                break
+            except (CreditgateError, RedisError, OSError):
+                if asyncio.get_running_loop().time() > give_up_at:
+                    raise
+            await asyncio.sleep(HEARTBEAT_TICK_MS / 1000)
         stopping = asyncio.Event()
         following = asyncio.create_task(self._follow(stopping))
         try:
