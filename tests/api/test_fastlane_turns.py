@@ -27,6 +27,7 @@ PIPELINED = 3_000
 HASTY_KEEP_ALIVE_S = 0.1
 KEEP_ALIVE_S = 0.6  # of which a pause of a busy machine does not take three quarters
 UNREAD = 5_000
+LARGE = 16 * 2**20  # more than the sockets' buffers take
 ANSWER_BYTES = 20_000  # so that all together are more than the sockets' buffers take
 WRITE_BUFFER_MAX = 256 * 1024  # far below all answers, above the transport's mark for "enough"
 WAITING_MAX = 3_000  # what is read at once may be 256 KiB, about 1,600 of these requests
@@ -286,6 +287,28 @@ async def test_a_head_that_was_read_is_not_read_again() -> None:
         protocol.parser = Mock(wraps=protocol.parser)
         await said(posted(b"4"), answers=[b"4"])
         assert protocol.parser.feed_data.called
+
+
+async def test_who_does_not_read_has_no_turn_either() -> None:
+    """What comes while an answer waits to be read is for Starlette, whose answers wait with it."""
+
+    async def decide(body: bytes) -> Answer:
+        return Answer(b"x" * LARGE if body == b"large" else body)
+
+    async with serving(decide) as server, connected(server) as (reader, writer):
+        for body in (b"first", b"again"):  # of the same length, so that the second needs no parser
+            writer.write(posted(body))
+            await reader.readuntil(body)
+        protocol = the_connection(server)
+        writer.write(posted(b"large"))
+        await until(lambda: protocol.flow.write_paused)
+        fast = protocol.metrics.fast_requests
+        writer.write(posted(b"after"))
+        await asyncio.sleep(0.05)
+        assert protocol.metrics.fast_requests == fast
+        for answer in (b"x" * LARGE, b"after"):
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(len(answer)) == answer
 
 
 async def test_a_close_is_never_remembered() -> None:

@@ -263,6 +263,13 @@ MUTANTS = (
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
+        "who does not read an answer is decided for all the same",
+        "src/creditgate/api/fastlane.py",
+        "self._is_at_rest = cycle.keep_alive and not self.flow.write_paused",
+        "self._is_at_rest = cycle.keep_alive",
+        ("tests/api/test_fastlane_turns.py",),
+    ),
+    Mutant(
         "a reply that comes too late is given to the call behind",
         "src/creditgate/balances/wire.py",
         "if self._expired:  # its wait is over",

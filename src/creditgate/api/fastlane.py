@@ -97,10 +97,6 @@ class FastLane(LimitedConnection):
         self._came_alone = None
         self._limit_patience()
 
-    def pause_writing(self) -> None:
-        self._is_at_rest = False
-        super().pause_writing()
-
     def on_message_begin(self) -> None:
         self._is_in_message = True
         super().on_message_begin()
@@ -228,7 +224,7 @@ class FastLane(LimitedConnection):
         elif cycle is self._turn and self.timeout_keep_alive_task is not None:
             self.server_state.total_requests += 1
             self._idle_since = self.loop.time()
-            self._is_at_rest = cycle.keep_alive
+            self._is_at_rest = cycle.keep_alive and not self.flow.write_paused
         else:
             self.on_response_complete()
 
