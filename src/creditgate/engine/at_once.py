@@ -47,16 +47,16 @@ class UseCall(PreparedCall, Generic[M], gc=False):
     metrics: Metrics
 
     def take(self, reply: Any) -> None:
-        repeated = self.means.repeated
-        if repeated is None or said_in(reply, takes=self.op_id != "") != repeated.said:
-            self._go_on(reply, None)
-            return
         try:
+            repeated = self.means.repeated
+            if repeated is None or said_in(reply, takes=self.op_id != "") != repeated.said:
+                self._go_on(reply, None)
+                return
             amounts = amounts_in(reply)
             deltas = amounts[len(repeated.row_ids) :]
             self.metrics.decided_again(repeated.took, perf_counter() - self.began, repeated.gave, deltas)
             self.asker.told(repeated, amounts, deltas, self.done)
-        except Exception as error:
+        except Exception as error:  # whoever asked is answered, whatever the reply is
             self.done(None, error)
 
     def fail(self, error: Exception) -> None:
