@@ -270,11 +270,11 @@ MUTANTS = (
         ("tests/api/test_fastlane_turns.py",),
     ),
     Mutant(
-        "a reply that comes too late is given to the call behind",
+        "a reply that comes too late ends a call a second time",
         "src/creditgate/balances/wire.py",
         "if self._expired:  # its wait is over",
         "if False:",
-        ("tests/balances/test_connection.py",),
+        (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
         "a call goes with one that has ended, which nobody sends",
