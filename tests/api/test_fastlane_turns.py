@@ -331,7 +331,7 @@ async def test_a_shutdown_waits_for_a_request_that_needed_no_parser() -> None:
         writer.write(posted(b"1"))
         await reader.readuntil(b"\r\n\r\n1")
         writer.write(posted(b"2"))
-        await until(lambda: the_connection(server)._is_deciding)
+        await until(lambda: the_connection(server)._under_way is not None)
         server.should_exit = True
         await until(lambda: the_connection(server).cycle.keep_alive is False)
         waiting.set_result(None)

@@ -184,9 +184,9 @@ async def test_a_flush_in_flight_while_redis_loses_its_data(
             for key, value in kept.items():
                 await redis.restore(key, 0, value)
             monkeypatch.setattr(reconciler, "server_ids", _another_run)
-            cases.reconciler.guard.reconciled = frozenset()
+            cases.reconciler._guard.reconciled = frozenset()
         await cases.reconciler.watch()
-        cases.reconciler.guard.reconciled = frozenset(
+        cases.reconciler._guard.reconciled = frozenset(
             [await server_id_of(redis)]
         )  # it is the same one after all
 

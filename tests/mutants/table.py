@@ -244,8 +244,8 @@ MUTANTS = (
     Mutant(
         "what a row gives is answered as what it gave before",
         "src/creditgate/api/routes/meter.py",
-        "form.filled(self._wanted.usage.value_nanos, balances, deltas)",
-        "form.filled(self._wanted.usage.value_nanos, balances, [x.delta_nanos for x in repeated.decision.moved])",
+        "form.filled(amount, balances, deltas)",
+        "form.filled(amount, balances, [x.delta_nanos for x in repeated.decision.moved])",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(

@@ -68,7 +68,6 @@ class FastLane(LimitedConnection):
         self._under_way: tuple[RequestResponseCycle | _Turn, Admitted, bytes] | None = None
         self._awaiting_body: tuple[RequestResponseCycle, Admitted] | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._is_deciding = False
         self._is_at_rest = False  # surely between requests, since a turn ended; else that has to be looked at
         self._is_lost = False
         self._is_in_message = False
@@ -120,7 +119,9 @@ class FastLane(LimitedConnection):
         self._end_waiting()
         super().connection_lost(exc)
         self._is_lost = True
-        if self._is_deciding:  # a shutdown waits for connections, and what was begun is brought to its end
+        if (
+            self._under_way is not None
+        ):  # a shutdown waits for connections, and what was begun is brought to its end
             self.connections.add(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -141,7 +142,7 @@ class FastLane(LimitedConnection):
     def timeout_keep_alive_handler(self) -> None:
         """Close what is idle. The timer is not set anew for each request that had no cycle: it looks again instead."""
         rest_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._is_deciding or rest_s > 0:
+        if self._under_way is not None or rest_s > 0:
             self._limit_idleness(max(rest_s, 0.0) or self.timeout_keep_alive)
         else:
             super().timeout_keep_alive_handler()
@@ -154,7 +155,7 @@ class FastLane(LimitedConnection):
         return (
             not self._is_in_message
             and (self.cycle is None or self.cycle.response_complete)  # type: ignore[redundant-expr]  # None at first
-            and not self._is_deciding
+            and self._under_way is None
             and not self.flow.write_paused
             and not self.transport.is_closing()
         )
@@ -187,7 +188,6 @@ class FastLane(LimitedConnection):
 
     def _decide(self, cycle: "RequestResponseCycle | _Turn", request: Admitted, body: bytes) -> None:
         self._is_at_rest = False
-        self._is_deciding = True
         self._under_way = cycle, request, body
         self.metrics.fast_requests += 1
         try:
@@ -199,7 +199,6 @@ class FastLane(LimitedConnection):
         assert self._under_way is not None
         cycle, request, body = self._under_way
         self._under_way = None
-        self._is_deciding = False
         if answer is None:
             assert error is not None
             answer = self.door.failure(request, body, error)

@@ -94,7 +94,7 @@ class Attempts:
 
     def start(self) -> Start | None:
         """Note what the first attempt of a call starts with; None while Redis is not reconciled."""
-        if not self._reconciler.guard.reconciled:
+        if not self._reconciler.is_done:
             return None
         now_ms = self._clock.now_ms()
         return Start(now_ms, now_ms + CALL_WINDOW_MS, self._reconciler.rounds)

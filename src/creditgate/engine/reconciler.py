@@ -69,7 +69,7 @@ class Reconciler:
         self._keys = keys
         self._clock = clock
         self._ledger = ledger
-        self.guard = guard
+        self._guard = guard
         self._store = BalanceStore(redis, keys, clock)
         self._stream = JournalStream(redis, keys)
         self._one_at_a_time = asyncio.Lock()
@@ -84,7 +84,7 @@ class Reconciler:
     @property
     def is_done(self) -> bool:
         """False until the servers that answer have been reconciled, and again once one has lost everything."""
-        return bool(self.guard.reconciled)
+        return bool(self._guard.reconciled)
 
     async def watch(self) -> None:
         """Notice that a server lost its data without a restart (FLUSHALL), and reconcile.
@@ -93,7 +93,7 @@ class Reconciler:
         them back, one after the other.
         """
         if self.is_done and not await self._stream.are_whole((SYSTEM_PARTITION, *self._keys.partitions)):
-            self.guard.reconciled = frozenset()
+            self._guard.reconciled = frozenset()
         if not self.is_done:
             await self.run()
 
@@ -124,10 +124,10 @@ class Reconciler:
         try:
             servers = await server_ids(self._redis)
             present = frozenset(server_id for server_id in servers.values() if server_id is not None)
-            if not self.is_done or not present <= self.guard.reconciled:
+            if not self.is_done or not present <= self._guard.reconciled:
                 await self._reconcile_all(servers)
                 self.rounds += 1
-                self.guard.reconciled = present
+                self._guard.reconciled = present
         except (RedisError, OSError, Unknown) as error:
             raise Unavailable(f"Redis does not answer: {error}") from error
         away = [address for address, server_id in servers.items() if server_id is None]

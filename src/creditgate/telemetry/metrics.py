@@ -92,8 +92,7 @@ class Metrics:
         self, took: Histogram, seconds: float, gave: Sequence[str], deltas_nanos: Sequence[int]
     ) -> None:
         """Count one more decision with those it is like: features whose rows gave (negative) or got so much."""
-        took.counts[bisect_left(BOUNDS_S, seconds)] += 1
-        took.sum_s += seconds
+        took.add(seconds)
         for feature_id, delta_nanos in zip(gave, deltas_nanos):  # noqa: B905  # `strict` takes as long as all of it
             if delta_nanos < 0:
                 self.taken_nanos[feature_id] -= delta_nanos

@@ -1,6 +1,7 @@
 """check and track."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -241,52 +242,45 @@ async def _plainly(decided: Awaitable[Decision]) -> Decided:
     return await decided, NO_HEADERS
 
 
-class _CheckAgain:
-    """A check that is asked for at once, again and again."""
+class _Again(ABC, Generic[R]):
+    """What is asked for at once, again and again. `Repeated.form` has the answer's form and the amount asked for."""
 
-    def __init__(self, routes: MeterRoutes, wanted: Wanted[CheckRequest]) -> None:
+    def __init__(self, routes: MeterRoutes, wanted: Wanted[R]) -> None:
         self._routes = routes
-        self._wanted = wanted
+        self._wanted: Wanted[R] = wanted
 
     def told(
         self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
     ) -> None:
-        form: AnswerForm = repeated.form or self._form(repeated)
+        if repeated.form is None:
+            repeated.form = self._form(repeated.decision)
+        form, amount = repeated.form
         balances = dict(zip(repeated.row_ids, amounts))  # noqa: B905  # where `strict` is said, it takes twice as long
-        done(Answer(form.filled(repeated.decision.required_nanos, balances)), None)
+        done(Answer(form.filled(amount, balances, deltas)), None)
 
-    def _form(self, repeated: Repeated) -> AnswerForm:
-        customer_id = self._wanted.request.customer_id
-        repeated.form = form = check_form(repeated.decision, customer_id=customer_id, takes=False)
-        return form
+    @abstractmethod
+    def _form(self, decision: Decision) -> tuple[AnswerForm, int]: ...
+
+
+class _CheckAgain(_Again[CheckRequest]):
+    def _form(self, decision: Decision) -> tuple[AnswerForm, int]:
+        form = check_form(decision, customer_id=self._wanted.request.customer_id, takes=False)
+        return form, decision.required_nanos
 
     def further(self, asked: Asked[Asking], done: Done[Answer]) -> None:
         self._routes.check_further(self._wanted, asked, done)
 
 
-class _TrackAgain:
-    """A track that is asked for at once, again and again."""
-
-    def __init__(self, routes: MeterRoutes, wanted: Wanted[TrackRequest]) -> None:
-        self._routes = routes
-        self._wanted = wanted
-
-    def told(
-        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
-    ) -> None:
-        form: AnswerForm = repeated.form or self._form(repeated)
-        balances = dict(zip(repeated.row_ids, amounts))  # noqa: B905  # where `strict` is said, it takes twice as long
-        done(Answer(form.filled(self._wanted.usage.value_nanos, balances, deltas)), None)
-
-    def _form(self, repeated: Repeated) -> AnswerForm:
-        request = self._wanted.request
-        repeated.form = form = track_form(
-            repeated.decision,
+class _TrackAgain(_Again[TrackRequest]):
+    def _form(self, decision: Decision) -> tuple[AnswerForm, int]:
+        request, value_nanos = self._wanted.request, self._wanted.usage.value_nanos
+        form = track_form(
+            decision,
             customer_id=request.customer_id,
-            value_nanos=self._wanted.usage.value_nanos,
+            value_nanos=value_nanos,
             event_name=request.event_name,
         )
-        return form
+        return form, value_nanos
 
     def further(self, asked: Asked[Taking], done: Done[Answer]) -> None:
         self._routes.track_further(self._wanted, asked, done)
