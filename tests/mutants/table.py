@@ -444,6 +444,13 @@ MUTANTS = (
         (f"{_ENGINE}/test_history.py",),
     ),
     Mutant(
+        "an entry that Redis did not show counts as one that left the stream",
+        "src/creditgate/engine/history.py",
+        'raise Unavailable(f"Redis did not answer: {error}") from error',
+        "found = None",
+        (f"{_ENGINE}/test_replays.py",),
+    ),
+    Mutant(
         "ASKING goes without the call that it is for",
         "src/creditgate/balances/hot_cluster.py",
         "return self.behind.is_over",

@@ -2,7 +2,7 @@
 
 Those that are asked for in one turn of the event loop, or while a read is under way, are read together: one hop to a
 thread, one transaction and one statement for all. What is asked for is never answered by a read that had begun before.
-A read that takes too long fails those who wait for it, and the next one goes ahead.
+A read that takes too long fails all who wait by then, so that nobody waits longer.
 
 Nothing is remembered: a call is seldom repeated more than once, and a read among others costs little.
 """
@@ -44,27 +44,27 @@ class EntryReader:
         try:
             while self._asked:
                 together, self._asked = self._asked[:PLACES_MAX], self._asked[PLACES_MAX:]
-                await self._answer([asked for asked in together if not asked.answer.done()])
+                await self._answer(together)
         finally:
             self._reading = None
 
     async def _answer(self, together: list[_Asked]) -> None:
-        if not together:
-            return
         places = list({asked.place for asked in together})
         try:
             async with asyncio.timeout(DEADLINE_S):
                 found = await asyncio.to_thread(self._ledger.entries_at, places)
+        except TimeoutError:
+            behind, self._asked = self._asked, []  # they have waited as well
+            _fail([*together, *behind], LedgerUnavailable("SQL did not answer in time"))
         except Exception as error:
-            failure = (
-                LedgerUnavailable("SQL did not answer in time") if isinstance(error, TimeoutError) else error
-            )
-            for asked in together:
-                if not asked.answer.done():
-                    asked.answer.set_exception(
-                        copy(failure)
-                    )  # each its own: a traceback grows where it is raised
+            _fail(together, error)
         else:
             for asked in together:
                 if not asked.answer.done():
                     asked.answer.set_result(found.get(asked.place))
+
+
+def _fail(together: list[_Asked], error: Exception) -> None:
+    for asked in together:
+        if not asked.answer.done():
+            asked.answer.set_exception(copy(error))  # each its own: a traceback grows where it is raised
