@@ -258,8 +258,8 @@ MUTANTS = (
     Mutant(
         "the first attempt is forgotten, and the call sent anew",
         "src/creditgate/engine/meter.py",
-        "reply = await self._attempts.write(taking.partition, op_id, send_once, first)",
-        "reply = await self._attempts.write(taking.partition, op_id, send_once)",
+        "reply = await self._attempts.write(partition, op_id, send_once, first)",
+        "reply = await self._attempts.write(partition, op_id, send_once)",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
@@ -286,8 +286,22 @@ MUTANTS = (
     Mutant(
         "what was worked out by an older catalog is sent",
         "src/creditgate/engine/at_once.py",
-        "if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:",
-        "if taking is None or len(taking.uses) > 1:",
+        "means is None or means.catalog is not self._catalogs.current or means.prepared is None",
+        "means is None or means.prepared is None",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "a key is forgotten where a call goes at once",
+        "src/creditgate/api/routes/meter.py",
+        "msgspec.structs.replace(asker.usage, key=key))",
+        "asker.usage)",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "a repeated key that went at once is answered as the first",
+        "src/creditgate/api/routes/meter.py",
+        "tracked = self._once(usage.key, taking)",
+        "tracked = _plainly(taking)",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     # holds
