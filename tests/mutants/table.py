@@ -243,7 +243,7 @@ MUTANTS = (
     ),
     Mutant(
         "what a row gives is answered as what it gave before",
-        "src/creditgate/api/routes/meter.py",
+        "src/creditgate/api/routes/askers.py",
         "form.filled(amount, balances, deltas)",
         "form.filled(amount, balances, [x.delta_nanos for x in repeated.decision.moved])",
         (f"{_ENGINE}/test_at_once.py",),
@@ -292,9 +292,9 @@ MUTANTS = (
     ),
     Mutant(
         "a key is forgotten where a call goes at once",
-        "src/creditgate/api/routes/meter.py",
-        "msgspec.structs.replace(asker.usage, key=key))",
-        "asker.usage)",
+        "src/creditgate/api/routes/askers.py",
+        "msgspec.structs.replace(self.usage, key=key)",
+        "self.usage",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(

@@ -1,23 +1,20 @@
 """check and track."""
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from creditgate.api.calls import NO_HEADERS, Answer, Call, Verb, caller_key
 from creditgate.api.problems import spooled_answer, undecided_answer
+from creditgate.api.routes.askers import Asker, CheckAsker, TakingCheckAsker, TrackAsker
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import (
-    AnswerForm,
     CheckAnswer,
     TrackAnswer,
-    check_form,
     check_text,
-    track_form,
     track_text,
 )
 from creditgate.api.wire.fields import read
@@ -31,7 +28,7 @@ from creditgate.engine.at_once import Asked
 from creditgate.engine.entities import Entities, NewEntity
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
-from creditgate.engine.meanings import Asking, Repeated, Taking
+from creditgate.engine.meanings import Asking, Taking
 from creditgate.engine.meter import Meter, refusal
 from creditgate.engine.outage import Outage
 from creditgate.engine.stepping import Done
@@ -39,7 +36,6 @@ from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError, InvalidInputs, NotFound, Unavailable, Undecided
 
 T = TypeVar("T")
-M = TypeVar("M", Asking, Taking)
 R = TypeVar("R", CheckRequest, TrackRequest)
 
 Decided = tuple[Decision, Mapping[str, str]]
@@ -63,7 +59,7 @@ class Wanted(NamedTuple, Generic[R]):
     lock: LockRequest | None
     new_entity: NewEntity | None
     takes: bool = True
-    asker: "_Asker[R, Any] | None" = None
+    asker: Asker[R, Any] | None = None
 
 
 class MeterRoutes:
@@ -108,7 +104,8 @@ class MeterRoutes:
         if asker is None:
             return self._answer_check(wanted, call)
         if wanted.takes:
-            began = self._meter.at_once.track(_keyed(asker, caller_key("check", call, asker.usage)), done)
+            key = caller_key("check", call, asker.usage)
+            began = self._meter.at_once.track(asker.keyed(key), done)
         else:
             began = self._meter.at_once.check(asker, done)
         return None if began else self._answer_check(wanted, call)
@@ -117,18 +114,22 @@ class MeterRoutes:
         """Return what a check asks for; raises InvalidInputs and InvalidRequest."""
         usage = _usage_of_check(request)
         lock, new_entity, takes = wanted_lock(request.lock), request.new_entity(), request.takes
-        asker: _Asker[CheckRequest, Any] | None = None
+        asker: Asker[CheckRequest, Any] | None = None
         if lock is None and new_entity is None:
-            asker = (_TakingCheckAsker if takes else _CheckAsker)(self, request, usage)
+            asker = (
+                TakingCheckAsker(request, usage, self._go_on_taking)
+                if takes
+                else CheckAsker(request, usage, self._go_on_checking)
+            )
         return Wanted(request, usage, lock, new_entity, takes, asker)
 
     def _read_check(self, body: bytes) -> Wanted[CheckRequest]:
         return self.wanted_by_check(read(CheckRequest, body))
 
     def _answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.check_answer(wanted, self.checked(wanted, call))
+        return self._check_answer(wanted, self.checked(wanted, call))
 
-    async def check_answer(self, wanted: Wanted[CheckRequest], checked: Awaitable[Decided]) -> Answer:
+    async def _check_answer(self, wanted: Wanted[CheckRequest], checked: Awaitable[Decided]) -> Answer:
         """Return the answer to a check, once it was decided or could not be."""
         request = wanted.request
         try:
@@ -202,7 +203,7 @@ class MeterRoutes:
         asker = wanted.asker
         if asker is not None:
             key = caller_key("track", call, asker.usage, in_body=wanted.request.idempotency_key)
-            if self._meter.at_once.track(_keyed(asker, key), done):
+            if self._meter.at_once.track(asker.keyed(key), done):
                 return None
         return self._answer_track(wanted, call)
 
@@ -211,16 +212,16 @@ class MeterRoutes:
         usage = usage_of(request, self._settings)
         lock, new_entity = wanted_lock(request.lock), request.new_entity()
         is_plain = lock is None and new_entity is None
-        asker = _TrackAsker(self, request, usage) if is_plain else None
+        asker = TrackAsker(request, usage, self._go_on_tracking) if is_plain else None
         return Wanted(request, usage, lock, new_entity, asker=asker)
 
     def _read_track(self, body: bytes) -> Wanted[TrackRequest]:
         return self.wanted_by_track(read(TrackRequest, body))
 
     def _answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.track_answer(wanted, self.tracked(wanted, call))
+        return self._track_answer(wanted, self.tracked(wanted, call))
 
-    async def track_answer(self, wanted: Wanted[TrackRequest], tracked: Awaitable[Decided]) -> Answer:
+    async def _track_answer(self, wanted: Wanted[TrackRequest], tracked: Awaitable[Decided]) -> Answer:
         """Return the answer to a track, once it was decided or could not be."""
         request = wanted.request
         try:
@@ -243,27 +244,27 @@ class MeterRoutes:
         taking = self._with_entity(wanted, lambda: self._taking(wanted, key))
         return await self._once(key, _unless_refused(taking, wanted.usage))
 
-    def go_on_checking(
+    def _go_on_checking(
         self, request: CheckRequest, usage: Usage, asked: Asked[Asking], done: Done[Answer]
     ) -> None:
         """Answer a plain check that was sent at once, whatever came of that."""
         checked = _plainly(self._meter.check(usage, asked))
-        stepping.run(self.check_answer(Wanted(request, usage, None, None, takes=False), checked), done)
+        stepping.run(self._check_answer(Wanted(request, usage, None, None, takes=False), checked), done)
 
-    def go_on_taking(
+    def _go_on_taking(
         self, request: CheckRequest, usage: Usage, asked: Asked[Taking], done: Done[Answer]
     ) -> None:
         """As `go_on_checking`, of one that takes."""
         taken = self._once(usage.key, self._meter.track(usage, asked=asked))
-        stepping.run(self.check_answer(Wanted(request, usage, None, None), taken), done)
+        stepping.run(self._check_answer(Wanted(request, usage, None, None), taken), done)
 
-    def go_on_tracking(
+    def _go_on_tracking(
         self, request: TrackRequest, usage: Usage, asked: Asked[Taking], done: Done[Answer]
     ) -> None:
         """As `go_on_checking`, of a track."""
         taking = _unless_refused(self._meter.track(usage, asked=asked), usage)
         tracked = self._once(usage.key, taking)
-        stepping.run(self.track_answer(Wanted(request, usage, None, None), tracked), done)
+        stepping.run(self._track_answer(Wanted(request, usage, None, None), tracked), done)
 
 
 async def _unless_refused(taking: Awaitable[Decision], usage: Usage) -> Decision:
@@ -275,88 +276,6 @@ async def _unless_refused(taking: Awaitable[Decision], usage: Usage) -> Decision
 
 async def _plainly(decided: Awaitable[Decision]) -> Decided:
     return await decided, NO_HEADERS
-
-
-class _Asker(ABC, Generic[R, M]):
-    """Asks at once for what one plain body says. `Repeated.form` has the answer's form and the amount asked for."""
-
-    def __init__(self, routes: MeterRoutes, request: R, usage: Usage) -> None:
-        self.routes = routes
-        self.request: R = request
-        self.usage = usage
-        self.means: M | None = None
-
-    def told(
-        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
-    ) -> None:
-        if repeated.form is None:
-            repeated.form = self._form(repeated.decision)
-        form, amount = repeated.form
-        balances = dict(zip(repeated.row_ids, amounts))  # noqa: B905  # where `strict` is said, it takes twice as long
-        done(Answer(form.filled(amount, balances, deltas)), None)
-
-    @abstractmethod
-    def decided(self, decision: Decision, done: Done[Answer]) -> None: ...
-
-    @abstractmethod
-    def further(self, asked: Asked[M], done: Done[Answer]) -> None: ...
-
-    @abstractmethod
-    def _form(self, decision: Decision) -> tuple[AnswerForm, int]: ...
-
-
-class _CheckAsker(_Asker[CheckRequest, Asking]):
-    def decided(self, decision: Decision, done: Done[Answer]) -> None:
-        done(Answer(check_text(decision, customer_id=self.request.customer_id, takes=False)), None)
-
-    def further(self, asked: Asked[Asking], done: Done[Answer]) -> None:
-        self.routes.go_on_checking(self.request, self.usage, asked, done)
-
-    def _form(self, decision: Decision) -> tuple[AnswerForm, int]:
-        form = check_form(decision, customer_id=self.request.customer_id, takes=False)
-        return form, decision.required_nanos
-
-
-class _TakingCheckAsker(_Asker[CheckRequest, Taking]):
-    def decided(self, decision: Decision, done: Done[Answer]) -> None:
-        done(Answer(check_text(decision, customer_id=self.request.customer_id, takes=True)), None)
-
-    def told(
-        self, repeated: Repeated, amounts: Sequence[int], _deltas: Sequence[int], done: Done[Answer]
-    ) -> None:
-        super().told(repeated, amounts, (), done)  # a check does not show what rows gave
-
-    def further(self, asked: Asked[Taking], done: Done[Answer]) -> None:
-        self.routes.go_on_taking(self.request, self.usage, asked, done)
-
-    def _form(self, decision: Decision) -> tuple[AnswerForm, int]:
-        form = check_form(decision, customer_id=self.request.customer_id, takes=True)
-        return form, decision.required_nanos
-
-
-class _TrackAsker(_Asker[TrackRequest, Taking]):
-    def decided(self, decision: Decision, done: Done[Answer]) -> None:
-        request = self.request
-        text = track_text(
-            decision,
-            customer_id=request.customer_id,
-            value_nanos=self.usage.value_nanos,
-            event_name=request.event_name,
-        )
-        done(Answer(text), None)
-
-    def further(self, asked: Asked[Taking], done: Done[Answer]) -> None:
-        self.routes.go_on_tracking(self.request, self.usage, asked, done)
-
-    def _form(self, decision: Decision) -> tuple[AnswerForm, int]:
-        request, value_nanos = self.request, self.usage.value_nanos
-        form = track_form(
-            decision,
-            customer_id=request.customer_id,
-            value_nanos=value_nanos,
-            event_name=request.event_name,
-        )
-        return form, value_nanos
 
 
 def said(remembered: Remembered[T], body: bytes) -> T:
@@ -399,13 +318,6 @@ def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
         occurred_at=occurred_at,
         entity_id=request.entity_id,
     )
-
-
-def _keyed(asker: _Asker[R, Taking], key: CallerKey | None) -> _Asker[R, Taking]:
-    """Return who asks for the same with a key, which is another use."""
-    if key is None:
-        return asker
-    return type(asker)(asker.routes, asker.request, msgspec.structs.replace(asker.usage, key=key))
 
 
 def _asked(wanted: Wanted[R]) -> tuple[object, ...]:
