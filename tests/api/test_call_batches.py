@@ -160,7 +160,8 @@ def test_without_redis_each_item_is_undecided() -> None:
         sidecar.ask("balances.batch", [CHECK, TRACK])
         valkey = sidecar.valkey_pid
         os.kill(valkey, signal.SIGSTOP)
-        answers = sidecar.ask("balances.batch", [CHECK, TRACK] * (CALLS_MAX // 2))
+        held = [TRACK | {"lock": {"enabled": True}}] * 8  # these do not go together
+        answers = sidecar.ask("balances.batch", [CHECK, TRACK] * 2 + held)
         os.kill(valkey, signal.SIGCONT)
         assert {(answer["status"], answer["body"].get("code", "kept")) for answer in answers} == {
             (202, "undecided"),

@@ -55,6 +55,7 @@ class FaultProxy:
                     self._lose_reply_to = None
                     self.faults += 1
                     pump.cancel()
+                    await asyncio.wait([pump])
                     server_out.write(data)
                     await server_in.read(65536)  # the reply: it took effect
                     break

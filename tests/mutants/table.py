@@ -304,6 +304,20 @@ MUTANTS = (
         "tracked = _plainly(taking)",
         (f"{_ENGINE}/test_at_once.py",),
     ),
+    Mutant(
+        "what takes goes together with a check before it",
+        "src/creditgate/api/routes/in_order.py",
+        "and (self._may_take or not item.wanted.takes)",
+        "",
+        (f"{_ENGINE}/test_in_order.py",),
+    ),
+    Mutant(
+        "an item of a batch goes on before those that it stands behind",
+        "src/creditgate/api/routes/in_order.py",
+        "self._line.wait(self._item, done, partial(self._asker.further, asked, done))",
+        "self._asker.further(asked, done)",
+        (f"{_ENGINE}/test_in_order.py",),
+    ),
     # holds
     Mutant(
         "what was taken first comes back first",

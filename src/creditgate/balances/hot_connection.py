@@ -87,8 +87,7 @@ class HotConnection:
             merge = there if isinstance(there, Merge) else self._merge(record, there)
             if merge.add(call):
                 return
-        if not call.payload:
-            call.payload = pack_command(call.command())
+        call.payload = call.packed()
         self.take(call)
         joinable[record] = call
         if self._merging.merges_one:

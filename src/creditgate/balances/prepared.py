@@ -28,7 +28,7 @@ class Prepared:
         self._packed = pack_command(self.command(0, ""))
 
     def packed(self, _not_after: int, _op_id: str) -> bytes:
-        """Return the command as Redis reads it; empty if it was never packed."""
+        """Return the command as Redis reads it; empty if it was not prepared for being sent again."""
         return self._packed
 
     def command(self, not_after: int, op_id: str) -> Command:
@@ -102,6 +102,9 @@ class PreparedCall(Call):
 
     def command(self) -> Command:
         return self.prepared.command(self.not_after, self.op_id)
+
+    def packed(self) -> bytes:
+        return self.prepared.packed(self.not_after, self.op_id) or super().packed()
 
 
 def _bulk(argument: Argument) -> bytes:

@@ -57,7 +57,8 @@ log = logger(__name__)
 
 
 class Call(msgspec.Struct, eq=False):
-    """One command on its way: its bytes, and until when its reply is waited for. Each kind says who waits.
+    """One command on its way: its bytes, once it is packed, and until when its reply is waited for. Each kind says who
+    waits.
 
     It ends once, by `take` or `fail`; what they raise harms nobody else. `merge` is what it was sent as a part of.
     """
@@ -74,6 +75,11 @@ class Call(msgspec.Struct, eq=False):
     def command(self) -> Command:
         """Return what the bytes say."""
         raise NotImplementedError
+
+    def packed(self) -> bytes:
+        """Return the bytes."""
+        packed: bytes = hiredis.pack_command(self.command())
+        return packed
 
     def take(self, reply: Any) -> None:
         """Hand the reply to who waits for it."""

@@ -168,13 +168,12 @@ class AtOnce:
         hot, start, prepared = self._hot, self._attempts.start(), means.prepared
         if hot is None or start is None or prepared is None:
             return False
-        not_after = start.not_after
         call = UseCall(
-            prepared.packed(not_after, op_id),
+            b"",
             0.0,
             None,
             prepared,
-            not_after,
+            start.not_after,
             op_id,
             perf_counter(),
             means,

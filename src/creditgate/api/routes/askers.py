@@ -32,10 +32,8 @@ class Asker(ABC, Generic[R, M]):
         self.means: M | None = None
         self._go_on: GoOn[R, M] = go_on
 
-    def keyed(self, key: CallerKey | None) -> Self:
+    def keyed(self, key: CallerKey) -> Self:
         """Return who asks for the same with this key, which is another use."""
-        if key is None:
-            return self
         return type(self)(self.request, msgspec.structs.replace(self.usage, key=key), self._go_on)
 
     def told(

@@ -1,22 +1,23 @@
 """`balances.batch`: checks and tracks that are sent in one call, and answered in it one by one."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Coroutine, Mapping
+from functools import partial
+from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import answer_to
+from creditgate.api.routes.askers import Asker
 from creditgate.api.routes.batches import BATCH_BYTES_MAX
+from creditgate.api.routes.in_order import InOrder, Item
 from creditgate.api.routes.meter import BODIES_BYTES_MAX, MeterRoutes, Wanted, said
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
 from creditgate.api.wire.call_batches import BatchedAnswer, BatchedCheck, BatchedTrack, read_item
 from creditgate.api.wire.fields import read_list
 from creditgate.core.remembered import Remembered
-from creditgate.engine import stepping
 from creditgate.engine.stepping import Done
 from creditgate.errors import InvalidInputs, Undecided
 
@@ -24,14 +25,6 @@ CALLS_MAX = 100
 BATCH_SECONDS_MAX = 4.0  # no call begins after it; each that has begun has its own, shorter deadline
 
 _NONE = Answer(b"")
-
-
-class Item(NamedTuple):
-    """One call of a batch: its place, what it asks for, and the body that says so."""
-
-    place: int
-    wanted: Wanted[Any]
-    body: bytes
 
 
 class Answers:
@@ -85,44 +78,31 @@ class CallBatchRoutes:
                 answers.put(place, answer_to(error, verb="balances.batch", body=body, env=self._env))
             else:
                 by_customer.setdefault(wanted.usage.customer_id, []).append(Item(place, wanted, body))
-        end = asyncio.get_running_loop().time() + BATCH_SECONDS_MAX
+        begin = partial(self._begin, call, asyncio.get_running_loop().time() + BATCH_SECONDS_MAX)
         for items in by_customer.values():
-            self._answer_in_order(iter(items), answers, call, end)
+            InOrder(items, begin, partial(self._ended, answers)).go_on()
         return Answer(encode([_batched_answer(answer) for answer in await answers.ended]))
 
-    def _answer_in_order(self, items: Iterator[Item], answers: Answers, call: Call, end: float) -> None:
-        """Begin the first of these items; each of the others begins when the one before it is answered."""
-        item = next(items, None)
-        if item is None:
-            return
-        place, wanted, body = item
-
-        def done(answer: Answer | None, error: BaseException | None) -> None:
-            if answer is None:
-                answer = answer_to(error, verb=_verb(wanted), body=body, env=self._env)
-            answers.put(place, answer)
-            self._answer_in_order(items, answers, call, end)
-
-        try:
-            self._begin(item, done, call, end)
-        except Exception as error:
-            done(None, error)
-
-    def _begin(self, item: Item, done: Done[Answer], call: Call, end: float) -> None:
+    def _begin(
+        self, call: Call, end: float, item: Item, asker: Asker[Any, Any] | None, done: Done[Answer]
+    ) -> Coroutine[Any, Any, Answer] | None:
         """Have an item answered; one whose turn comes too late is undecided, and changes nothing."""
-        _, wanted, body = item
         if asyncio.get_running_loop().time() > end:
             raise Undecided("The batch took too long; this call was not made")
-        alone = msgspec.structs.replace(call, body=body)
+        wanted = item.wanted
         if isinstance(wanted.request, BatchedTrack):
-            rest = self._meter_routes.begin_wanted_track(wanted, alone, done)
-        else:  # a check alone has its key in a header, so there it is looked for
-            key = wanted.request.idempotency_key
-            if key is not None:
-                alone = msgspec.structs.replace(alone, idempotency_keys=(key,))
-            rest = self._meter_routes.begin_wanted_check(wanted, alone, done)
-        if rest is not None:
-            stepping.run(rest, done)
+            alone = Call(item.body, (), call.base_url, call.version)
+            return self._meter_routes.begin_wanted_track(wanted, asker, alone, done)
+        key = wanted.request.idempotency_key  # a check alone has it in a header, so there it is looked for
+        alone = Call(item.body, () if key is None else (key,), call.base_url, call.version)
+        return self._meter_routes.begin_wanted_check(wanted, asker, alone, done)
+
+    def _ended(
+        self, answers: Answers, item: Item, answer: Answer | None, error: BaseException | None
+    ) -> None:
+        if answer is None:
+            answer = answer_to(error, verb=_verb(item.wanted), body=item.body, env=self._env)
+        answers.put(item.place, answer)
 
     def _read(self, body: bytes) -> Wanted[Any]:
         request, routes = read_item(body), self._meter_routes

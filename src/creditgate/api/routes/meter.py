@@ -94,18 +94,22 @@ class MeterRoutes:
         return self._answer_check(said(self._checks, call.body), call)
 
     def begin_check(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
-        return self.begin_wanted_check(said(self._checks, call.body), call, done)
+        wanted = said(self._checks, call.body)
+        return self.begin_wanted_check(wanted, wanted.asker, call, done)
 
     def begin_wanted_check(
-        self, wanted: Wanted[CheckRequest], call: Call, done: Done[Answer]
+        self,
+        wanted: Wanted[CheckRequest],
+        asker: Asker[CheckRequest, Any] | None,
+        call: Call,
+        done: Done[Answer],
     ) -> Coroutine[Any, Any, Answer] | None:
-        """Begin to answer a check that was read; a plain one goes at once."""
-        asker = wanted.asker
+        """Begin to answer a check that was read; it goes at once if it has who asks for it."""
         if asker is None:
             return self._answer_check(wanted, call)
         if wanted.takes:
             key = caller_key("check", call, asker.usage)
-            began = self._meter.at_once.track(asker.keyed(key), done)
+            began = self._meter.at_once.track(asker if key is None else asker.keyed(key), done)
         else:
             began = self._meter.at_once.check(asker, done)
         return None if began else self._answer_check(wanted, call)
@@ -194,16 +198,20 @@ class MeterRoutes:
         return self._answer_track(said(self._tracks, call.body), call)
 
     def begin_track(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
-        return self.begin_wanted_track(said(self._tracks, call.body), call, done)
+        wanted = said(self._tracks, call.body)
+        return self.begin_wanted_track(wanted, wanted.asker, call, done)
 
     def begin_wanted_track(
-        self, wanted: Wanted[TrackRequest], call: Call, done: Done[Answer]
+        self,
+        wanted: Wanted[TrackRequest],
+        asker: Asker[TrackRequest, Any] | None,
+        call: Call,
+        done: Done[Answer],
     ) -> Coroutine[Any, Any, Answer] | None:
         """As `begin_wanted_check`, of a track."""
-        asker = wanted.asker
         if asker is not None:
             key = caller_key("track", call, asker.usage, in_body=wanted.request.idempotency_key)
-            if self._meter.at_once.track(asker.keyed(key), done):
+            if self._meter.at_once.track(asker if key is None else asker.keyed(key), done):
                 return None
         return self._answer_track(wanted, call)
 
