@@ -367,8 +367,8 @@ MUTANTS = (
     Mutant(
         "SQL takes a batch wherever it stands",
         "src/creditgate/ledger/positions.py",
-        "if moved.rowcount != 1:",
-        "if moved.rowcount > 1:",
+        "if moved.rowcount != len(rows):",
+        "if moved.rowcount > len(rows):",
         ("tests/conformance/test_ledger_sqlite.py", "-k", "fence or moved or position"),
     ),
     Mutant(
