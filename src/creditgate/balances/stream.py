@@ -57,8 +57,8 @@ class JournalStream:
     ) -> tuple[dict[str, Page], Exception | None]:
         """Return the next page of each partition after its position, read in one round trip to each node.
 
-        A partition that cannot be read is left out, and why is returned beside. Raises what redis-py raises if nobody
-        answers.
+        A partition that cannot be read is left out, and why is returned beside. Raises what redis-py raises where there
+        is one server, and it is away.
         """
         counts = {partition: page_size(partition, count) for partition in after}
         async with self._redis.pipeline(transaction=False) as together:
@@ -73,7 +73,7 @@ class JournalStream:
                 continue
             pages[partition] = _page_of(partition, reply, after[partition], counts[partition])
             if pages[partition].is_full:
-                await asyncio.sleep(0)  # where one process does all, calls are answered between two full pages
+                await asyncio.sleep(0)  # where one process does all, it answers calls between two full pages
         return pages, failed
 
     async def tail(self, partition: str, after: StreamId) -> AsyncIterator[Entry]:

@@ -21,9 +21,9 @@ from creditgate.errors import CreditgateError, InvalidRequest, StartupError, Una
 # How long a writer of SQLite waits for another process's transaction. Ours last milliseconds; a backup or a person with
 # a shell may hold the file longer.
 SQLITE_BUSY_MS = 10_000
-# What a connection to SQLite keeps in memory, and how long the WAL gets before it is folded in. An append changes a page of
-# each of its customers: with SQLite's own 2 MB and 1,000 pages, many were read again in each flush, and written twice.
-# Up to some 4,000 pages, the WAL's index has one table to look into.
+# What a connection to SQLite keeps in memory, and how long the WAL gets before it is folded in. An append changes a
+# page of each of its customers: with SQLite's own 2 MB and 1,000 pages, many were read again in each flush, and written
+# twice. Up to some 4,000 pages, the WAL's index has one table to look into.
 SQLITE_CACHE_KIB = 8_000
 SQLITE_WAL_PAGES = 4_000
 

@@ -60,7 +60,7 @@ Move = tuple[Position, Position]
 
 
 class PositionMoved(CreditgateError):
-    """Somebody else has moved the position of one of `partitions`; nothing was written. Start again from `positions`."""
+    """Somebody else has moved the position of one of `partitions`; nothing was written. Begin again at `positions`."""
 
     code = "position_moved"
 
