@@ -365,6 +365,13 @@ MUTANTS = (
         (f"{_ENGINE}/test_flusher.py",),
     ),
     Mutant(
+        "a partition that cannot be read is passed over in silence",
+        "src/creditgate/balances/stream.py",
+        "failed = reply\n",
+        "pass\n",
+        (f"{_ENGINE}/test_flusher.py", "-k", "cannot_be_read"),
+    ),
+    Mutant(
         "SQL takes a batch wherever it stands",
         "src/creditgate/ledger/positions.py",
         "if moved.rowcount != len(rows):",
