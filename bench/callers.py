@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import uvloop
@@ -30,9 +30,11 @@ from creditgate import Meter
 from creditgate.client import TrackCall
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import stepping
+from creditgate.engine.at_once import Asked
+from creditgate.engine.meanings import Repeated, Taking
 from creditgate.engine.meter import Meter as EngineMeter
 from creditgate.engine.stepping import Done
-from creditgate.engine.usage import Asked, Repeated, Taking, Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError
 from creditgate.openings import UseCases
 from creditgate.settings import Settings
@@ -62,7 +64,7 @@ class Callers:
 
     def __init__(self, meter: Meter, cases: UseCases, redis: "Redis") -> None:
         self._meter, self._cases, self._redis = meter, cases, redis
-        self._usages: dict[str, Usage] = {}
+        self._askers: dict[str, _Asker] = {}
 
     async def work(self, raw: Any) -> Mapping[str, Any]:
         """Do one order."""
@@ -102,20 +104,21 @@ class Callers:
 
         return batch
 
-    def _engine_track(self, customer_id: str) -> Awaitable[Decision]:
-        usage = Usage("track", customer_id, FEATURE, None, VALUE_NANOS, Mode.CAP)
-        return _stepped(self._cases.meter.track(usage))
+    def _engine_track(self, customer_id: str) -> Awaitable[object]:
+        """Track as the sidecar does with a body that it has not seen before."""
+        return self._at_once(_Asker(self._cases.meter, _usage(customer_id)))
 
     def _engine_track_again(self, customer_id: str) -> Awaitable[object]:
         """Track what was tracked before, as the sidecar does with a body that it knows."""
-        usage = self._usages.get(customer_id)
-        if usage is None:
-            usage = Usage("track", customer_id, FEATURE, None, VALUE_NANOS, Mode.CAP)
-            self._usages[customer_id] = usage
+        asker = self._askers.get(customer_id)
+        if asker is None:
+            asker = self._askers[customer_id] = _Asker(self._cases.meter, _usage(customer_id))
+        return self._at_once(asker)
+
+    def _at_once(self, asker: "_Asker") -> Awaitable[object]:
         ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        asker = _Asker(self._cases.meter, usage)
-        if not self._cases.meter.at_once.track(usage, asker, partial(_end, ended)):
-            return _stepped(self._cases.meter.track(usage))
+        if not self._cases.meter.at_once.track(asker, partial(_end, ended)):
+            return _stepped(self._cases.meter.track(asker.usage))
         return ended
 
     def _engine_check(self, customer_id: str) -> Awaitable[Decision]:
@@ -124,11 +127,20 @@ class Callers:
         )
 
 
-class _Asker(NamedTuple):
-    """Who tracks again and again, and wants the decision and the amounts."""
+def _usage(customer_id: str) -> Usage:
+    return Usage("track", customer_id, FEATURE, None, VALUE_NANOS, Mode.CAP)
 
-    meter: EngineMeter
-    usage: Usage
+
+class _Asker:
+    """Who tracks, perhaps again and again, and wants the decision or the amounts."""
+
+    def __init__(self, meter: EngineMeter, usage: Usage) -> None:
+        self._meter = meter
+        self.usage = usage
+        self.means: Taking | None = None
+
+    def decided(self, decision: Decision, done: Done[object]) -> None:
+        done(decision, None)
 
     def told(
         self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[object]
@@ -136,7 +148,7 @@ class _Asker(NamedTuple):
         done((repeated.decision, amounts, deltas), None)
 
     def further(self, asked: Asked[Taking], done: Done[object]) -> None:
-        stepping.run(self.meter.track(self.usage, asked=asked), done)
+        stepping.run(self._meter.track(self.usage, asked=asked), done)
 
 
 def _names(customers: list[str] | int) -> Iterator[str]:

@@ -204,7 +204,7 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
     hot = hot_path(redis, guard, BalanceStore.merging())
     try:
         await reconciler.run()
-        store, stream = BalanceStore(redis, keys, clock, metrics, hot), JournalStream(redis, keys)
+        store, stream = BalanceStore(redis, keys, clock, metrics, hot), JournalStream(redis, keys, hot)
         attempts = Attempts(clock, stream, ledger, reconciler)
         catalogs = Catalogs(store, stream, attempts, op_ids, Workers(store, clock))
         writer = CustomerWriter(store, keys, clock, attempts, catalogs, op_ids, metrics)

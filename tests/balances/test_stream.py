@@ -1,11 +1,14 @@
 """The journal streams on a real Valkey: read by position, looked up, trimmed exactly, and never going back."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from creditgate.balances.clock import RedisClock
+from creditgate.balances.connection import ServerGuard, server_id_of
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.journal import (
@@ -78,9 +81,14 @@ async def test_poison_is_handed_over_and_passed_by(redis: "Redis", stream: Journ
     assert "cannot be read" in poison.reason
 
 
+@pytest.mark.parametrize("is_hot", [False, True])
 @pytest.mark.parametrize("stream_id", ["5-0", "5-1", "5-2", "6-0"])
-async def test_one_entry_is_found_by_its_id(redis: "Redis", stream: JournalStream, stream_id: str) -> None:
-    """The entry of a replayed call is that entry, and not the one before or after it."""
+async def test_one_entry_is_found_by_its_id(redis: "Redis", stream_id: str, is_hot: bool) -> None:
+    """The entry of a replayed call is that entry, and not the one before or after it; a poison is none."""
+    guard = ServerGuard()
+    guard.reconciled = frozenset([await server_id_of(redis)])
+    hot = HotConnection(redis, guard)
+    stream = JournalStream(redis, KEYS, hot if is_hot else None)
     for number, each in enumerate(("5-0", "5-1", "5-2", "6-0")):
         await append(redis, number, stream_id=each)
     entry = await stream.entry(PARTITION, StreamId.parse(stream_id))
@@ -88,6 +96,9 @@ async def test_one_entry_is_found_by_its_id(redis: "Redis", stream: JournalStrea
     assert str(entry.stream_id) == stream_id
     await redis.xdel(KEYS.journal(PARTITION), stream_id)
     assert await stream.entry(PARTITION, StreamId.parse(stream_id)) is None
+    poison: Any = await redis.xadd(KEYS.journal(PARTITION), {b"\xff": b"\xfe"})
+    assert await stream.entry(PARTITION, StreamId.parse(poison.decode())) is None
+    await hot.aclose()
 
 
 async def test_call_is_found_by_its_op_id(redis: "Redis", stream: JournalStream) -> None:

@@ -30,6 +30,7 @@ from creditgate.ledger.appending import Batch, Poison
 from creditgate.ledger.batches import StoredBatch
 from creditgate.ledger.customers import Document, KeyUse, RowState
 from creditgate.ledger.database import Database, EntriesRefused, TookTooLong
+from creditgate.ledger.entries import PLACES_MAX
 from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of, property_text
 from creditgate.ledger.migrations import HEAD, take_steps
 from creditgate.ledger.outbox import Alert, Backlog, Delivery, ItemId, Letter
@@ -94,6 +95,11 @@ def make_entry(
 def batch_of(entries: Sequence[Entry], *, after: StreamId = ORIGIN, epoch: str = EPOCH) -> Batch:
     """A batch that begins at `after` and ends with the last entry."""
     return Batch(entries[0].partition, epoch, after, entries[-1].stream_id, entries)
+
+
+def entry_at(ledger: Ledger, partition: str, stream_id: StreamId) -> Entry | None:
+    """The entry that stands there."""
+    return ledger.entries_at([(partition, stream_id)]).get((partition, stream_id))
 
 
 def append_all(ledger: Ledger, entries: Sequence[Entry]) -> None:
@@ -218,7 +224,7 @@ class LedgerConformance:
         """Every start migrates, so a restart must leave the record as it was."""
         append_all(ledger, [make_entry(1)])
         ledger.migrate()
-        assert ledger.entry(FIRST, StreamId(T0 + 1, 0)) is not None
+        assert entry_at(ledger, FIRST, StreamId(T0 + 1, 0)) is not None
 
     def test_many_processes_may_migrate_at_once(self, url: str) -> None:
         """Sidecars that are started together on one empty database all come up."""
@@ -396,14 +402,14 @@ class LedgerConformance:
         stream_id = StreamId(position.stream_id.ms + 1, data.draw(st.integers(0, 9)))
         entry = data.draw(entries(stream_id=stream_id))
         ledger.append([batch_of([entry], after=position.stream_id)])
-        assert ledger.entry(FIRST, stream_id) == entry
+        assert entry_at(ledger, FIRST, stream_id) == entry
 
     @pytest.mark.parametrize("nanos", EDGES)
     def test_amounts_are_kept_to_the_last_nano(self, ledger: Ledger, nanos: int) -> None:
         """A balance beyond what a double can hold comes back as it was, with its sign, and with 0 before the point."""
         entry = make_entry(1, use("bal_1", nanos, -nanos, call=track(value=nanos)))
         append_all(ledger, [entry])
-        assert ledger.entry(FIRST, entry.stream_id) == entry
+        assert entry_at(ledger, FIRST, entry.stream_id) == entry
 
     def test_amounts_are_summed_exactly_in_sql(self, ledger: Ledger, database: Database) -> None:
         """A report that sums a million deductions inside the database is not a fraction of a credit off."""
@@ -552,8 +558,18 @@ class LedgerConformance:
     def test_an_entry_that_is_not_there_is_none(self, ledger: Ledger) -> None:
         """Whether an unknown call took effect is decided by what is found, so nothing must be found by mistake."""
         append_all(ledger, [make_entry(1)])
-        assert ledger.entry(FIRST, StreamId(T0 + 1, 1)) is None
-        assert ledger.entry(SECOND, StreamId(T0 + 1, 0)) is None
+        assert entry_at(ledger, FIRST, StreamId(T0 + 1, 1)) is None
+        assert entry_at(ledger, SECOND, StreamId(T0 + 1, 0)) is None
+
+    @pytest.mark.parametrize("count", [2, 8, 9, PLACES_MAX])
+    def test_entries_are_found_together(self, ledger: Ledger, count: int) -> None:
+        """Each with all its items and no one else's, whoever else is asked for beside it."""
+        items = use("bal_1", -1, 5, call=track()), use("bal_2", -2, 6, number=1)
+        made = [make_entry(number, *items) for number in range(1, count)]
+        append_all(ledger, made)
+        places = [(FIRST, entry.stream_id) for entry in made]
+        found = ledger.entries_at([*reversed(places), (SECOND, made[0].stream_id)])
+        assert found == dict(zip(places, made, strict=True))
 
     def test_pages_of_entries_meet_each_once_in_order(self, ledger: Ledger) -> None:
         """A history that is copied page by page arrives whole, each entry with all its items."""

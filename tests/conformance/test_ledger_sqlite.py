@@ -22,6 +22,7 @@ from creditgate.errors import StartupError
 from creditgate.ledger import database as database_module
 from creditgate.ledger.aggregates import GroupBy, Grouping, Question
 from creditgate.ledger.database import Database, LedgerUnavailable
+from creditgate.ledger.entries import PLACES_MAX
 from creditgate.ledger.events import EventFilter
 from creditgate.ledger.migrations import take_steps
 from creditgate.ledger.store import Ledger
@@ -32,6 +33,7 @@ from tests.conformance.ledger import (
     LedgerConformance,
     append_all,
     batch_of,
+    entry_at,
     make_entry,
     row_count,
     sum_of_deltas,
@@ -184,7 +186,10 @@ class TestLedgerOnSQLite(LedgerConformance):
         ada = EventFilter(customer=(FIRST, "ada"))
         by_customer = "journal_items_of_customer"
         reads: list[tuple[str, Callable[[], object]]] = [
-            ("PRIMARY KEY (partition=? AND stream_ms=?", lambda: ledger.entry(FIRST, StreamId(T0, 0))),
+            (
+                "PRIMARY KEY (partition=? AND stream_ms=? AND stream_counter=?)",
+                lambda: ledger.entries_at([(FIRST, StreamId(T0, n)) for n in range(PLACES_MAX)]),
+            ),
             (
                 "PRIMARY KEY (partition=? AND stream_ms>? AND stream_ms<?)",
                 lambda: ledger.find_op(FIRST, "op", since_ms=1, until_ms=2),
@@ -292,7 +297,7 @@ class TestLedgerOnSQLite(LedgerConformance):
         with pytest.raises(KeyboardInterrupt), interrupted_before_commit():
             dying.append([batch])
         dying.close()
-        assert ledger.entry(FIRST, StreamId(T0 + 2, 0)) is None
+        assert entry_at(ledger, FIRST, StreamId(T0 + 2, 0)) is None
         assert ledger.append([batch]) == 1
 
     def test_the_same_file_may_be_named_again_after_close(self, url: str) -> None:
@@ -304,7 +309,7 @@ class TestLedgerOnSQLite(LedgerConformance):
         folder = Path(url.removeprefix("sqlite:///")).parent
         assert [file.name for file in folder.iterdir()] == ["ledger.db"]
         again = Ledger(url)
-        assert again.entry(FIRST, StreamId(T0 + 1, 0)) == make_entry(1)
+        assert entry_at(again, FIRST, StreamId(T0 + 1, 0)) == make_entry(1)
         again.close()
 
 

@@ -5,7 +5,7 @@ import gc
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,13 @@ from creditgate.core.amounts import NANOS
 from creditgate.core.catalog_file import read_catalog_file
 from creditgate.engine import demo
 from creditgate.engine.customers import Grant, Profile
+from creditgate.errors import CreditgateError
 from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy
 from tests.engine.instants import SOON_MS, passed
 
-TRACK = {"customer_id": "ann", "feature_id": "premium_messages", "value": 1}
-CHECK = {"customer_id": "ann", "feature_id": "premium_messages", "required_balance": 3}
+TRACK: dict[str, Any] = {"customer_id": "ann", "feature_id": "premium_messages", "value": 1}
+CHECK: dict[str, Any] = {"customer_id": "ann", "feature_id": "premium_messages", "required_balance": 3}
 COST = NANOS // 10
 GRANTED = 5 * NANOS
 
@@ -72,8 +73,10 @@ async def ordinary(routes: MeterRoutes, verb: str, **body: Any) -> tuple[int, An
     return answer.status, json.loads(answer.body)
 
 
-def at_once(routes: MeterRoutes, verb: str, **body: Any) -> "asyncio.Future[tuple[int, Any]] | None":
-    """Return status and answer of a call that begins at once, None for one that has to be ordinary."""
+def begun(
+    routes: MeterRoutes, verb: str, *, key: str = "", **body: Any
+) -> "tuple[asyncio.Future[tuple[int, Any]], Coroutine[Any, Any, Answer] | None]":
+    """Begin a call; returns where status and answer will be, if there is no coroutine that gives them."""
     ended: asyncio.Future[tuple[int, Any]] = asyncio.get_running_loop().create_future()
     text = json.dumps(body).encode()
 
@@ -81,30 +84,39 @@ def at_once(routes: MeterRoutes, verb: str, **body: Any) -> "asyncio.Future[tupl
         if isinstance(error, Exception):
             answer = answer_to(error, verb=f"balances.{verb}", body=text, env="sandbox")
         assert answer is not None
-        ended.set_result((answer.status, json.loads(answer.body)))
+        headers = {"replayed": True} if answer.headers == {"Idempotent-Replayed": "true"} else {}
+        ended.set_result((answer.status, json.loads(answer.body) | headers))
 
-    return ended if getattr(routes, f"{verb}_at_once")(text, done) else None
+    call = Call(text, (key,) if key else (), "")
+    return ended, getattr(routes, f"begin_{verb}")(call, done)
+
+
+def at_once(
+    routes: MeterRoutes, verb: str, *, key: str = "", **body: Any
+) -> "asyncio.Future[tuple[int, Any]]":
+    """Return status and answer of a call that begins at once."""
+    ended, rest = begun(routes, verb, key=key, **body)
+    assert rest is None
+    return ended
 
 
 async def known(routes: MeterRoutes, verb: str, **body: Any) -> tuple[int, Any]:
-    """Return what a call is answered that has been asked and answered before."""
-    found = await ordinary(routes, verb, **body)
-    for _ in range(2):  # the first is sent at once, the second is also answered as the one before
-        ended = at_once(routes, verb, **body)
-        assert ended is not None
-        found = await ended
-    return found
+    """Return what a call is answered that has been asked and answered before; the next is answered as it was."""
+    for _ in range(2):
+        await at_once(routes, verb, **body)
+    return await at_once(routes, verb, **body)
 
 
 def anonymous(answer: Any) -> Any:
     """Return it without what differs between two customers who were made one after the other."""
-    text = re.sub(r"bal_\w+", "bal", json.dumps(answer).replace('"bob"', '"ann"'))
-    return json.loads(re.sub(r'"(next_reset_at|resets_at)": \d+', r'"\1": 0', text))
+    text = re.sub(r"(bal|lock)_\w{22}", "id", json.dumps(answer).replace('"bob"', '"ann"'))
+    return json.loads(re.sub(r'"(next_reset_at|resets_at|expires_at)": \d+', r'"\1": 0', text))
 
 
-def told(cases: openings.UseCases, verb: str) -> int:
-    """Return how many were answered as one before."""
-    return sum(took.count for (of, _, _), took in cases.metrics.at_once_s.items() if of == verb)
+def said_before(routes: MeterRoutes, verb: str, **body: Any) -> bool:
+    """Say whether there is an answer to this body that the next may be like."""
+    wanted = getattr(routes, f"_{verb}s").known(json.dumps(body).encode())
+    return wanted.asker.means.repeated is not None
 
 
 async def used(cases: openings.UseCases) -> int:
@@ -119,6 +131,9 @@ async def used(cases: openings.UseCases) -> int:
         ("check", CHECK | {"required_balance": 900}),
         ("check", CHECK | {"feature_id": "usd_credits"}),
         ("check", CHECK | {"properties": {"model": "small"}}),
+        ("check", CHECK | {"send_event": True}),  # there is enough once
+        ("check", CHECK | {"send_event": True, "required_balance": -1}),
+        ("check", CHECK | {"send_event": True, "feature_id": "usd_credits", "required_balance": 1}),
         ("track", TRACK),
         ("track", TRACK | {"value": 0.3}),
         ("track", TRACK | {"value": 20}),  # taken twice, then what is left of it
@@ -134,14 +149,10 @@ async def test_it_answers_as_an_ordinary_call_does(
     cases: openings.UseCases, routes: MeterRoutes, verb: str, body: dict[str, Any]
 ) -> None:
     """Whatever has become of the balance by then: taken, capped, below zero, given back, refused."""
-    begun = 0
     for _ in range(6):
-        ended = at_once(routes, verb, **body)
-        begun += ended is not None
-        mine = await (ended or ordinary(routes, verb, **body))
+        mine = at_once(routes, verb, **body)
         theirs = await ordinary(routes, verb, **body | {"customer_id": "bob"})
-        assert anonymous(mine) == anonymous(theirs)
-    assert begun == 5  # the first time has to find out what the body means
+        assert anonymous(await mine) == anonymous(theirs)
     assert await used(cases) == GRANTED - sum((await cases.customers.get("bob")).balances.values())
 
 
@@ -152,7 +163,7 @@ async def test_most_calls_are_answered_as_the_one_before(
     for verb, body in (("check", CHECK), ("track", TRACK)):
         before = cases.metrics.decided_in_all()
         await known(routes, verb, **body)
-        assert told(cases, verb) == 1
+        assert said_before(routes, verb, **body)
         assert cases.metrics.decided_in_all() == before + 3
         assert sum(cases.metrics.decision_seconds()[verb].counts) == 3
         assert sum(cases.metrics.redis_seconds()[verb].counts) == 3
@@ -162,21 +173,26 @@ async def test_most_calls_are_answered_as_the_one_before(
 @pytest.mark.parametrize(
     ("verb", "body"),
     [
-        ("track", TRACK | {"idempotency_key": "once"}),
-        ("track", TRACK | {"lock": {"enabled": True, "lock_id": "held"}}),
-        ("check", CHECK | {"send_event": True}),
+        ("track", TRACK | {"lock": {"enabled": True}}),
+        ("track", TRACK | {"entity_id": "new", "entity_data": {"feature_id": "seats"}}),
         ("check", CHECK | {"feature_id": "nothing"}),
+        ("check", CHECK | {"required_balance": 9_999_999_999_999, "feature_id": "images"}),
     ],
     ids=str,
 )
 async def test_what_is_more_than_plain_is_left_alone(
     cases: openings.UseCases, routes: MeterRoutes, verb: str, body: dict[str, Any]
 ) -> None:
-    """It has a key to keep, a hold to make, something to take, or nothing that could be sent."""
-    await ordinary(routes, verb, **body)
-    before = await used(cases)
-    assert at_once(routes, verb, **body) is None
-    assert await used(cases) == before
+    """It has a hold to make, an entity to make, or nothing that could be sent."""
+    ended, rest = begun(routes, verb, **body)
+    assert rest is not None
+    theirs = await ordinary(routes, verb, **body | {"customer_id": "bob"})
+    try:
+        answer = await rest
+    except CreditgateError as error:
+        answer = answer_to(error, verb=f"balances.{verb}", body=b"", env="sandbox")
+    assert (answer.status, anonymous(json.loads(answer.body))) == (theirs[0], anonymous(theirs[1]))
+    assert not ended.done()
 
 
 async def test_a_lost_reply_is_one_effect(
@@ -186,7 +202,6 @@ async def test_a_lost_reply_is_one_effect(
     await known(routes, "track", **TRACK)
     proxy.lose_reply_to(b'"track"')
     ended = at_once(routes, "track", **TRACK)
-    assert ended is not None
     status, answer = await ended
     assert (proxy.faults, status, answer["balance"]["usage"]) == (1, 200, 0.4)
     assert await used(cases) == 4 * COST
@@ -199,7 +214,6 @@ async def test_one_that_arrives_late_has_no_effect(
     await known(routes, "track", **TRACK)
     proxy.hold_back(b'"track"', 0.4)
     ended = at_once(routes, "track", **TRACK)
-    assert ended is not None
     assert (await ended)[0] == 200
     await asyncio.sleep(0.5)  # its own reply has come by then, too late to mean anything
     assert (proxy.faults, await used(cases)) == (1, 4 * COST)
@@ -214,7 +228,6 @@ async def test_no_answer_in_time_is_as_for_any_call(
     await proxy.__aexit__()
     began = asyncio.get_running_loop().time()
     ended = at_once(routes, verb, **body)
-    assert ended is not None
     status, answer = await ended
     assert (status, answer["balance"]) == (202, None)
     assert asyncio.get_running_loop().time() - began < 2  # 0.8, on a machine with nothing else to do
@@ -228,7 +241,6 @@ async def test_a_script_that_the_server_has_forgotten(
         await known(routes, verb, **body)
         await redis.script_flush()
         ended = at_once(routes, verb, **body)
-        assert ended is not None
         assert (await ended)[0] == 200
     assert await used(cases) == 4 * COST
 
@@ -240,7 +252,6 @@ async def test_something_falls_due(cases: openings.UseCases, routes: MeterRoutes
     _, before = await known(routes, "track", **TRACK)
     await passed(cases, soon)
     ended = at_once(routes, "track", **TRACK)
-    assert ended is not None
     _, answer = await ended
     assert before["balance"]["feature_id"] == "premium_messages"
     assert (answer["balance"]["feature_id"], answer["balance"]["usage"]) == ("usd_credits", 0.1)
@@ -253,7 +264,6 @@ async def test_a_customer_who_is_gone(cases: openings.UseCases, routes: MeterRou
     await cases.customers.delete("ann")
     for verb, body in (("check", CHECK), ("track", TRACK)):
         ended = at_once(routes, verb, **body)
-        assert ended is not None
         assert (await ended)[1]["code"] == "customer_not_found"
 
 
@@ -263,7 +273,6 @@ async def test_a_feature_that_costs_something_else(cases: openings.UseCases, rou
     file = (Path(demo.__file__).parent / demo.FILE).read_text()
     dearer = file.replace('premium_messages = "0.1"', 'premium_messages = "0.5"')
     await cases.catalogs.apply(read_catalog_file(dearer, demo.FILE), now_ms=cases.clock.now_ms())
-    assert at_once(routes, "track", **TRACK) is None
     await known(routes, "track", **TRACK)
     assert await used(cases) == 3 * COST + 3 * 5 * COST
 
@@ -276,9 +285,9 @@ async def test_calls_of_one_customer_in_one_turn_go_together(
         await known(routes, verb, **body)
     sent: list[Callable[..., Any]] = [partial(at_once, routes, "track", **TRACK) for _ in range(9)]
     sent.append(partial(at_once, routes, "check", **CHECK))
-    await asyncio.gather(*[ended for send in sent if (ended := send()) is not None])  # the script is known
+    await asyncio.gather(*[send() for send in sent])  # the script is known
     before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
-    found = await asyncio.gather(*[ended for send in sent if (ended := send()) is not None])
+    found = await asyncio.gather(*[send() for send in sent])
     assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1
     usages = [round(10 * answer["balance"]["usage"]) for _, answer in found]
     assert usages == [*range(13, 22), 21]
@@ -299,7 +308,7 @@ async def test_nothing_goes_with_a_call_that_has_ended(cases: openings.UseCases,
     hot._expire()
     ended += [at_once(routes, "track", **TRACK) for _ in range(2)]
     async with asyncio.timeout(5):  # else it would wait for ever
-        assert [(await answer)[0] for answer in ended if answer is not None] == [200] * 3
+        assert [(await answer)[0] for answer in ended] == [200] * 3
     assert await used(cases) == 6 * COST
 
 
@@ -310,12 +319,64 @@ async def test_more_than_can_wait(
     await known(routes, "track", **TRACK)
     cases.meter._store.hot._room = 0  # type: ignore[union-attr]
     monkeypatch.setattr(hot_connection, "CALLS_MAX", 0)
-    assert at_once(routes, "track", **TRACK) is None
-    assert (await ordinary(routes, "track", **TRACK))[0] == 202
+    _, rest = begun(routes, "track", **TRACK)
+    assert rest is not None
+    assert (await rest).status == 202
     assert cases.meter._store.hot is not None
     monkeypatch.undo()
     assert (await known(routes, "track", **TRACK))[0] == 200
     assert await used(cases) == 6 * COST
+
+
+KEYED = [
+    ("track", "", TRACK | {"idempotency_key": "once"}),
+    ("track", "once", TRACK),
+    ("check", "once", CHECK | {"required_balance": 1, "send_event": True}),
+]
+
+
+@pytest.mark.parametrize(("verb", "key", "body"), KEYED, ids=str)
+async def test_a_key_means_once(
+    cases: openings.UseCases, routes: MeterRoutes, verb: str, key: str, body: dict[str, Any]
+) -> None:
+    """One that comes again is answered as the first was, also when both are under way; another call is refused."""
+    _, first = await at_once(routes, verb, key=key, **body)
+    both = [at_once(routes, verb, key=key, **body) for _ in range(2)]
+    assert [await one for one in both] == [(200, first | {"replayed": True})] * 2
+    other = body | {"properties": {"model": "small"}}
+    status, refused = await at_once(routes, verb, key=key, **other)
+    assert (status, refused["code"]) == (422, "idempotency_key_reused")
+    assert await used(cases) == COST
+
+
+@pytest.mark.parametrize(("verb", "key", "body"), KEYED, ids=str)
+async def test_a_key_and_a_lost_reply(
+    cases: openings.UseCases,
+    routes: MeterRoutes,
+    proxy: FaultProxy,
+    verb: str,
+    key: str,
+    body: dict[str, Any],
+) -> None:
+    """It is looked for by its op id, as one without a key; asked for again, it is a replay."""
+    await at_once(routes, "track", **TRACK)  # the connection is there
+    proxy.lose_reply_to(f'"{verb}"'.encode())
+    status, _ = await at_once(routes, verb, key=key, **body)
+    assert (proxy.faults, status) == (1, 200)
+    assert (await at_once(routes, verb, key=key, **body))[1]["replayed"]
+    assert await used(cases) == 2 * COST
+
+
+async def test_a_key_where_repeated_keys_are_refused(cases: openings.UseCases) -> None:
+    """As Autumn answers: 409, whatever the key was used for."""
+    keys = RepeatedKeys(refuses=True)
+    api = ApiSettings(env="test")
+    routes = MeterRoutes(cases.meter, cases.holds, cases.entities, cases.outage, keys, api)
+    answers = [await at_once(routes, "track", key="once", **TRACK) for _ in range(2)]
+    answers.append(await at_once(routes, "track", key="once", **TRACK | {"value": 2}))
+    assert [status for status, _ in answers] == [200, 409, 409]
+    assert {answer["code"] for _, answer in answers[1:]} == {"duplicate_idempotency_key"}
+    assert await used(cases) == COST
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -338,12 +399,16 @@ def test_a_packed_command_says_what_the_command_says(
         PreparedUse(Script("track"), [record, "journal"], customer_id, call, arguments),
         Prepared(Script("check"), [record], arguments),
     ):
+        assert prepared.packed(not_after, op_id) == b""
+        prepared.pack()
         assert prepared.packed(not_after, op_id) == pack_command(prepared.command(not_after, op_id))
     assert journal.encode_call(call.of(op_id)) in prepared_bytes(call, op_id)
 
 
 def prepared_bytes(call: journal.Call, op_id: str) -> bytes:
-    return PreparedUse(Script("track"), ["r", "j"], "ann", call, []).packed(1, op_id)
+    prepared = PreparedUse(Script("track"), ["r", "j"], "ann", call, [])
+    prepared.pack()
+    return prepared.packed(1, op_id)
 
 
 async def test_a_batch_of_one_customer_when_no_more_can_wait(

@@ -20,7 +20,7 @@ from creditgate.balances.store import BalanceStore
 from creditgate.balances.stream import JournalStream
 from creditgate.balances.topology import slot_of
 from creditgate.core.amounts import NANOS
-from creditgate.core.decisions import Mode
+from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import demo
 from creditgate.engine.customers import Profile
 from creditgate.engine.drain import drained
@@ -171,7 +171,8 @@ def test_the_operators_commands(cluster: ClusterProcess, tmp_path: Path) -> None
 async def test_slots_move_under_load(
     cluster: ClusterProcess, settings: Settings, stores: openings.Stores, cases: openings.UseCases
 ) -> None:
-    """While slots move from node to node, each call is taken once: none is lost, and none goes to a half-empty node."""
+    """While slots move from node to node, each call is taken once: none is lost, and none goes to a half-empty node.
+    Who repeats one is told what it took, whichever node has its entry by now."""
     slots = [slot_of(stores.keys.journal(partition)) for partition in ("sys", *stores.keys.partitions[::2])]
 
     async def move_all() -> None:
@@ -183,7 +184,12 @@ async def test_slots_move_under_load(
     rounds = 0
     while not moving.done() or rounds < 5:
         rounds += 1
-        await asyncio.gather(*(_tracked_once(cases, name, f"{name}-{rounds}") for name in CUSTOMERS))
+        first, again = [
+            await asyncio.gather(*(_tracked_once(cases, name, f"{name}-{rounds}") for name in CUSTOMERS))
+            for _ in range(2)
+        ]
+        assert all(decision.is_replay for decision in again)
+        assert [decision.moved for decision in again] == [decision.moved for decision in first]
         taken.update(CUSTOMERS)
     await moving
     await _check_books(settings, cases, taken)
@@ -251,7 +257,7 @@ async def _made(cases: openings.UseCases, name: str) -> None:
                 return
 
 
-async def _tracked_once(cases: openings.UseCases, name: str, key: str) -> None:
+async def _tracked_once(cases: openings.UseCases, name: str, key: str) -> Decision:
     """Track a message under an idempotency key, again until it is decided."""
     caller_key = CallerKey("track:header", key, "abcd")
     usage = Usage("track", name, "basic_messages", None, NANOS, Mode.CAP, key=caller_key)
@@ -260,7 +266,7 @@ async def _tracked_once(cases: openings.UseCases, name: str, key: str) -> None:
             with suppress(Undecided):
                 decision = await cases.meter.track(usage)
                 assert decision.allowed
-                return
+                return decision
 
 
 async def _tracked(cases: openings.UseCases, label: str, times: int) -> Counter[str]:

@@ -243,7 +243,7 @@ MUTANTS = (
     ),
     Mutant(
         "what a row gives is answered as what it gave before",
-        "src/creditgate/api/routes/meter.py",
+        "src/creditgate/api/routes/askers.py",
         "form.filled(amount, balances, deltas)",
         "form.filled(amount, balances, [x.delta_nanos for x in repeated.decision.moved])",
         (f"{_ENGINE}/test_at_once.py",),
@@ -258,8 +258,8 @@ MUTANTS = (
     Mutant(
         "the first attempt is forgotten, and the call sent anew",
         "src/creditgate/engine/meter.py",
-        "reply = await self._attempts.write(taking.partition, op_id, send_once, first)",
-        "reply = await self._attempts.write(taking.partition, op_id, send_once)",
+        "reply = await self._attempts.write(partition, op_id, send_once, first)",
+        "reply = await self._attempts.write(partition, op_id, send_once)",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
@@ -286,8 +286,22 @@ MUTANTS = (
     Mutant(
         "what was worked out by an older catalog is sent",
         "src/creditgate/engine/at_once.py",
-        "if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:",
-        "if taking is None or len(taking.uses) > 1:",
+        "means is None or means.catalog is not self._catalogs.current or means.prepared is None",
+        "means is None or means.prepared is None",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "a key is forgotten where a call goes at once",
+        "src/creditgate/api/routes/askers.py",
+        "msgspec.structs.replace(self.usage, key=key)",
+        "self.usage",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
+        "a repeated key that went at once is answered as the first",
+        "src/creditgate/api/routes/meter.py",
+        "tracked = self._once(usage.key, taking)",
+        "tracked = _plainly(taking)",
         (f"{_ENGINE}/test_at_once.py",),
     ),
     # holds
@@ -425,7 +439,7 @@ MUTANTS = (
     Mutant(
         "a process without the key adds to a sealed journal",
         "src/creditgate/ledger/seals.py",
-        "    if connection.execute(select(_seals.partition).limit(1)).first():\n",
+        "    if connection.execute(_SELECT_ANY).first():\n",
         "    if False:\n",
         _SEALS,
     ),
@@ -449,6 +463,13 @@ MUTANTS = (
         "        for event in events_in(tail):\n",
         "        tail = await self.tail_of(customer_id)\n        for event in events_in(tail):\n",
         (f"{_ENGINE}/test_history.py",),
+    ),
+    Mutant(
+        "an entry that Redis did not show counts as one that left the stream",
+        "src/creditgate/engine/history.py",
+        'raise Unavailable(f"Redis did not answer: {error}") from error',
+        "found = None",
+        (f"{_ENGINE}/test_replays.py",),
     ),
     Mutant(
         "ASKING goes without the call that it is for",

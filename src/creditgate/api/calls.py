@@ -45,15 +45,15 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 Handler = Callable[[Call], Coroutine[Any, Any, Answer]]
 
-AtOnce = Callable[[bytes, Done[Answer]], bool]
-"""Begins to answer a body that came without a key, with no coroutine; False, and nothing begun, if it takes one."""
+Begin = Callable[[Call, Done[Answer]], Coroutine[Any, Any, Answer] | None]
+"""Begins to answer; where that takes a coroutine it is returned, and answers instead."""
 
 
 class Verb(NamedTuple):
     """One row of the routes' tables: who answers, what it is asked with, what it answers.
 
     With `items_max`, the body is an array of so many requests at most, each of this kind or of `or_request`;
-    with `answers_each`, the answer is an array with one answer for each. `at_once` answers as the handler does.
+    with `answers_each`, the answer is an array with one answer for each. `begin` answers as the handler does, sooner.
     """
 
     handler: Handler
@@ -64,7 +64,7 @@ class Verb(NamedTuple):
     items_max: int = 0
     or_request: type[Request] | None = None
     answers_each: bool = False
-    at_once: AtOnce | None = None
+    begin: Begin | None = None
 
     @property
     def requests(self) -> tuple[type[Request], ...]:
@@ -76,11 +76,11 @@ async def answer(verb: Verb, call: Call) -> Answer:
 
     Who stops waiting does not stop a call that was begun at once: it is brought to its end.
     """
-    if verb.at_once is not None and not call.idempotency_keys:
-        ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        if verb.at_once(call.body, partial(_end, ended)):
-            return await ended
-    return await verb.handler(call)
+    if verb.begin is None:
+        return await verb.handler(call)
+    ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    rest = verb.begin(call, partial(_end, ended))
+    return await (ended if rest is None else rest)
 
 
 def _end(ended: "asyncio.Future[Answer]", answer: Answer | None, error: BaseException | None) -> None:

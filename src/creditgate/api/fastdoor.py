@@ -10,7 +10,7 @@ import msgspec
 from starlette.datastructures import Headers
 from uvicorn._types import HTTPScope
 
-from creditgate.api.calls import Answer, AtOnce, Call, Verb
+from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import TurnedAway, answer_to
 from creditgate.api.versions import NEWEST, Version
 from creditgate.core.scopes import KeyScope
@@ -59,10 +59,9 @@ class HotCall(msgspec.Struct, frozen=True):
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """A request that was let in, but for its body. `at_once` may be what answers it, if it has no key."""
+    """A request that was let in, but for its body."""
 
     call: HotCall
-    at_once: AtOnce | None
     idempotency_keys: tuple[str, ...]
     base_url: str
     version: Version
@@ -107,7 +106,6 @@ class FastDoor:
         key = headers.get(b"idempotency-key")
         return Admitted(
             call=call,
-            at_once=call.verb.at_once if key is None else None,
             idempotency_keys=() if key is None else (key.decode("latin-1"),),
             base_url=f"{scope['scheme']}://{host}",
             version=version,
@@ -124,9 +122,13 @@ class FastDoor:
 
         `done` gets the answer or the error, once, perhaps before this returns. Raises what is wrong with the body.
         """
-        if request.at_once is None or not request.at_once(body, done):
-            call = Call(body, request.idempotency_keys, request.base_url, request.version)
-            stepping.run(request.call.verb.handler(call), done)
+        call, verb = (
+            Call(body, request.idempotency_keys, request.base_url, request.version),
+            request.call.verb,
+        )
+        rest = verb.handler(call) if verb.begin is None else verb.begin(call, done)
+        if rest is not None:
+            stepping.run(rest, done)
 
     def failure(self, request: Admitted, body: bytes, error: BaseException) -> Answer:
         """Return the answer to a call that failed: the same words, too."""

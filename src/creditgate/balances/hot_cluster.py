@@ -43,19 +43,23 @@ class HotCluster:
         """Run a script that the node does not know, and have it remember it."""
         return self._send(("EVAL", source, numkeys, *keys_and_args))
 
+    def xrange(self, stream: str, first: str, last: str) -> "asyncio.Future[Any]":
+        """Read the messages of a stream between two ids, both included. Raises as `evalsha` does."""
+        return self._send(("XRANGE", stream, first, last), key_at=1)
+
     async def aclose(self) -> None:
         """Close all connections; what is in flight becomes unknown."""
         for connection in self._connections.values():
             await connection.aclose()
 
-    def _send(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+    def _send(self, command: tuple[Any, ...], *, key_at: int = 3) -> "asyncio.Future[Any]":
         call = _RoutedCall(
             payload=pack_command(command),
             deadline=self.loop.time() + self._window_s,
             merge=None,
             reply=self.loop.create_future(),
             cluster=self,
-            slot=slot_of(command[3]),
+            slot=slot_of(command[key_at]),
         )
         self.route(call)
         return call.reply

@@ -98,6 +98,10 @@ class HotConnection:
         """Run a script that the server does not know, and have it remember it."""
         return self._send(("EVAL", source, numkeys, *keys_and_args))
 
+    def xrange(self, stream: str, first: str, last: str) -> "asyncio.Future[Any]":
+        """Read the messages of a stream between two ids, both included. Raises as `evalsha` does."""
+        return self._send(("XRANGE", stream, first, last))
+
     async def aclose(self) -> None:
         """Close it; what is in flight becomes unknown."""
         self._is_closed = True

@@ -1,5 +1,5 @@
-"""Calls of scripts that are packed once and sent many times: from one to the next, only the moment until which it may
-take effect and its op id change, or nothing.
+"""Calls of scripts that may be packed once and sent many times: from one to the next, only the moment until which it
+may take effect and its op id change, or nothing.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,14 @@ class Prepared:
         self.keys = keys
         self.record = keys[0]  # the customer's
         self._arguments = arguments
-        self._packed = self._pack()
+        self._packed = b""
+
+    def pack(self) -> None:
+        """Prepare for it to be sent again."""
+        self._packed = pack_command(self.command(0, ""))
 
     def packed(self, _not_after: int, _op_id: str) -> bytes:
-        """Return the command as Redis reads it."""
+        """Return the command as Redis reads it; empty if it was never packed."""
         return self._packed
 
     def command(self, not_after: int, op_id: str) -> Command:
@@ -37,10 +41,6 @@ class Prepared:
 
     def _head(self) -> Command:
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys)
-
-    def _pack(self) -> bytes:
-        packed: bytes = pack_command(self.command(0, ""))
-        return packed
 
 
 class PreparedUse(Prepared):
@@ -59,22 +59,25 @@ class PreparedUse(Prepared):
         call: journal.Call,
         arguments: Sequence[Argument],
     ) -> None:
+        super().__init__(script, keys, arguments)
         self._customer_id = customer_id
         self._call = call
-        self._call_bytes = len(journal.encode_call(call))
-        super().__init__(script, keys, arguments)
+        self._call_bytes = 0
 
     def packed(self, not_after: int, op_id: str) -> bytes:
+        if not self._packed:
+            return b""
         until, name = b"%d" % not_after, op_id.encode()
         return self._packed % (len(until), until, self._call_bytes + len(name), name)
 
     def arguments(self, not_after: int, op_id: str) -> Sequence[Argument]:
         return (not_after, self._customer_id, journal.encode_call(self._call.of(op_id)), *self._arguments)
 
-    def _pack(self) -> bytes:
-        """Return the command with holes for `not_after` and the call's op id, each behind a hole for its length."""
-        head = self._head()
-        before, after = journal.encode_call(self._call).split(b'""', 1)  # the first empty text is the op id
+    def pack(self) -> None:
+        """Make the command with holes for `not_after` and the call's op id, each behind a hole for its length."""
+        head, call = self._head(), journal.encode_call(self._call)
+        self._call_bytes = len(call)
+        before, after = call.split(b'""', 1)  # the first empty text is the op id
         pieces = [
             _literal(b"*%d\r\n" % (len(head) + 3 + len(self._arguments)), *map(_bulk, head)),
             b"$%d\r\n%b\r\n",
@@ -84,7 +87,7 @@ class PreparedUse(Prepared):
             b"%b",
             _literal(b'"', after, b"\r\n", *map(_bulk, self._arguments)),
         ]
-        return b"".join(pieces)
+        self._packed = b"".join(pieces)
 
 
 class PreparedCall(Call):

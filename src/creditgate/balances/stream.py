@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from creditgate.balances.cluster import server_of
+from creditgate.balances.hot_cluster import Hot
 from creditgate.balances.keys import Keys
 from creditgate.core.journal import ORIGIN, Entry, PoisonEntry, StreamId, decode_entry, page_size
 
@@ -33,11 +35,12 @@ class Page(NamedTuple):
 
 
 class JournalStream:
-    """The streams of all partitions."""
+    """The streams of all partitions. With a hot connection, single entries are read over it, beside the calls."""
 
-    def __init__(self, redis: "Redis", keys: Keys) -> None:
+    def __init__(self, redis: "Redis", keys: Keys, hot: Hot | None = None) -> None:
         self._redis = redis
         self._keys = keys
+        self._hot = hot
 
     async def read(
         self, partition: str, after: StreamId, *, count: int = READ_COUNT, until: str = "+"
@@ -88,14 +91,18 @@ class JournalStream:
             position = page.upto
 
     async def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
-        """Return one entry, None if the stream does not have it (any more)."""
-        before = (
-            StreamId(stream_id.ms, stream_id.counter - 1)
-            if stream_id.counter
-            else StreamId(stream_id.ms - 1, 2**63)
-        )
-        page = await self.read(partition, before, count=1, until=str(stream_id))
-        return page.entries[0] if page.entries else None
+        """Return one entry, None if the stream does not have it (any more).
+
+        Over the hot connection it needs no task, and has its answer or an error of redis-py within CALL_WINDOW_MS.
+        """
+        at, journal = str(stream_id), self._keys.journal(partition)
+        if self._hot is None:
+            found: Any = await self._redis.xrange(journal, at, at)
+        else:
+            found = [(name, _pairs(raw)) for name, raw in await self._hot.xrange(journal, at, at)]
+        with suppress(PoisonEntry):
+            return decode_entry(partition, stream_id, found[0][1]) if found else None
+        return None
 
     async def find_op(self, partition: str, op_id: str, *, since_ms: int) -> StreamId | None:
         """Return where the call with this op id stands among the entries since a time, None if nowhere."""
@@ -234,6 +241,11 @@ def _page_of(partition: str, messages: Sequence[Any], after: StreamId, count: in
             told = {_told(name): _told(value) for name, value in fields.items()}
             poison.append(Poisoned(partition, upto, told, error.message))
     return Page(entries, poison, upto, is_full=len(messages) == count)
+
+
+def _pairs(raw: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of a message, which Redis sends as one list."""
+    return dict(zip(raw[::2], raw[1::2], strict=True))
 
 
 def _before(ms: int) -> StreamId:

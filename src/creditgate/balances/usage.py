@@ -60,7 +60,7 @@ class UsageCalls(ScriptCalls):
         keys = self._keys_of(customer_id, call)
         arguments: list[Argument] = [not_after, customer_id, encode_call(call), call.key, call.fingerprint]
         arguments += (mode, " ".join(properties), *needs_sent(pools))
-        return self._run_for(self._track, keys, arguments, _reply)
+        return self._run_for(self._track, keys, arguments, tracked_in)
 
     def track_event(
         self, *, not_after: int, customer_id: str, mode: Mode, properties: Sequence[str], uses: Sequence[Use]
@@ -74,25 +74,25 @@ class UsageCalls(ScriptCalls):
         arguments += [first.key, first.fingerprint, len(uses)]
         for use in uses:
             arguments += [encode_call(use.call), len(use.needs), *needs_sent(use.needs)]
-        return self._run_for(self._track_event, self._keys_of(customer_id, first), arguments, _reply)
+        return self._run_for(self._track_event, self._keys_of(customer_id, first), arguments, tracked_in)
 
     def check(
         self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]
     ) -> Coroutine[Any, Any, Reply]:
         """Say whether one of the pools covers its need, and which answers; `properties` as for `track`."""
         arguments = [" ".join(properties), *needs_sent(pools)]
-        return self._run_for(self._check, [self._keys.record(customer_id)], arguments, _checked)
+        return self._run_for(self._check, [self._keys.record(customer_id)], arguments, checked_in)
 
     def prepared_track(
         self, *, customer_id: str, call: Call, mode: Mode, properties: Sequence[str], pools: Sequence[Need]
     ) -> Prepared:
-        """Return what `track` sends, of a call that has neither a key nor yet an op id."""
-        arguments = ["", "", mode, " ".join(properties), *needs_sent(pools)]
+        """Return what `track` sends, of a call that has no op id yet. One with a key is good for now, not for later."""
+        arguments = [call.key, call.fingerprint, mode, " ".join(properties), *needs_sent(pools)]
         return PreparedUse(self._track, self._keys_of(customer_id, call), customer_id, call, arguments)
 
     def track_begun(self, begun: Begun) -> Coroutine[Any, Any, Reply]:
         """As `track`, of one that was sent."""
-        return self._go_on(begun, _reply)
+        return self._go_on(begun, tracked_in)
 
     def prepared_check(
         self, *, customer_id: str, properties: Sequence[str], pools: Sequence[Need]
@@ -103,7 +103,7 @@ class UsageCalls(ScriptCalls):
 
     def check_begun(self, begun: Begun) -> Coroutine[Any, Any, Reply]:
         """As `check`, of one that was sent."""
-        return self._go_on(begun, _checked)
+        return self._go_on(begun, checked_in)
 
     @classmethod
     def merging(cls) -> Merging:
@@ -128,14 +128,16 @@ def _merged_check(arguments: Sequence[Any]) -> Sequence[Any]:
     return ("", "", "", "", "", "check", properties, len(pools) // 3, *pools)
 
 
-def _checked(raw: Sequence[Any]) -> Reply:
+def checked_in(raw: Sequence[Any]) -> Reply:
+    """Read a reply of check.lua."""
     if len(raw) == 2:
         return Reply(status_of(raw[0]), raw[1])
     balances, _ = balances_in(raw, 6)
     return Reply(status_of(raw[0]), raw[1], raw[2], terms_of(raw[4]), balances, pool=raw[5])
 
 
-def _reply(raw: Sequence[Any]) -> Reply:
+def tracked_in(raw: Sequence[Any]) -> Reply:
+    """Read a reply of track.lua, or track_event.lua."""
     if len(raw) == 2:
         return Reply(status_of(raw[0]), raw[1])
     balances, rest = balances_in(raw, 6)
@@ -150,14 +152,17 @@ def _reply(raw: Sequence[Any]) -> Reply:
     )
 
 
-def said_in(raw: Sequence[Any], *, takes: bool) -> tuple[Any, ...] | None:
-    """Return what a reply with balances says but for amounts and times; None for one without, or that refuses to take.
+def check_said_in(raw: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Return what a reply of check.lua says but for amounts and times, None if it does not answer.
 
     Of a use, two replies that say the same get answers that differ in nothing but amounts.
     """
-    if takes:
-        return (raw[4], raw[6], raw[7::2]) if raw[0] == _OK else None
     return (raw[0], raw[4], raw[5], raw[6], raw[7::2]) if raw[0] in _ANSWERS else None
+
+
+def track_said_in(raw: Sequence[Any]) -> tuple[Any, ...] | None:
+    """As `check_said_in`, of a reply of track.lua; None unless it took."""
+    return (raw[4], raw[6], raw[7::2]) if raw[0] == _OK else None
 
 
 def amounts_in(raw: Sequence[Any]) -> list[int]:

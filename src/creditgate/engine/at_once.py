@@ -1,31 +1,50 @@
-"""Plain checks and tracks that were asked before: sent with no coroutine to wait, and answered as they were where the
-reply says what it said then, but for amounts.
+"""Plain checks and tracks, sent with no coroutine to wait; most are answered straight from the reply.
 
 This is the first attempt of a call, which mostly is the only one. Any other outcome is for `Meter` to go on from, which
-knows what a lost reply, or one that came too late, means.
+knows what a lost reply, or one that came too late, means. What is asked for again and again is packed once, and where
+the reply says what it said then, but for amounts, so is the answer.
 """
 
 import asyncio
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
 
 from creditgate.balances.calls import Begun
-from creditgate.balances.prepared import Prepared, PreparedCall
+from creditgate.balances.prepared import PreparedCall
 from creditgate.balances.store import BalanceStore
-from creditgate.balances.usage import amounts_in, said_in
+from creditgate.balances.usage import amounts_in
 from creditgate.core.decisions import Decision
 from creditgate.engine.attempts import Attempts, Start
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.ids import OpIds
+from creditgate.engine.meanings import Asking, Repeated, Taking
 from creditgate.engine.stepping import Done
-from creditgate.engine.usage import Asked, Asking, M, Repeated, Taking, Usage
-from creditgate.errors import Unavailable
-from creditgate.telemetry.metrics import Metrics
+from creditgate.engine.usage import Usage
+from creditgate.errors import CreditgateError, Unavailable
+from creditgate.telemetry.metrics import Histogram, Metrics
+
+M = TypeVar("M", Taking, Asking)
+
+
+class Asked(msgspec.Struct, Generic[M], frozen=True):
+    """A use that was sent before anybody waits for its answer, and what it was sent for."""
+
+    means: M
+    start: Start
+    begun: Begun
 
 
 class Asker(Protocol[M]):
-    """Who asks for the same use again and again, and ends each time with `done`."""
+    """Who asks for a use, perhaps again and again, and ends each time with `done`. `means` is for us to keep."""
+
+    usage: Usage
+    means: M | None
+
+    def decided(self, decision: Decision, done: Done[Any]) -> None:
+        """Answer with this decision."""
 
     def told(
         self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Any]
@@ -39,7 +58,6 @@ class Asker(Protocol[M]):
 class UseCall(PreparedCall, Generic[M], gc=False):
     """A use on its way that nobody awaits: what comes of it is for who asked."""
 
-    usage: Usage
     means: M
     start: Start
     asker: Asker[M]
@@ -47,20 +65,32 @@ class UseCall(PreparedCall, Generic[M], gc=False):
     metrics: Metrics
 
     def take(self, reply: Any) -> None:
+        means = self.means
         try:
-            repeated = self.means.repeated
-            if repeated is None or said_in(reply, takes=self.op_id != "") != repeated.said:
+            repeated, said = means.repeated, means.said_in(reply)
+            if said is None:
                 self._go_on(reply, None)
-                return
-            amounts = amounts_in(reply)
-            deltas = amounts[len(repeated.row_ids) :]
-            self.metrics.decided_again(repeated.took, perf_counter() - self.began, repeated.gave, deltas)
-            self.asker.told(repeated, amounts, deltas, self.done)
+            elif repeated is not None and repeated.said == said:
+                amounts = amounts_in(reply)
+                deltas = amounts[len(repeated.row_ids) :]
+                self.metrics.decided_again(repeated.took, perf_counter() - self.began, repeated.gave, deltas)
+                self.asker.told(repeated, amounts, deltas, self.done)
+            else:
+                self._decide(means, reply, said)
         except Exception as error:  # whoever asked is answered, whatever the reply is
             self.done(None, error)
 
     def fail(self, error: Exception) -> None:
         self._go_on(None, error)
+
+    def _decide(self, means: M, reply: Sequence[Any], said: tuple[Any, ...]) -> None:
+        decision = means.decision(reply)
+        took = self.metrics.decided_at_once(
+            self.asker.usage.verb, decision, perf_counter() - self.began, self.prepared.script.name
+        )
+        if means.is_repeated:
+            means.repeated = _repeated(said, decision, took)
+        self.asker.decided(decision, self.done)
 
     def _go_on(self, raw: Any, error: Exception | None) -> None:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -68,7 +98,7 @@ class UseCall(PreparedCall, Generic[M], gc=False):
             reply.set_result(raw)
         else:
             reply.set_exception(error)
-        self.asker.further(Asked(self.usage, self.means, self.start, Begun(self, reply)), self.done)
+        self.asker.further(Asked(self.means, self.start, Begun(self, reply)), self.done)
 
 
 class AtOnce:
@@ -84,39 +114,59 @@ class AtOnce:
         self._op_ids = op_ids
         self._metrics = metrics
 
-    def check(self, usage: Usage, asker: Asker[Asking], done: Done[Any]) -> bool:
+    def check(self, asker: Asker[Asking], done: Done[Any]) -> bool:
         """Send a check, whose answer goes to who asks; False, and nothing sent, if only `Meter.check` can send it."""
-        asking: Asking | None = usage.derived.get("asking")
-        if asking is None or asking.catalog is not self._catalogs.current:
-            return False
-        prepared = asking.prepared
-        if prepared is None:
-            prepared = asking.prepared = self._store.prepared_check(
-                customer_id=usage.customer_id, properties=asking.properties, pools=asking.needs
-            )
-        return self._send(usage, asking, prepared, "", asker, done)
+        means = self._known(asker) or self._asking(asker)
+        return means is not None and self._send(asker, means, "", done)
 
-    def track(self, usage: Usage, asker: Asker[Taking], done: Done[Any]) -> bool:
-        """As `check`, of a track of one feature without a caller's key."""
-        taking: Taking | None = usage.derived.get("taking")
-        if taking is None or taking.catalog is not self._catalogs.current or len(taking.uses) > 1:
-            return False
-        prepared = taking.prepared
-        if prepared is None:
-            prepared = taking.prepared = self._store.prepared_track(
-                customer_id=usage.customer_id,
-                call=taking.uses[0].call,
-                mode=usage.mode,
-                properties=taking.properties,
-                pools=taking.uses[0].needs,
-            )
-        return self._send(usage, taking, prepared, self._op_ids.next(), asker, done)
+    def track(self, asker: Asker[Taking], done: Done[Any]) -> bool:
+        """As `check`, of a track of one feature."""
+        means = self._known(asker) or self._taking(asker)
+        return means is not None and self._send(asker, means, self._op_ids.next(), done)
 
-    def _send(
-        self, usage: Usage, means: M, prepared: Prepared, op_id: str, asker: Asker[M], done: Done[Any]
-    ) -> bool:
-        hot, start = self._hot, self._attempts.start()
-        if hot is None or start is None:
+    def _known(self, asker: Asker[M]) -> M | None:
+        means = asker.means
+        if means is None or means.catalog is not self._catalogs.current or means.prepared is None:
+            return None
+        if not means.is_repeated:
+            means.is_repeated = True
+            means.prepared.pack()
+        return means
+
+    def _asking(self, asker: Asker[Asking]) -> Asking | None:
+        usage = asker.usage
+        try:
+            means = Asking.of(usage, self._catalogs.current)
+        except CreditgateError:  # by another catalog it may mean something
+            return None
+        means.prepared = self._store.prepared_check(
+            customer_id=usage.customer_id, properties=means.properties, pools=means.needs
+        )
+        asker.means = means
+        return means
+
+    def _taking(self, asker: Asker[Taking]) -> Taking | None:
+        usage = asker.usage
+        try:
+            means = Taking.of(usage, self._catalogs.current)
+        except CreditgateError:
+            return None
+        if len(means.uses) > 1:
+            return None
+        use = means.uses[0]
+        means.prepared = self._store.prepared_track(
+            customer_id=usage.customer_id,
+            call=use.call,
+            mode=usage.mode,
+            properties=means.properties,
+            pools=use.needs,
+        )
+        asker.means = means
+        return means
+
+    def _send(self, asker: Asker[M], means: M, op_id: str, done: Done[Any]) -> bool:
+        hot, start, prepared = self._hot, self._attempts.start(), means.prepared
+        if hot is None or start is None or prepared is None:
             return False
         not_after = start.not_after
         call = UseCall(
@@ -127,7 +177,6 @@ class AtOnce:
             not_after,
             op_id,
             perf_counter(),
-            usage,
             means,
             start,
             asker,
@@ -140,18 +189,11 @@ class AtOnce:
             return False
         return True
 
-    def remember(self, asked: Asked[M], decision: Decision) -> None:
-        """Remember what a use was answered, if its next reply may say the same."""
-        reply, takes = asked.begun.reply, asked.begun.call.op_id != ""
-        raw = None if reply.exception() is not None else reply.result()
-        said = None if raw is None else said_in(raw, takes=takes)
-        rows, moved_ids = decision.terms.by_id, {part.row_id for part in decision.moved}
-        if (
-            said is None
-            or len(said[-1]) != len(decision.balances) + len(moved_ids)
-            or not moved_ids <= rows.keys()
-        ):
-            return  # it was another reply, or the answer adds up what a row gave twice
-        gave = tuple([rows[part.row_id].feature_id for part in decision.moved])
-        took = self._metrics.taking(asked.usage.verb, decision)
-        asked.means.repeated = Repeated(said, decision, took, tuple(decision.balances), gave)
+
+def _repeated(said: tuple[Any, ...], decision: Decision, took: Histogram) -> Repeated | None:
+    """Return what to remember of an answer; None if it adds up what a row gave twice, so that no other is like it."""
+    rows, moved_ids = decision.terms.by_id, {part.row_id for part in decision.moved}
+    if len(said[-1]) != len(decision.balances) + len(moved_ids) or not moved_ids <= rows.keys():
+        return None
+    gave = tuple([rows[part.row_id].feature_id for part in decision.moved])
+    return Repeated(said, decision, took, tuple(decision.balances), gave)

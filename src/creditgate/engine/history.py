@@ -8,13 +8,15 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
+from redis.exceptions import RedisError
 
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream
 from creditgate.core.customers import Row, Terms
 from creditgate.core.journal import Entry, StreamId
 from creditgate.engine.cursors import not_ours, packed, unpacked, whole
-from creditgate.engine.stepping import in_task
+from creditgate.engine.entry_reader import EntryReader
+from creditgate.errors import Unavailable
 from creditgate.ledger import events as ledger_events
 from creditgate.ledger.events import EventCursor, EventFilter
 from creditgate.ledger.store import Ledger
@@ -56,12 +58,15 @@ class History:
         self._keys = keys
         self._stream = stream
         self._ledger = ledger
+        self._entries = EntryReader(ledger)
 
     async def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
-        """Return one entry, wherever it is by now."""
-        await in_task()
-        found = await self._stream.entry(partition, stream_id)
-        return found or await asyncio.to_thread(self._ledger.entry, partition, stream_id)
+        """Return one entry, wherever it is by now. Needs no task. Raises Unavailable."""
+        try:
+            found = await self._stream.entry(partition, stream_id)
+        except (RedisError, OSError) as error:
+            raise Unavailable(f"Redis did not answer: {error}") from error
+        return found or await self._entries.at((partition, stream_id))
 
     async def ops(self, partition: str, prefix: str, *, since_ms: int) -> set[str]:
         """Return every op id that begins so, of calls that took effect at this time of Redis's clock or later."""

@@ -63,8 +63,7 @@ class Holds:
         Without an id one is made, which the decision names. Raises as `Meter.track` does, Conflict
         `lock_already_exists` or `too_many_holds`, InvalidInputs for a time in the past or more than a day ahead.
         """
-        _, features = await self._meter.resolve(usage)
-        _check_can_be_held(features)
+        _check_can_be_held(await self._meter.resolve(usage))
         hold_id = hold_id or mint("lock")
         claim = Claim(self._store, self._attempts, hold_id, usage.customer_id, self._op_ids.next())
         await claim.take()

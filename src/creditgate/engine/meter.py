@@ -6,6 +6,7 @@ and one script takes them all.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -13,23 +14,21 @@ import msgspec
 
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Reply, Use
-from creditgate.balances.usage import USES_MAX
 from creditgate.core.amounts import AmountOutOfRange, format_amount
-from creditgate.core.catalog import Catalog, Feature, FeatureType
-from creditgate.core.controls import property_digests
+from creditgate.core.catalog import Feature
 from creditgate.core.decisions import Decision, Status
-from creditgate.core.journal import Call, Entry, StreamId
-from creditgate.engine.at_once import AtOnce
+from creditgate.core.journal import Entry, StreamId
+from creditgate.engine.at_once import Asked, AtOnce
 from creditgate.engine.attempts import Applied, Attempts, First
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.decisions import checked, decision_of, each_pool, held_by, moved_by
 from creditgate.engine.history import History
 from creditgate.engine.ids import OpIds
-from creditgate.engine.keys import CallerKey, key_reused
-from creditgate.engine.needs import needs_of
-from creditgate.engine.usage import Asked, Asking, Sent, Taking, Usage, UsageUndecided
+from creditgate.engine.keys import key_reused
+from creditgate.engine.meanings import Asking, Taking, features_used
+from creditgate.engine.usage import Sent, Usage, UsageUndecided
 from creditgate.engine.writer import FORWARD_ROUNDS_MAX, CustomerWriter
-from creditgate.errors import InsufficientBalance, InvalidRequest, NotFound, Unavailable, Undecided
+from creditgate.errors import InsufficientBalance, NotFound, Unavailable, Undecided
 from creditgate.telemetry.metrics import Metrics
 
 Send = Callable[[int, Sequence[Use], Sequence[str]], Awaitable[Reply]]
@@ -73,9 +72,7 @@ class Meter:
         began = perf_counter() if asked is None else asked.begun.call.began
         first = None if asked is None else First(asked.start, began, self._store.check_begun(asked.begun))
         try:
-            asking: Asking | None = usage.derived.get("asking") if asked is None else asked.means
-            if asking is None or (asked is None and asking.catalog is not self._catalogs.current):
-                asking = usage.derived["asking"] = await self._asking(usage)
+            asking = await self._asking(usage) if asked is None else asked.means
             feature, needs, properties = asking.feature, asking.needs, asking.properties
             customer_id = usage.customer_id
 
@@ -88,8 +85,6 @@ class Meter:
                 if reply.status is not Status.DUE:
                     _raise_if_absent(reply, customer_id, usage.entity_id)
                     decision = checked(feature, needs, reply)
-                    if asked is not None:
-                        self.at_once.remember(asked, decision)
                     self._metrics.decided("check", decision, perf_counter() - began)
                     return decision
                 await self._writer.forward(customer_id)
@@ -149,6 +144,7 @@ class Meter:
             earliest = latest = asked.start.not_after
             first = First(asked.start, began, self._store.track_begun(asked.begun))
         is_known = False
+        partition = self._keys.partition_of(usage.customer_id)
 
         def send_once(not_after: int) -> Awaitable[Reply]:
             nonlocal earliest, latest
@@ -156,22 +152,18 @@ class Meter:
             return send(not_after, uses, properties)
 
         try:
-            taking: Taking | None = usage.derived.get("taking") if asked is None else asked.means
-            if taking is None or (asked is None and taking.catalog is not self._catalogs.current):
-                taking = usage.derived["taking"] = await self._taking(usage)
+            taking = await self._taking(usage) if asked is None else asked.means
             properties = taking.properties
             uses = [Use(use.call.of(op_id), use.needs) for use in taking.uses]
             is_known = True
             decision = None
             for _ in range(FORWARD_ROUNDS_MAX):
-                reply = await self._attempts.write(taking.partition, op_id, send_once, first)
+                reply = await self._attempts.write(partition, op_id, send_once, first)
                 first = None
                 if isinstance(reply, Applied):
                     decision = await self._answer_again(usage, uses, reply.stream_id)
                 elif reply.status is Status.OK:
                     decision = decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
-                    if asked is not None:
-                        self.at_once.remember(asked, decision)
                 elif reply.status is not Status.DUE:
                     decision = await self._tracked(usage, uses, reply)
                 if decision is not None:
@@ -220,89 +212,21 @@ class Meter:
         items = list(entry.items_of(op_id))
         return msgspec.structs.replace(reply, moved=moved_by(items), held=held_by(items))
 
-    async def resolve(self, usage: Usage) -> tuple[Catalog, tuple[Feature, ...]]:
-        """Return the features that are used, and the catalog that has them; raises NotFound and InvalidRequest."""
-        if usage.feature_id is not None:
-            catalog = await self._catalog_with(usage.feature_id)
-            return catalog, (catalog.feature(usage.feature_id),)
-        name = usage.event_name or ""
-        catalog = await self._catalogs.having(lambda catalog: _features_of_event(catalog, name))
-        features = _features_of_event(catalog, name)
-        if len(features) > USES_MAX:
-            raise InvalidRequest(f"event_name: {name} counts for more than {USES_MAX} features")
-        return catalog, features
+    async def resolve(self, usage: Usage) -> tuple[Feature, ...]:
+        """Return the features that are used, by a catalog that has them; raises NotFound and InvalidRequest."""
+        return features_used(usage, await self._catalogs.having(partial(features_used, usage)))
 
     async def _asking(self, usage: Usage) -> Asking:
-        feature_id = usage.feature_id or ""
-        catalog = await self._catalog_with(feature_id)
-        needs = needs_of(catalog.pools(feature_id), usage.value_nanos, usage.entity_id)
-        return Asking(
-            catalog=catalog,
-            feature=catalog.feature(feature_id),
-            needs=needs,
-            properties=_digests(usage.properties),
-        )
+        return Asking.of(usage, await self._catalogs.having(partial(features_used, usage)))
 
     async def _taking(self, usage: Usage) -> Taking:
-        catalog, features = await self.resolve(usage)
-        uses = _uses(usage, catalog, features)
-        return Taking(
-            catalog=catalog,
-            uses=uses,
-            properties=_digests(usage.properties),
-            partition=self._keys.partition_of(usage.customer_id),
-        )
-
-    async def _catalog_with(self, feature_id: str) -> Catalog:
-        """Return the catalog as it was last read, or read again if it does not have the feature."""
-        catalog = self._catalogs.current
-        return catalog if feature_id in catalog.features else await self._catalogs.refresh()
+        return Taking.of(usage, await self._catalogs.having(partial(features_used, usage)))
 
 
 def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:
     """Return the error that tells a track which was refused."""
     amount = format_amount(usage.value_nanos)
     return InsufficientBalance(f"Insufficient balance to deduct {amount} from feature {decision.feature_id}")
-
-
-def _uses(usage: Usage, catalog: Catalog, features: Sequence[Feature]) -> tuple[Use, ...]:
-    """Return each feature that is used with what it needs; the first carries the caller's key."""
-    if usage.verb == "check" and features[0].type is FeatureType.BOOLEAN:
-        raise InvalidRequest(f"Feature {features[0].id} is on or off; it cannot be used up with send_event")
-    return tuple(
-        Use(
-            _call(usage, feature, catalog.version, usage.key if feature is features[0] else None),
-            needs_of(catalog.pools(feature.id), usage.value_nanos, usage.entity_id),
-        )
-        for feature in features
-    )
-
-
-def _call(usage: Usage, feature: Feature, catalog_version: int, key: CallerKey | None) -> Call:
-    return Call(
-        verb=usage.verb,
-        op_id="",
-        catalog_version=catalog_version,
-        key=key.digest if key else "",
-        fingerprint=key.fingerprint if key else "",
-        feature_id=feature.id,
-        value_nanos=usage.value_nanos,
-        occurred_at=usage.occurred_at,
-        event_name=usage.event_name or "",
-        entity_id=usage.entity_id or "",
-        properties=usage.properties,
-    )
-
-
-def _digests(properties: str) -> list[str]:
-    return property_digests(msgspec.json.decode(properties)) if properties != "{}" else []
-
-
-def _features_of_event(catalog: Catalog, event_name: str) -> tuple[Feature, ...]:
-    features = catalog.features_of_event(event_name)
-    if not features:
-        raise NotFound(f"No features found for event name: {event_name}", code="invalid_request")
-    return features
 
 
 def _raise_if_absent(reply: Reply, customer_id: str, entity_id: str | None) -> None:

@@ -1,13 +1,14 @@
 """What a call needs of each pool that it may draw on."""
 
-from collections.abc import Iterable
+from functools import lru_cache
 
 from creditgate.balances.store import Need, Needs
 from creditgate.core.amounts import INPUT_MAX, AmountOutOfRange, multiply
 from creditgate.core.catalog import Pool
 
 
-def needs_of(pools: Iterable[Pool], units_nanos: int, entity_id: str | None = None) -> Needs:
+@lru_cache(4096)  # most callers use few amounts of few features
+def needs_of(pools: tuple[Pool, ...], units_nanos: int, entity_id: str | None = None) -> Needs:
     """Return what so many units need of each pool, for an entity or the customer.
 
     Costs are rounded once per pool, away from zero.

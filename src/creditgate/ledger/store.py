@@ -34,10 +34,11 @@ from creditgate.ledger.appending import Batch
 from creditgate.ledger.batches import StoredBatch, newest_batches, open_batches
 from creditgate.ledger.customers import CustomerState, Document, KeyUse, ProofItem
 from creditgate.ledger.database import Database
+from creditgate.ledger.entries import EntryPlace
 from creditgate.ledger.events import Event, EventCursor, EventFilter
 from creditgate.ledger.outbox import Outbox
 from creditgate.ledger.positions import Position
-from creditgate.ledger.rows import entries_of, entry_of
+from creditgate.ledger.rows import entries_of
 from creditgate.ledger.sealing import SealKeys
 
 # Rows that an iterator fetches at a time: a bound on memory, large enough that fetching costs little.
@@ -179,11 +180,14 @@ class Ledger:
             with target._database.writing() as connection:
                 pruning.write_openings(connection, partition, begins_ms, rows)
 
-    def entry(self, partition: str, stream_id: StreamId) -> Entry | None:
-        """Return one entry, equal to the one that was appended; None if there is none of that stream id."""
+    def entries_at(self, places: Sequence[EntryPlace]) -> dict[EntryPlace, Entry]:
+        """Return the entries that stand at these places, equal to those that were appended; the others are left out.
+
+        From one to PLACES_MAX places.
+        """
         with self._database.reading() as connection:
-            rows = connection.execute(entries.select_at(partition, stream_id)).all()
-        return entry_of(rows) if rows else None
+            rows = connection.execute(*entries.select_at(places)).all()
+        return {(entry.partition, entry.stream_id): entry for entry in entries_of(rows)}
 
     def entries(self, partition: str, after: StreamId, *, limit: int) -> list[Entry]:
         """Return the next entries of a partition after a stream id, oldest first; fewer than `limit`: no more."""

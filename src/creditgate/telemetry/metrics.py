@@ -6,7 +6,7 @@ catalog can be; until then it is `other`.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from time import perf_counter
 from types import TracebackType
 
@@ -50,8 +50,8 @@ class Metrics:
     def __init__(self) -> None:
         self.decisions: Counter[tuple[str, str, str]] = Counter()  # by verb, feature and outcome
         self.decision_s: defaultdict[str, Histogram] = defaultdict(Histogram)  # by verb
-        # By verb, feature and outcome: decisions that were one call of the verb's script, and count as both.
-        self.at_once_s: defaultdict[tuple[str, str, str], Histogram] = defaultdict(Histogram)
+        # By verb, feature, outcome and script: decisions that were one call of the script, and count as both.
+        self.at_once_s: defaultdict[tuple[str, str, str, str], Histogram] = defaultdict(Histogram)
         self.taken_nanos: Counter[str] = Counter()  # by the feature whose balance it was, in its own unit
         self.given_back_nanos: Counter[str] = Counter()
         self.holds_settled: Counter[str] = Counter()  # by how they ended
@@ -77,16 +77,20 @@ class Metrics:
     def decided(self, verb: str, decision: Decision, seconds: float) -> None:
         """Count a decision for each feature that was used, what it moved, and how long it took."""
         self.decision_s[verb].add(seconds)
-        outcome = "replayed" if decision.is_replay else "allowed" if decision.allowed else "denied"
         for feature_id in (decision.feature_id, *decision.also):
             self._features.add(feature_id)
-            self.decisions[verb, feature_id, outcome] += 1
+            self.decisions[verb, feature_id, _outcome(decision)] += 1
         if decision.moved and not decision.is_replay:
             self._count_moved(decision.terms, decision.moved)
 
-    def taking(self, verb: str, decision: Decision) -> Histogram:
-        """Return what counts decisions like this one that are one call of the script of that name, and no more."""
-        return self.at_once_s[verb, decision.feature_id, "allowed" if decision.allowed else "denied"]
+    def decided_at_once(self, verb: str, decision: Decision, seconds: float, script: str) -> Histogram:
+        """Count a decision on one feature that was one call of this script; returns what counts those like it."""
+        took = self.at_once_s[verb, decision.feature_id, _outcome(decision), script]
+        took.add(seconds)
+        self._features.add(decision.feature_id)
+        if decision.moved:
+            self._count_moved(decision.terms, decision.moved)
+        return took
 
     def decided_again(
         self, took: Histogram, seconds: float, gave: Sequence[str], deltas_nanos: Sequence[int]
@@ -107,27 +111,24 @@ class Metrics:
 
     def decided_by_outcome(self) -> Mapping[tuple[str, str, str], int]:
         """Return how many were decided, by verb, feature and outcome."""
-        return self.decisions + Counter({key: took.count for key, took in self.at_once_s.items()})
+        counts = Counter(self.decisions)
+        for (verb, feature_id, outcome, _), took in self.at_once_s.items():
+            counts[verb, feature_id, outcome] += took.count
+        return counts
 
     def decision_seconds(self) -> Mapping[str, Histogram]:
         """Return how long decisions took, by verb."""
-        return self._with_at_once(self.decision_s)
+        return _together(self.decision_s, [(verb, took) for (verb, *_), took in self.at_once_s.items()])
 
     def redis_seconds(self) -> Mapping[str, Histogram]:
         """Return how long calls to Redis took, by operation."""
-        return self._with_at_once(self.redis_s)
+        return _together(self.redis_s, [(script, took) for (*_, script), took in self.at_once_s.items()])
 
     def decided_in_all(self) -> int:
         """Return how many answers were a decision."""
         return sum(
             count for (_, _, outcome), count in self.decided_by_outcome().items() if outcome != "undecided"
         )
-
-    def _with_at_once(self, others: Mapping[str, Histogram]) -> Mapping[str, Histogram]:
-        together = dict(others)
-        for (verb, _, _), took in self.at_once_s.items():
-            together[verb] = together.get(verb, Histogram()) + took
-        return together
 
     def redis_failed(self, operation: str, seconds: float, error: BaseException) -> None:
         """Count a call to Redis that failed, by the class of its error."""
@@ -154,6 +155,19 @@ class Metrics:
             counter = self.taken_nanos if part.delta_nanos < 0 else self.given_back_nanos
             row = terms.by_id.get(part.row_id)
             counter[row.feature_id if row else OTHER] += abs(part.delta_nanos)
+
+
+def _outcome(decision: Decision) -> str:
+    return "replayed" if decision.is_replay else "allowed" if decision.allowed else "denied"
+
+
+def _together(
+    some: Mapping[str, Histogram], more: Iterable[tuple[str, Histogram]]
+) -> Mapping[str, Histogram]:
+    together = dict(some)
+    for name, took in more:
+        together[name] = together.get(name, Histogram()) + took
+    return together
 
 
 class RedisCall:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -10,7 +10,7 @@ from msgspec import Raw
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import answer_to
 from creditgate.api.routes.batches import BATCH_BYTES_MAX
-from creditgate.api.routes.meter import BODIES_BYTES_MAX, MeterRoutes, said, wanted_by_check
+from creditgate.api.routes.meter import BODIES_BYTES_MAX, MeterRoutes, Wanted, said
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import encode
 from creditgate.api.wire.call_batches import BatchedAnswer, BatchedCheck, BatchedTrack, read_item
@@ -30,7 +30,7 @@ class Item(NamedTuple):
     """One call of a batch: its place, what it asks for, and the body that says so."""
 
     place: int
-    request: BatchedCheck | BatchedTrack
+    wanted: Wanted[Any]
     body: bytes
 
 
@@ -55,7 +55,7 @@ class CallBatchRoutes:
     def __init__(self, meter_routes: MeterRoutes, settings: ApiSettings) -> None:
         self._meter_routes = meter_routes
         self._env = settings.env_on_wire
-        self._items = Remembered(read_item, BODIES_BYTES_MAX)
+        self._items = Remembered(self._read, BODIES_BYTES_MAX)
 
     @property
     def by_verb(self) -> Mapping[str, Verb]:
@@ -80,11 +80,11 @@ class CallBatchRoutes:
         by_customer: dict[str, list[Item]] = {}
         for place, body in enumerate(bodies):
             try:
-                request = said(self._items, body)
+                wanted = said(self._items, body)
             except Exception as error:  # also a bug in reading one item is none of the others' business
                 answers.put(place, answer_to(error, verb="balances.batch", body=body, env=self._env))
             else:
-                by_customer.setdefault(request.customer_id, []).append(Item(place, request, body))
+                by_customer.setdefault(wanted.usage.customer_id, []).append(Item(place, wanted, body))
         end = asyncio.get_running_loop().time() + BATCH_SECONDS_MAX
         for items in by_customer.values():
             self._answer_in_order(iter(items), answers, call, end)
@@ -95,11 +95,11 @@ class CallBatchRoutes:
         item = next(items, None)
         if item is None:
             return
-        place, request, body = item
+        place, wanted, body = item
 
         def done(answer: Answer | None, error: BaseException | None) -> None:
             if answer is None:
-                answer = answer_to(error, verb=_verb(request), body=body, env=self._env)
+                answer = answer_to(error, verb=_verb(wanted), body=body, env=self._env)
             answers.put(place, answer)
             self._answer_in_order(items, answers, call, end)
 
@@ -110,24 +110,29 @@ class CallBatchRoutes:
 
     def _begin(self, item: Item, done: Done[Answer], call: Call, end: float) -> None:
         """Have an item answered; one whose turn comes too late is undecided, and changes nothing."""
-        _, request, body = item
+        _, wanted, body = item
         if asyncio.get_running_loop().time() > end:
             raise Undecided("The batch took too long; this call was not made")
-        routes, is_track, key = self._meter_routes, isinstance(request, BatchedTrack), request.idempotency_key
-        if key is None:
-            if not (routes.track_at_once if is_track else routes.check_at_once)(body, done):
-                alone = msgspec.structs.replace(call, body=body)
-                stepping.run(routes.track(alone) if is_track else routes.check(alone), done)
-        elif isinstance(request, BatchedTrack):
-            alone = msgspec.structs.replace(call, body=body)
-            stepping.run(routes.answer_track(routes.wanted_by_track(request), alone), done)
+        alone = msgspec.structs.replace(call, body=body)
+        if isinstance(wanted.request, BatchedTrack):
+            rest = self._meter_routes.begin_wanted_track(wanted, alone, done)
         else:  # a check alone has its key in a header, so there it is looked for
-            keyed = msgspec.structs.replace(call, body=body, idempotency_keys=(key,))
-            stepping.run(routes.answer_check(wanted_by_check(request), keyed), done)
+            key = wanted.request.idempotency_key
+            if key is not None:
+                alone = msgspec.structs.replace(alone, idempotency_keys=(key,))
+            rest = self._meter_routes.begin_wanted_check(wanted, alone, done)
+        if rest is not None:
+            stepping.run(rest, done)
+
+    def _read(self, body: bytes) -> Wanted[Any]:
+        request, routes = read_item(body), self._meter_routes
+        if isinstance(request, BatchedTrack):
+            return routes.wanted_by_track(request)
+        return routes.wanted_by_check(request)
 
 
-def _verb(request: BatchedCheck | BatchedTrack) -> str:
-    return "balances.track" if isinstance(request, BatchedTrack) else "balances.check"
+def _verb(wanted: Wanted[Any]) -> str:
+    return "balances.track" if isinstance(wanted.request, BatchedTrack) else "balances.check"
 
 
 def _batched_answer(answer: Answer) -> BatchedAnswer:

@@ -11,7 +11,7 @@ from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
 from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.customers import CustomerRoutes
-from creditgate.api.routes.meter import MeterRoutes, wanted_by_check
+from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.versions import BETA, LAST_WITH_A_LIST, ONE_SHAPE_SINCE, SPLIT
 from creditgate.api.wire import answers_1_2, answers_2_0
 from creditgate.api.wire.answers import CheckAnswer, Success, TrackAnswer, check_text, encode, track_text
@@ -83,7 +83,9 @@ class LegacyRoutes:
     async def check(self, call: Call) -> Answer:
         request = read(LegacyCheckRequest, call.body)
         decision, headers = await self._for_customer(
-            request, call, lambda: self._meter_routes.checked(wanted_by_check(request), call)
+            request,
+            call,
+            lambda: self._meter_routes.checked(self._meter_routes.wanted_by_check(request), call),
         )
         return Answer(self._check_answer(decision, request, call), headers=headers)
 

@@ -1,23 +1,20 @@
 """check and track."""
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from creditgate.api.calls import NO_HEADERS, Answer, Call, Verb, caller_key
 from creditgate.api.problems import spooled_answer, undecided_answer
+from creditgate.api.routes.askers import Asker, CheckAsker, TakingCheckAsker, TrackAsker
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.settings import ApiSettings
 from creditgate.api.wire.answers import (
-    AnswerForm,
     CheckAnswer,
     TrackAnswer,
-    check_form,
     check_text,
-    track_form,
     track_text,
 )
 from creditgate.api.wire.fields import read
@@ -27,13 +24,15 @@ from creditgate.api.wire.requests import CheckRequest, TrackRequest, UsageReques
 from creditgate.core.decisions import Decision, Mode
 from creditgate.core.remembered import Remembered
 from creditgate.engine import stepping
+from creditgate.engine.at_once import Asked
 from creditgate.engine.entities import Entities, NewEntity
 from creditgate.engine.holds import Holds
 from creditgate.engine.keys import CallerKey
+from creditgate.engine.meanings import Asking, Taking
 from creditgate.engine.meter import Meter, refusal
 from creditgate.engine.outage import Outage
 from creditgate.engine.stepping import Done
-from creditgate.engine.usage import Asked, Asking, Repeated, Taking, Usage
+from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError, InvalidInputs, NotFound, Unavailable, Undecided
 
 T = TypeVar("T")
@@ -52,8 +51,7 @@ BODY_REMEMBERED_MAX = 512
 class Wanted(NamedTuple, Generic[R]):
     """What a body asks for: the request, the use of it, how it is held, the entity to make if there is none.
 
-    `takes`: what is allowed is taken, for good or with a lock. `again` answers for one that is plain, where it is asked
-    for at once.
+    `takes`: what is allowed is taken, for good or with a lock. `asker` asks at once, for one that is plain.
     """
 
     request: R
@@ -61,12 +59,7 @@ class Wanted(NamedTuple, Generic[R]):
     lock: LockRequest | None
     new_entity: NewEntity | None
     takes: bool = True
-    again: Any = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it neither holds nor makes anything."""
-        return self.lock is None and self.new_entity is None
+    asker: Asker[R, Any] | None = None
 
 
 class MeterRoutes:
@@ -93,35 +86,51 @@ class MeterRoutes:
     @property
     def by_verb(self) -> Mapping[str, Verb]:
         return {
-            "balances.check": Verb(self.check, CheckRequest, CheckAnswer, at_once=self.check_at_once),
-            "balances.track": Verb(self.track, TrackRequest, TrackAnswer, at_once=self.track_at_once),
+            "balances.check": Verb(self.check, CheckRequest, CheckAnswer, begin=self.begin_check),
+            "balances.track": Verb(self.track, TrackRequest, TrackAnswer, begin=self.begin_track),
         }
 
     def check(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.answer_check(said(self._checks, call.body), call)
+        return self._answer_check(said(self._checks, call.body), call)
 
-    def check_at_once(self, body: bytes, done: Done[Answer]) -> bool:
-        """Answer a check by one call of its script, if it was asked before and is nothing out of the ordinary."""
-        wanted = self._checks.known(body)
-        if wanted is None or wanted.again is None:
-            return False
-        return self._meter.at_once.check(wanted.usage, wanted.again, done)
+    def begin_check(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
+        return self.begin_wanted_check(said(self._checks, call.body), call, done)
+
+    def begin_wanted_check(
+        self, wanted: Wanted[CheckRequest], call: Call, done: Done[Answer]
+    ) -> Coroutine[Any, Any, Answer] | None:
+        """Begin to answer a check that was read; a plain one goes at once."""
+        asker = wanted.asker
+        if asker is None:
+            return self._answer_check(wanted, call)
+        if wanted.takes:
+            key = caller_key("check", call, asker.usage)
+            began = self._meter.at_once.track(asker.keyed(key), done)
+        else:
+            began = self._meter.at_once.check(asker, done)
+        return None if began else self._answer_check(wanted, call)
+
+    def wanted_by_check(self, request: CheckRequest) -> Wanted[CheckRequest]:
+        """Return what a check asks for; raises InvalidInputs and InvalidRequest."""
+        usage = _usage_of_check(request)
+        lock, new_entity, takes = wanted_lock(request.lock), request.new_entity(), request.takes
+        asker: Asker[CheckRequest, Any] | None = None
+        if lock is None and new_entity is None:
+            asker = (
+                TakingCheckAsker(request, usage, self._go_on_taking)
+                if takes
+                else CheckAsker(request, usage, self._go_on_checking)
+            )
+        return Wanted(request, usage, lock, new_entity, takes, asker)
 
     def _read_check(self, body: bytes) -> Wanted[CheckRequest]:
-        wanted = wanted_by_check(read(CheckRequest, body))
-        is_plain = wanted.is_plain and not wanted.takes
-        return wanted._replace(again=_CheckAgain(self, wanted)) if is_plain else wanted
+        return self.wanted_by_check(read(CheckRequest, body))
 
-    def check_further(self, wanted: Wanted[CheckRequest], asked: Asked[Asking], done: Done[Answer]) -> None:
-        """Go on from a check that was sent at once."""
-        checked = _plainly(self._meter.check(wanted.usage, asked))
-        stepping.run(self._check_answer(wanted, checked), done)
-
-    def answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Coroutine[Any, Any, Answer]:
-        """Return the answer to a check that was read."""
+    def _answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Coroutine[Any, Any, Answer]:
         return self._check_answer(wanted, self.checked(wanted, call))
 
     async def _check_answer(self, wanted: Wanted[CheckRequest], checked: Awaitable[Decided]) -> Answer:
+        """Return the answer to a check, once it was decided or could not be."""
         request = wanted.request
         try:
             decision, headers = await checked
@@ -147,8 +156,7 @@ class MeterRoutes:
         if not wanted.takes:
             return await self._with_entity(wanted, lambda: self._meter.check(wanted.usage)), NO_HEADERS
         key = caller_key("check", call, *_asked(wanted))
-        decision = await self._with_entity(wanted, lambda: self._taking(wanted, key))
-        return decision, self._keys.headers(key, decision.is_replay)
+        return await self._once(key, self._with_entity(wanted, lambda: self._taking(wanted, key)))
 
     def _with_entity(self, wanted: Wanted[R], ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Return what is answered; an entity that is not there is made, if it is said what it is, and asked once more.
@@ -173,41 +181,48 @@ class MeterRoutes:
         if key is not None:
             usage = msgspec.structs.replace(usage, key=key)
         if lock is None:
-            taking = self._meter.track(usage)
-        else:
-            usage = msgspec.structs.replace(usage, verb="hold", mode=lock.mode(usage.mode))
-            taking = self._holds.hold(usage, hold_id=lock.lock_id, expires_at=lock.expires_ms())
-        return self._keys.once(key, taking)
+            return self._meter.track(usage)
+        usage = msgspec.structs.replace(usage, verb="hold", mode=lock.mode(usage.mode))
+        return self._holds.hold(usage, hold_id=lock.lock_id, expires_at=lock.expires_ms())
+
+    async def _once(self, key: CallerKey | None, taking: Awaitable[Decision]) -> Decided:
+        """Return what was taken, as a repeated key is answered."""
+        decision = await self._keys.once(key, taking)
+        return decision, self._keys.headers(key, decision.is_replay)
 
     def track(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self.answer_track(said(self._tracks, call.body), call)
+        return self._answer_track(said(self._tracks, call.body), call)
+
+    def begin_track(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
+        return self.begin_wanted_track(said(self._tracks, call.body), call, done)
+
+    def begin_wanted_track(
+        self, wanted: Wanted[TrackRequest], call: Call, done: Done[Answer]
+    ) -> Coroutine[Any, Any, Answer] | None:
+        """As `begin_wanted_check`, of a track."""
+        asker = wanted.asker
+        if asker is not None:
+            key = caller_key("track", call, asker.usage, in_body=wanted.request.idempotency_key)
+            if self._meter.at_once.track(asker.keyed(key), done):
+                return None
+        return self._answer_track(wanted, call)
 
     def wanted_by_track(self, request: TrackRequest) -> Wanted[TrackRequest]:
         """Return what a track asks for; raises InvalidInputs and InvalidRequest."""
         usage = usage_of(request, self._settings)
-        return Wanted(request, usage, wanted_lock(request.lock), request.new_entity())
-
-    def track_at_once(self, body: bytes, done: Done[Answer]) -> bool:
-        """As `check_at_once`, of a track."""
-        wanted = self._tracks.known(body)
-        if wanted is None or wanted.again is None:
-            return False
-        return self._meter.at_once.track(wanted.usage, wanted.again, done)
+        lock, new_entity = wanted_lock(request.lock), request.new_entity()
+        is_plain = lock is None and new_entity is None
+        asker = TrackAsker(request, usage, self._go_on_tracking) if is_plain else None
+        return Wanted(request, usage, lock, new_entity, asker=asker)
 
     def _read_track(self, body: bytes) -> Wanted[TrackRequest]:
-        wanted = self.wanted_by_track(read(TrackRequest, body))
-        return wanted._replace(again=_TrackAgain(self, wanted)) if wanted.is_plain else wanted
+        return self.wanted_by_track(read(TrackRequest, body))
 
-    def track_further(self, wanted: Wanted[TrackRequest], asked: Asked[Taking], done: Done[Answer]) -> None:
-        """Go on from a track that was sent at once."""
-        tracked = _plainly(_unless_refused(self._meter.track(wanted.usage, asked=asked), wanted.usage))
-        stepping.run(self._track_answer(wanted, tracked), done)
-
-    def answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Coroutine[Any, Any, Answer]:
-        """Return the answer to a track that was read."""
+    def _answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Coroutine[Any, Any, Answer]:
         return self._track_answer(wanted, self.tracked(wanted, call))
 
     async def _track_answer(self, wanted: Wanted[TrackRequest], tracked: Awaitable[Decided]) -> Answer:
+        """Return the answer to a track, once it was decided or could not be."""
         request = wanted.request
         try:
             decision, headers = await tracked
@@ -227,8 +242,29 @@ class MeterRoutes:
         """Return the decision and the headers of its answer; raises InvalidRequest if it was refused."""
         key = caller_key("track", call, *_asked(wanted), in_body=wanted.request.idempotency_key)
         taking = self._with_entity(wanted, lambda: self._taking(wanted, key))
-        decision = await _unless_refused(taking, wanted.usage)
-        return decision, self._keys.headers(key, decision.is_replay)
+        return await self._once(key, _unless_refused(taking, wanted.usage))
+
+    def _go_on_checking(
+        self, request: CheckRequest, usage: Usage, asked: Asked[Asking], done: Done[Answer]
+    ) -> None:
+        """Answer a plain check that was sent at once, whatever came of that."""
+        checked = _plainly(self._meter.check(usage, asked))
+        stepping.run(self._check_answer(Wanted(request, usage, None, None, takes=False), checked), done)
+
+    def _go_on_taking(
+        self, request: CheckRequest, usage: Usage, asked: Asked[Taking], done: Done[Answer]
+    ) -> None:
+        """As `go_on_checking`, of one that takes."""
+        taken = self._once(usage.key, self._meter.track(usage, asked=asked))
+        stepping.run(self._check_answer(Wanted(request, usage, None, None), taken), done)
+
+    def _go_on_tracking(
+        self, request: TrackRequest, usage: Usage, asked: Asked[Taking], done: Done[Answer]
+    ) -> None:
+        """As `go_on_checking`, of a track."""
+        taking = _unless_refused(self._meter.track(usage, asked=asked), usage)
+        tracked = self._once(usage.key, taking)
+        stepping.run(self._track_answer(Wanted(request, usage, None, None), tracked), done)
 
 
 async def _unless_refused(taking: Awaitable[Decision], usage: Usage) -> Decision:
@@ -242,50 +278,6 @@ async def _plainly(decided: Awaitable[Decision]) -> Decided:
     return await decided, NO_HEADERS
 
 
-class _Again(ABC, Generic[R]):
-    """What is asked for at once, again and again. `Repeated.form` has the answer's form and the amount asked for."""
-
-    def __init__(self, routes: MeterRoutes, wanted: Wanted[R]) -> None:
-        self._routes = routes
-        self._wanted: Wanted[R] = wanted
-
-    def told(
-        self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
-    ) -> None:
-        if repeated.form is None:
-            repeated.form = self._form(repeated.decision)
-        form, amount = repeated.form
-        balances = dict(zip(repeated.row_ids, amounts))  # noqa: B905  # where `strict` is said, it takes twice as long
-        done(Answer(form.filled(amount, balances, deltas)), None)
-
-    @abstractmethod
-    def _form(self, decision: Decision) -> tuple[AnswerForm, int]: ...
-
-
-class _CheckAgain(_Again[CheckRequest]):
-    def _form(self, decision: Decision) -> tuple[AnswerForm, int]:
-        form = check_form(decision, customer_id=self._wanted.request.customer_id, takes=False)
-        return form, decision.required_nanos
-
-    def further(self, asked: Asked[Asking], done: Done[Answer]) -> None:
-        self._routes.check_further(self._wanted, asked, done)
-
-
-class _TrackAgain(_Again[TrackRequest]):
-    def _form(self, decision: Decision) -> tuple[AnswerForm, int]:
-        request, value_nanos = self._wanted.request, self._wanted.usage.value_nanos
-        form = track_form(
-            decision,
-            customer_id=request.customer_id,
-            value_nanos=value_nanos,
-            event_name=request.event_name,
-        )
-        return form, value_nanos
-
-    def further(self, asked: Asked[Taking], done: Done[Answer]) -> None:
-        self._routes.track_further(self._wanted, asked, done)
-
-
 def said(remembered: Remembered[T], body: bytes) -> T:
     """Return what a body asks for; one that will hardly come again is not remembered."""
     known = remembered.known(body)
@@ -296,9 +288,8 @@ def said(remembered: Remembered[T], body: bytes) -> T:
     return remembered.of(body)
 
 
-def wanted_by_check(request: CheckRequest) -> Wanted[CheckRequest]:
-    """Return what a check asks for; raises InvalidInputs and InvalidRequest."""
-    usage = Usage(
+def _usage_of_check(request: CheckRequest) -> Usage:
+    return Usage(
         verb="check",
         customer_id=request.customer_id,
         feature_id=request.feature_id,
@@ -308,7 +299,6 @@ def wanted_by_check(request: CheckRequest) -> Wanted[CheckRequest]:
         properties=request.properties_text(),
         entity_id=request.entity_id,
     )
-    return Wanted(request, usage, wanted_lock(request.lock), request.new_entity(), request.takes)
 
 
 def usage_of(request: UsageRequest, settings: ApiSettings) -> Usage:
