@@ -42,17 +42,13 @@ class JournalStream:
         self._keys = keys
         self._hot = hot
 
-    async def read(
-        self, partition: str, after: StreamId, *, count: int = READ_COUNT, until: str = "+"
-    ) -> Page:
+    async def read(self, partition: str, after: StreamId, *, count: int = READ_COUNT) -> Page:
         """Return the next messages after a position, oldest first; `upto` is `after` when there are none.
 
         At most `count` of them, and of the system's journal fewer: what is there may be large.
         """
         count = page_size(partition, count)
-        messages: Any = await self._redis.xrange(
-            self._keys.journal(partition), f"({after}", until, count=count
-        )
+        messages: Any = await self._redis.xrange(self._keys.journal(partition), f"({after}", count=count)
         return _page_of(partition, messages, after, count)
 
     async def pages(
