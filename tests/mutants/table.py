@@ -395,7 +395,7 @@ MUTANTS = (
     Mutant(
         "an INSERT leaves out columns in which a row has something",
         "src/creditgate/ledger/inserting.py",
-        "return [values == self._nothing for values in map(self._unnamed, rows)]",
+        "return [values == self._usual for values in map(self._others, rows)]",
         "return [True for _ in rows]",
         ("tests/conformance/test_ledger_sqlite.py", "-k", "read_back"),
     ),
