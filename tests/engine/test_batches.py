@@ -224,13 +224,13 @@ async def test_a_bug_at_one_item_keeps_no_batch_open(
             raise TypeError("a bug after the effect")
         return decision
 
-    async def resolve(usage: Usage, resolve: Any = cases.meter.resolve) -> Any:
+    async def taking(usage: Usage, taking: Any = cases.meter._taking) -> Any:
         if usage.value_nanos == 7 * NANOS:
             raise TypeError("a bug before the effect")
-        return await resolve(usage)
+        return await taking(usage)
 
     monkeypatch.setattr(cases.meter, "_tracked", crash)
-    monkeypatch.setattr(cases.meter, "resolve", resolve)
+    monkeypatch.setattr(cases.meter, "_taking", taking)
     opened = await cases.batches.open((_use("ann", 7), _use("bob", 1), _use("ann", 1)))
     with capture_logs() as logs:
         await _work(cases)
