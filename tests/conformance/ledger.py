@@ -456,7 +456,7 @@ class LedgerConformance:
         position = ledger.adopt(FIRST, EPOCH, StreamId(T0 + 2, 1))
         with pytest.raises(PositionMoved) as raised:
             ledger.append([batch_of([make_entry(3)], after=after)])
-        assert raised.value.partition == FIRST
+        assert raised.value.partitions == [FIRST]
         assert ledger.positions() == {FIRST: position}
         assert row_count(database) == 0
 

@@ -137,6 +137,16 @@ class TestLedgerOnSQLite(LedgerConformance):
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
             assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() > 0
 
+    def test_who_wrote_last_writes_next(self, ledger: Ledger, database: Database) -> None:
+        """A connection knows the pages as it wrote them; with one after the other, each flush would read them again."""
+        with database.reading(), database.reading(), database.reading():
+            pass
+        writers = set()
+        for _ in range(3):
+            with database.writing() as connection:
+                writers.add(id(connection.connection.driver_connection))
+        assert len(writers) == 1
+
     def test_amounts_are_integers_in_the_file(self, ledger: Ledger, database: Database) -> None:
         """No amount or time is ever stored as a floating-point number."""
         append_all(ledger, [make_entry(1)])

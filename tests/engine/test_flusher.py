@@ -3,10 +3,14 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
+from sqlalchemy import event
 
 from creditgate import openings, operations
 from creditgate.balances.clock import RedisClock
@@ -163,6 +167,102 @@ async def test_an_entry_that_sql_refuses_is_set_aside(
     await used.flusher.flush_once()
     assert _uses(settings) == TRACKS + 1
     assert stores.ledger.poison_count() == 1
+
+
+async def test_a_flush_costs_as_many_trips_and_statements_for_many_partitions_as_for_one(
+    used: openings.UseCases, stores: openings.Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a flush of little costs is its trips and statements: they do not grow with the partitions."""
+    trips: list[list[str]] = []
+    sent = Pipeline.execute
+
+    async def told(pipeline: Any, raise_on_error: bool = True) -> Any:
+        trips.append([args[0] for args, _ in pipeline.command_stack])
+        return await sent(pipeline, raise_on_error)
+
+    monkeypatch.setattr(Pipeline, "execute", told)
+    engine = stores.ledger._database._engine
+    of_flush = []
+    for partitions in (1, 8):
+        await used.flusher.flush_once()
+        for customer_id in _one_in_each(stores)[:partitions]:
+            await _track(used, customer_id)
+        statements: list[str] = []
+
+        def seen(_connection: Any, _cursor: Any, text: str, *_: Any, of: list[str] = statements) -> None:
+            of.append(text)
+
+        before = (await stores.redis.info("commandstats"))["cmdstat_xrange"]["calls"]
+        trips.clear()
+        event.listen(engine, "before_cursor_execute", seen)
+        assert await used.flusher.flush_once() >= partitions
+        event.remove(engine, "before_cursor_execute", seen)
+        after = (await stores.redis.info("commandstats"))["cmdstat_xrange"]["calls"]
+        assert after - before == 1 + len(stores.keys.partitions), "nothing is read outside of the one trip"
+        assert [trip[0] for trip in trips] == ["XRANGE", "XTRIM"]
+        assert len(trips[1]) == partitions
+        of_flush.append([text for text in statements if "listed" not in text and "document" not in text])
+    assert of_flush[0] == of_flush[1]
+    assert sum(text.startswith("UPDATE stream_positions") for text in of_flush[1]) == 1
+    assert (await _proof(settings)).holds
+
+
+async def test_a_partition_that_cannot_be_read_keeps_no_other_from_sql(
+    used: openings.UseCases, stores: openings.Stores, settings: Settings
+) -> None:
+    """What Redis refuses of one partition is told, and tried again from the same place; the others go on."""
+    customers = _one_in_each(stores)
+    await used.flusher.flush_once()
+    for customer_id in customers:
+        await _track(used, customer_id)
+    journal = stores.keys.journal(stores.keys.partition_of(customers[3]))
+    await stores.redis.rename(journal, journal + "-away")
+    await stores.redis.set(journal, "no stream")
+    for _ in range(2):
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await used.flusher.flush_once()
+        assert _uses(settings) == TRACKS + len(customers) - 1
+    await stores.redis.rename(journal + "-away", journal)
+    assert await used.flusher.flush_once() == 2, "the customer, who was made meanwhile, and the track"
+    assert _uses(settings) == TRACKS + len(customers)
+    assert (await _proof(settings)).holds
+
+
+async def test_poison_in_one_of_many_partitions_costs_no_other_an_entry(
+    used: openings.UseCases, stores: openings.Stores, settings: Settings
+) -> None:
+    """What is no entry, and what SQL refuses, in a flush of all partitions is set aside alone, once."""
+    customers = _one_in_each(stores)
+    call = msgspec.json.encode(Call(verb="track", op_id="x", catalog_version=2**70))
+    for customer_id in customers:
+        await _track(used, customer_id)
+    for customer_id, fields in (
+        (customers[0], {"0": "nonsense"}),
+        (customers[5], {"c": "eve", "u": "u", "n": "1", "k0": call, "0": "use"}),
+    ):
+        await stores.redis.xadd(stores.keys.journal(stores.keys.partition_of(customer_id)), fields)  # type: ignore[arg-type]
+    for customer_id in customers:
+        await _track(used, customer_id)
+    await used.flusher.flush_once()
+    assert await used.flusher.flush_once() == 0
+    assert _uses(settings) == TRACKS + 2 * len(customers)
+    assert stores.ledger.poison_count() == 2
+    assert (await stores.redis.xlen(stores.keys.journal(stores.keys.partition_of(customers[5])))) == 0
+
+
+def _one_in_each(stores: openings.Stores) -> list[str]:
+    """A customer of each partition."""
+    found: dict[str, str] = {}
+    number = 0
+    while len(found) < len(stores.keys.partitions):
+        found.setdefault(stores.keys.partition_of(f"c{number}"), f"c{number}")
+        number += 1
+    return list(found.values())
+
+
+async def _track(cases: openings.UseCases, customer_id: str) -> None:
+    await cases.customers.get_or_create(customer_id, Profile())
+    await cases.meter.track(Usage("track", customer_id, "basic_messages", None, NANOS, Mode.CAP))
 
 
 async def _proof(settings: Settings) -> Proof:

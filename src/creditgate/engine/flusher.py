@@ -5,14 +5,14 @@ its lease without noticing commits nothing. Killed anywhere, it goes on from the
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from redis.exceptions import RedisError
 
 from creditgate.balances.keys import Keys
 from creditgate.balances.stream import JournalStream, Page
-from creditgate.core.journal import SYSTEM_PARTITION, Entry, StreamId
+from creditgate.core.journal import SYSTEM_PARTITION, Entry
 from creditgate.engine.lease import Lease
 from creditgate.errors import CreditgateError
 from creditgate.ledger.appending import Batch, Poison
@@ -87,12 +87,10 @@ class Flusher:
                 log.warning("seals_begin", partition=partition, at=str(at))
             self._positions = found
         positions = self._positions
-        pages, failed = await self._pages(positions)
-        new = [
-            (positions[partition], page)
-            for partition, page in pages.items()
-            if partition in positions and page.upto > positions[partition].stream_id
-        ]
+        after = {p: positions[p].stream_id for p in self._partitions if p in positions}
+        # One on a node that is away does not keep the others from SQL.
+        pages, failed = await self._stream.pages(after, count=BATCH_ENTRIES)
+        new = [(positions[p], page) for p, page in pages.items() if page.upto > after[p]]
         self._is_behind = any(page.is_full for _, page in new)
         batches = [_batch(position, page) for position, page in new]
         if batches:
@@ -101,23 +99,6 @@ class Flusher:
         if failed is not None:
             raise failed
         return sum(len(batch.entries) + len(batch.poison) for batch in batches)
-
-    async def _pages(
-        self, positions: Mapping[str, Position]
-    ) -> tuple[dict[str, Page], RedisError | OSError | None]:
-        """Read the next page of every partition; one on a node that is away does not keep the others from SQL."""
-        pages, failed = {}, None
-        reading = [self._read(positions, partition) for partition in self._partitions]
-        for partition, page in zip(
-            self._partitions, await asyncio.gather(*reading, return_exceptions=True), strict=True
-        ):
-            if isinstance(page, (RedisError, OSError)):
-                failed = page
-            elif isinstance(page, BaseException):
-                raise page
-            else:
-                pages[partition] = page
-        return pages, failed
 
     async def _move(self, batches: Sequence[Batch]) -> None:
         try:
@@ -162,7 +143,7 @@ class Flusher:
         try:
             await self.flush_once()
         except PositionMoved as error:
-            log.warning("flushed_by_another", partition=error.partition)
+            log.warning("flushed_by_another", partitions=error.partitions)
             return RETRY_WAIT_S
         except JournalSealed as error:
             log.error("flush_failed", reason=error.message)
@@ -174,11 +155,6 @@ class Flusher:
             self._metrics.flush_failures += 1
             return RETRY_WAIT_S
         return 0.0 if self._is_behind else FLUSH_TICK_S
-
-    async def _read(self, positions: Mapping[str, Position], partition: str) -> Page:
-        position = positions.get(partition)
-        after = position.stream_id if position else StreamId(0, 0)
-        return await self._stream.read(partition, after, count=BATCH_ENTRIES)
 
     async def _sleep(self, seconds: float) -> None:
         try:

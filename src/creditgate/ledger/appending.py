@@ -20,7 +20,7 @@ from creditgate.ledger import listing, positions, seals
 from creditgate.ledger.database import Database, WriteConflict
 from creditgate.ledger.inserting import insert_items
 from creditgate.ledger.outbox import insert_alerts
-from creditgate.ledger.positions import Position
+from creditgate.ledger.positions import Move, Position
 from creditgate.ledger.rows import Values, item_rows
 from creditgate.ledger.sealing import SealKeys
 from creditgate.ledger.tables import poison_entries
@@ -91,10 +91,8 @@ def _append(
     poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
     with database.writing() as connection:
         # First the positions: a batch that comes too late is refused by its position, and not by a row that is
-        # already there. In one order everywhere, so that two writers of PostgreSQL cannot wait for each other.
-        for batch in sorted(batches, key=lambda batch: batch.partition):
-            begins = Position(batch.partition, batch.epoch, batch.after)
-            positions.move(connection, begins, epoch=batch.epoch, stream_id=batch.upto)
+        # already there.
+        positions.move(connection, list(map(_move_of, batches)))
         _seal(connection, seal_keys, batches, of_batch)
         if rows:
             insert_items(connection, rows)
@@ -104,6 +102,11 @@ def _append(
         if poison:
             connection.execute(_INSERT_POISON, poison)
     return len(rows)
+
+
+def _move_of(batch: Batch) -> Move:
+    begins = Position(batch.partition, batch.epoch, batch.after)
+    return begins, Position(batch.partition, batch.epoch, batch.upto)
 
 
 def _seal(

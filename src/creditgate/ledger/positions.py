@@ -4,6 +4,7 @@ That is what makes an entry go into the record once: what is appended is stored 
 position, so two who have read the same piece of a stream cannot both store it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -54,14 +55,18 @@ class Position(msgspec.Struct, frozen=True):
         return self.epoch.partition(".")[2]
 
 
+Move = tuple[Position, Position]
+"""From where a position is expected, to where."""
+
+
 class PositionMoved(CreditgateError):
-    """Somebody else has moved the position of `partition`; nothing was written. Start again from `positions`."""
+    """Somebody else has moved the position of one of `partitions`; nothing was written. Begin again at `positions`."""
 
     code = "position_moved"
 
-    def __init__(self, partition: str) -> None:
-        super().__init__(f"the position of partition {partition} is no longer the one that was read")
-        self.partition = partition
+    def __init__(self, partitions: Sequence[str]) -> None:
+        super().__init__(f"a position is no longer the one that was read, of: {', '.join(partitions)}")
+        self.partitions = partitions
 
 
 def read(connection: Connection) -> dict[str, Position]:
@@ -76,22 +81,27 @@ def adopt(connection: Connection, partition: str, epoch: str, stream_id: StreamI
     return _position_of(connection.execute(_SELECT_ONE, {"of": partition}).one())
 
 
-def move(connection: Connection, expected: Position, *, epoch: str, stream_id: StreamId) -> None:
-    """Move a position from the expected place to another; raises PositionMoved if it is not there."""
-    moved = connection.execute(
-        _MOVE,
-        {
-            "of": expected.partition,
-            "from_epoch": expected.epoch,
-            "from_ms": expected.stream_id.ms,
-            "from_counter": expected.stream_id.counter,
-            "to_epoch": epoch,
-            "to_ms": stream_id.ms,
-            "to_counter": stream_id.counter,
-        },
-    )
-    if moved.rowcount != 1:
-        raise PositionMoved(expected.partition)
+def move(connection: Connection, moves: Sequence[Move]) -> None:
+    """Move positions, at least one, in one statement; raises PositionMoved if any is not where it was expected.
+
+    In one order everywhere, so that two writers of PostgreSQL cannot wait for each other.
+    """
+    rows = [_row(*one) for one in sorted(moves, key=lambda one: one[0].partition)]
+    moved = connection.execute(_MOVE, rows)
+    if moved.rowcount != len(rows):
+        raise PositionMoved([row["of"] for row in rows])
+
+
+def _row(expected: Position, new: Position) -> dict[str, Any]:
+    return {
+        "of": expected.partition,
+        "from_epoch": expected.epoch,
+        "from_ms": expected.stream_id.ms,
+        "from_counter": expected.stream_id.counter,
+        "to_epoch": new.epoch,
+        "to_ms": new.stream_id.ms,
+        "to_counter": new.stream_id.counter,
+    }
 
 
 def _position_of(row: Row[Any]) -> Position:

@@ -86,6 +86,7 @@ _seal_place = tuple_(_seals.stream_ms, _seals.stream_counter)
 _SELECT = select(_seals.stream_ms, _seals.stream_counter, _seals.key_id, _seals.mac, _seals.begins).where(
     _seals.partition == bindparam("of")
 )
+_SELECT_ANY = select(_seals.partition).limit(1)
 _UPWARDS = _SELECT.order_by(_seals.stream_ms, _seals.stream_counter)
 _SELECT_FIRST = _UPWARDS.limit(1)
 _SELECT_LAST = _SELECT.order_by(_seals.stream_ms.desc(), _seals.stream_counter.desc()).limit(1)
@@ -130,7 +131,7 @@ _SELECT_ROW_AFTER = (
 
 def check_unsealed(connection: Connection) -> None:
     """Raise JournalSealed if there are seals: rows that are appended without one would look like added ones."""
-    if connection.execute(select(_seals.partition).limit(1)).first():
+    if connection.execute(_SELECT_ANY).first():
         raise JournalSealed
 
 

@@ -118,10 +118,10 @@ class Ledger:
 
         Raises PositionMoved if the position is no longer the expected one.
         """
-        epoch = f"{expected.journal}.{fence}"
+        fenced = Position(expected.partition, f"{expected.journal}.{fence}", expected.stream_id)
         with self._database.writing() as connection:
-            positions.move(connection, expected, epoch=epoch, stream_id=expected.stream_id)
-        return Position(expected.partition, epoch, expected.stream_id)
+            positions.move(connection, [(expected, fenced)])
+        return fenced
 
     def append(self, batches: Sequence[Batch], *, is_news: bool = True) -> int:
         """Store all batches and move their positions, in one transaction; return the number of rows of items.
