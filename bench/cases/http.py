@@ -1,6 +1,7 @@
 """check and track over HTTP, beside what one would use instead, and beside what they stand on."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import methodcaller
 
 import msgspec
@@ -35,22 +36,30 @@ def run(stage: Stage) -> list[Row]:
             rows += _rows(
                 f"HTTP {verb} c={connections}", found, is_promised=(verb, connections) == ("track", MUST_AT)
             )
-    return [*rows, *_batch(stage)]
+    return [*rows, *_batches(stage)]
 
 
-def _batch(stage: Stage) -> list[Row]:
-    """Tracks that come in batches, beside tracks that come alone."""
+def _batches(stage: Stage) -> list[Row]:
+    """Tracks that come in batches, of many customers and of one each, beside tracks that come alone."""
     server, customers = stage.sidecar, data.customer_ids(stage.customers)
-    chosen = [customers[first : first + BATCH] for first in range(0, len(customers), BATCH)]
-    batches = stage.http(server, "batch", [data.batch_of("track", some) for some in chosen])
-    singles = stage.http(server, "track", stage.bodies("track"))
+    chosen = {
+        f"HTTP batch of {BATCH} tracks c={MUST_AT}": [
+            customers[first : first + BATCH] for first in range(0, len(customers), BATCH)
+        ],
+        f"HTTP batch of {BATCH} tracks of one customer c={MUST_AT}": [[name] * BATCH for name in customers],
+    }
+    asked = {
+        case: (stage.http(server, "batch", [data.batch_of("track", some) for some in ids]), BATCH)
+        for case, ids in chosen.items()
+    }
+    asked["single"] = stage.http(server, "track", stage.bodies("track")), 1
 
     def run(payloads: str, calls: int) -> Sample:
         sample = stage.ask_http(server, payloads, connections=MUST_AT)
         sample = msgspec.structs.replace(sample, answers=sample.answers * calls)
         return stage.with_flush(server, sample)
 
-    runs = {"batch": lambda: run(batches, BATCH), "single": lambda: run(singles, 1)}
+    runs = {case: partial(run, *one) for case, one in asked.items()}
     in_turns(runs, 1)  # warms up
     found = in_turns(runs, stage.rounds)
     figures: list[tuple[str, Callable[[Sample], float], float | None]] = [
@@ -60,13 +69,14 @@ def _batch(stage: Stage) -> list[Row]:
     ]
     return [
         Row(
-            case=f"HTTP batch of {BATCH} tracks c={MUST_AT}",
+            case=case,
             figure=figure,
             beside="single calls",
-            ours=[of(sample) for sample in found["batch"]],
+            ours=[of(sample) for sample in found[case]],
             theirs=[of(sample) for sample in found["single"]],
             at_least=must,
         )
+        for case in chosen
         for figure, of, must in figures
     ]
 

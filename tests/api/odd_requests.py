@@ -1,4 +1,4 @@
-"""Made-up requests for check and track: good ones, and oddities that clients, proxies and attackers come up with.
+"""Made-up requests for check, track and batches of both: good ones, and oddities that clients, proxies and attackers come up with.
 
 Each says whether it is plain enough for the fast lane. They are templates: `@KEY`, `@HOST` and `@LANE` are filled in.
 """
@@ -11,11 +11,13 @@ from creditgate.api.calls import BODY_BYTES_MAX
 
 CUSTOMERS = 6
 Headers = list[tuple[bytes, bytes]]
+BATCH = b"/v1/balances.batch"
 HOT_PATHS = (
     b"/v1/balances.check",
     b"/v1/balances.track",
     b"/v1/v1/balances.check",
     b"/v1/v1/balances.track",
+    BATCH,
     b"/v1/check",
     b"/v1/track",
     b"/v1/v1/check",
@@ -70,14 +72,25 @@ class OddRequest(NamedTuple):
     closes: bool
 
 
+def _body(dice: random.Random) -> bytes:
+    body = dice.choice(GOOD_BODIES if dice.random() < 0.75 else BAD_BODIES)
+    return body.replace(b"@N", str(dice.randrange(CUSTOMERS)).encode())
+
+
+def _batch(dice: random.Random) -> bytes:
+    """Return an array of up to six bodies, none of them large; most say whether they check or track."""
+    bodies = [body for body in (_body(dice) for _ in range(dice.randint(1, 6))) if len(body) < 1_000]
+    verb = b'{"verb":"%b",' % dice.choice((b"check", b"track", b"track", b"grant"))
+    return b"[%b]" % b",".join([body.replace(b"{", verb, 1) for body in bodies])
+
+
 class _Draft:
     """A request under construction: a good one, until something odd is done to it."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
         self.method, self.path, self.version = b"POST", dice.choice(HOT_PATHS), b"HTTP/1.1"
-        self.body = dice.choice(GOOD_BODIES if dice.random() < 0.75 else BAD_BODIES)
-        self.body = self.body.replace(b"@N", str(dice.randrange(CUSTOMERS)).encode())
+        self.body = _batch(dice) if self.path == BATCH else _body(dice)
         self.headers: Headers = [
             (b"Host", b"@HOST"),
             (b"Authorization", b"Bearer @KEY"),
@@ -170,6 +183,7 @@ def _two_lengths(draft: _Draft) -> None:
 
 def _too_large(draft: _Draft) -> None:
     draft.body = b'{"customer_id":"' + b"x" * BODY_BYTES_MAX + b'"}'
+    draft.path = draft.path.replace(BATCH, b"/v1/balances.check")  # a batch may be larger
     draft.is_hot = False
 
 

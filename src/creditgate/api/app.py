@@ -63,7 +63,7 @@ Numbers = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 # The current SDKs want the base URL without /v1, older ones with it: both work.
 PREFIXES = ("/v1", "/v1/v1")
-HOT = ("balances.check", "balances.track")
+HOT = ("balances.check", "balances.track", "balances.batch")
 LEGACY_HOT = ("check", "track")
 
 

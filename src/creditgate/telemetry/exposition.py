@@ -142,7 +142,7 @@ def _decisions(metrics: Metrics) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "creditgate_fastlane_requests",
-        "Requests for check and track that were answered without ASGI.",
+        "Requests for check, track and batches of them that were answered without ASGI.",
         value=metrics.fast_requests,
     )
 
