@@ -1,4 +1,4 @@
-"""Made-up requests for check, track and batches of both: good ones, and oddities that clients, proxies and attackers come up with.
+"""Made-up requests for check, track and batches of them: good ones, and oddities of clients, proxies and attackers.
 
 Each says whether it is plain enough for the fast lane. They are templates: `@KEY`, `@HOST` and `@LANE` are filled in.
 """
