@@ -76,6 +76,16 @@ def test_replays(fast: Lane, plain: Lane) -> None:
     assert answers[0].count(b"\r\nidempotent-replayed: true\r\n") == 1
 
 
+def test_a_large_batch(fast: Lane, plain: Lane) -> None:
+    """One that uvicorn does not read at once is for Starlette from the start: waiting for it would be in vain."""
+    item = b'{"verb":"check","customer_id":"c0_@LANE","feature_id":"basic_messages","properties":{"x":"%b"}}'
+    for size, is_hot in ((1_000, True), (4_000, False)):
+        text = posted("/v1/balances.batch", b"[%b]" % b",".join([item % (b"x" * size)] * 20))
+        before = fast.fast_requests()
+        assert fast.says([fast.requests(text)]) == plain.says([plain.requests(text)])
+        assert fast.fast_requests() - before == is_hot
+
+
 def test_what_cannot_be_decided(fast: Lane, plain: Lane) -> None:
     """While Redis is away, both lanes say so in the same words, within the deadline, and spare the SDKs a 5xx."""
     body = b'{"customer_id":"c0_@LANE","feature_id":"basic_messages"}'

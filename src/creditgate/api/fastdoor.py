@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 from starlette.datastructures import Headers
 from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from creditgate.api.calls import Answer, Call, Verb
 from creditgate.api.problems import TurnedAway, answer_to
@@ -19,6 +20,7 @@ from creditgate.engine.access import Access, digest_of
 from creditgate.engine.stepping import Done
 
 HEADERS_MAX = 64  # nobody who only wants to know a balance sends more
+BODY_BYTES_MAX = HIGH_WATER_LIMIT  # uvicorn reads no more until somebody takes it, and here nobody does
 
 # What the fast lane reads. Whoever sends one of them twice means something that the Starlette lane may interpret.
 _READ = frozenset(
@@ -99,7 +101,7 @@ class FastDoor:
         if (
             version is None
             or api_key is None
-            or not _is_small_json(headers, call.verb.body_bytes_max)
+            or not _is_small_json(headers, min(call.verb.body_bytes_max, BODY_BYTES_MAX))
             or not self._names_us([host])
         ):
             return None
