@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from creditgate import openings
+from creditgate.api import calls
 from creditgate.api.calls import Answer, Call
 from creditgate.api.problems import answer_to
 from creditgate.api.routes.call_batches import CallBatchRoutes
@@ -32,6 +33,7 @@ from creditgate.core import journal
 from creditgate.core.amounts import NANOS
 from creditgate.core.catalog_file import read_catalog_file
 from creditgate.engine import demo
+from creditgate.engine.at_once import Asked, UseCall
 from creditgate.engine.customers import Grant, Profile
 from creditgate.errors import CreditgateError
 from creditgate.settings import Settings
@@ -296,6 +298,32 @@ async def test_calls_of_one_customer_in_one_turn_go_together(
     assert not [
         left for left in gc.get_objects() if isinstance(left, Merge)
     ]  # which the collector cannot see
+
+
+@pytest.mark.parametrize(
+    "body",
+    [TRACK | {"value": 99, "overage_behavior": "reject"}, TRACK | {"customer_id": "nobody"}, TRACK],
+    ids=["refused", "nobody", "a bug"],
+)
+async def test_a_call_that_fails_is_forgotten(
+    routes: MeterRoutes, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any]
+) -> None:
+    """Who awaits it keeps the error, which keeps the frames that it went through; the call must not be in that circle,
+    since the collector does not look into calls.
+    """
+    text = json.dumps(body).encode()
+    if body is TRACK:
+        monkeypatch.setattr(UseCall, "_decide", lambda: None)  # which takes no arguments: a TypeError
+    with pytest.raises((CreditgateError, TypeError)):
+        await calls.answer(routes.by_verb["balances.track"], Call(text, (), ""))
+    gc.collect()
+    left = (Asked, asyncio.Future)
+    before = sum(isinstance(one, left) for one in gc.get_objects())
+    for _ in range(20):
+        with pytest.raises((CreditgateError, TypeError)):
+            await calls.answer(routes.by_verb["balances.track"], Call(text, (), ""))
+    gc.collect()
+    assert sum(isinstance(one, left) for one in gc.get_objects()) < before + 20
 
 
 async def test_nothing_goes_with_a_call_that_has_ended(cases: openings.UseCases, routes: MeterRoutes) -> None:

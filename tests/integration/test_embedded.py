@@ -398,11 +398,11 @@ async def test_unusable_directory_is_one_sentence(tmp_path: Path, monkeypatch: p
 async def test_relative_directory_stays_where_it_was(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`./creditgate-data` means the directory at the time of the start, even if the process moves away."""
+    """`./data` means the directory at the time of the start, even if the process moves away."""
     monkeypatch.chdir(tmp_path)
-    valkey = EmbeddedValkey(Path("creditgate-data"))
+    valkey = EmbeddedValkey(Path("data"))
     monkeypatch.chdir("/")
-    assert await valkey.start() == f"unix://{tmp_path}/creditgate-data/valkey.sock"
+    assert await valkey.start() == f"unix://{tmp_path}/data/valkey.sock"
     await valkey.stop()
 
 

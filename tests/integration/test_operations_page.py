@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.timeout(180)
-def test_the_commands_work_as_they_stand(here: Path) -> None:
+def test_commands(here: Path) -> None:
     """Whoever pastes a line, with the names of their own servers in it, gets what the page says."""
     autumn, valkey = AutumnStandIn([customer("bob"), customer("cid"), customer("dan")]), ValkeyProcess()
     ours = {

@@ -291,6 +291,13 @@ MUTANTS = (
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
+        "a call that failed holds on to who waited, and nobody can forget it",
+        "src/creditgate/engine/at_once.py",
+        "done, self.done = self.done, _nobody",
+        "done = self.done",
+        (f"{_ENGINE}/test_at_once.py",),
+    ),
+    Mutant(
         "a key is forgotten where a call goes at once",
         "src/creditgate/api/routes/askers.py",
         "msgspec.structs.replace(self.usage, key=key)",

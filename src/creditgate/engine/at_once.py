@@ -56,7 +56,11 @@ class Asker(Protocol[M]):
 
 
 class UseCall(PreparedCall, Generic[M], gc=False):
-    """A use on its way that nobody awaits: what comes of it is for who asked."""
+    """A use on its way that nobody awaits: what comes of it is for who asked.
+
+    The garbage collector does not look in here. An error keeps the frames that it went through, and with them the call;
+    so the call lets go of `done`, which may lead to the error.
+    """
 
     means: M
     start: Start
@@ -78,7 +82,7 @@ class UseCall(PreparedCall, Generic[M], gc=False):
             else:
                 self._decide(means, reply, said)
         except Exception as error:  # whoever asked is answered, whatever the reply is
-            self.done(None, error)
+            self._let_go()(None, error)
 
     def fail(self, error: Exception) -> None:
         self._go_on(None, error)
@@ -98,7 +102,19 @@ class UseCall(PreparedCall, Generic[M], gc=False):
             reply.set_result(raw)
         else:
             reply.set_exception(error)
-        self.asker.further(Asked(self.means, self.start, Begun(self, reply)), self.done)
+        done = self._let_go()
+        try:
+            self.asker.further(Asked(self.means, self.start, Begun(self, reply)), done)
+        except Exception as failure:
+            done(None, failure)
+
+    def _let_go(self) -> Done[Any]:
+        done, self.done = self.done, _nobody
+        return done
+
+
+def _nobody(_result: Any, _error: BaseException | None) -> None:
+    """Stand where `done` was."""
 
 
 class AtOnce:
