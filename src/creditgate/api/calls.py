@@ -66,6 +66,10 @@ class Verb(NamedTuple):
     answers_each: bool = False
     begin: Begin | None = None
 
+    def begun(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
+        """As `Begin`, of any verb. Raises what is wrong with the call."""
+        return self.handler(call) if self.begin is None else self.begin(call, done)
+
     @property
     def requests(self) -> tuple[type[Request], ...]:
         return (self.request,) if self.or_request is None else (self.request, self.or_request)
@@ -76,10 +80,8 @@ async def answer(verb: Verb, call: Call) -> Answer:
 
     Who stops waiting does not stop a call that was begun at once: it is brought to its end.
     """
-    if verb.begin is None:
-        return await verb.handler(call)
     ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    rest = verb.begin(call, partial(_end, ended))
+    rest = verb.begun(call, partial(_end, ended))
     return await (ended if rest is None else rest)
 
 

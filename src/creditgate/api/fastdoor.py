@@ -124,11 +124,8 @@ class FastDoor:
 
         `done` gets the answer or the error, once, perhaps before this returns. Raises what is wrong with the body.
         """
-        call, verb = (
-            Call(body, request.idempotency_keys, request.base_url, request.version),
-            request.call.verb,
-        )
-        rest = verb.handler(call) if verb.begin is None else verb.begin(call, done)
+        call = Call(body, request.idempotency_keys, request.base_url, request.version)
+        rest = request.call.verb.begun(call, done)
         if rest is not None:
             stepping.run(rest, done)
 

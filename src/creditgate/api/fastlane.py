@@ -119,9 +119,8 @@ class FastLane(LimitedConnection):
         self._end_waiting()
         super().connection_lost(exc)
         self._is_lost = True
-        if (
-            self._under_way is not None
-        ):  # a shutdown waits for connections, and what was begun is brought to its end
+        # A shutdown waits for connections, and what was begun is brought to its end.
+        if self._under_way is not None:
             self.connections.add(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

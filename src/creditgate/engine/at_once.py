@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from creditgate.balances.calls import Begun
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.prepared import PreparedCall
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.usage import amounts_in
@@ -132,13 +133,19 @@ class AtOnce:
 
     def check(self, asker: Asker[Asking], done: Done[Any]) -> bool:
         """Send a check, whose answer goes to who asks; False, and nothing sent, if only `Meter.check` can send it."""
+        hot = self._hot
+        if hot is None:  # to a cluster
+            return False
         means = self._known(asker) or self._asking(asker)
-        return means is not None and self._send(asker, means, "", done)
+        return means is not None and self._send(hot, asker, means, "", done)
 
     def track(self, asker: Asker[Taking], done: Done[Any]) -> bool:
         """As `check`, of a track of one feature."""
+        hot = self._hot
+        if hot is None:  # to a cluster
+            return False
         means = self._known(asker) or self._taking(asker)
-        return means is not None and self._send(asker, means, self._op_ids.next(), done)
+        return means is not None and self._send(hot, asker, means, self._op_ids.next(), done)
 
     def _known(self, asker: Asker[M]) -> M | None:
         means = asker.means
@@ -180,9 +187,9 @@ class AtOnce:
         asker.means = means
         return means
 
-    def _send(self, asker: Asker[M], means: M, op_id: str, done: Done[Any]) -> bool:
-        hot, start, prepared = self._hot, self._attempts.start(), means.prepared
-        if hot is None or start is None or prepared is None:
+    def _send(self, hot: HotConnection, asker: Asker[M], means: M, op_id: str, done: Done[Any]) -> bool:
+        start, prepared = self._attempts.start(), means.prepared
+        if start is None or prepared is None:
             return False
         call = UseCall(
             b"",

@@ -61,7 +61,6 @@ class Meaning(msgspec.Struct, kw_only=True):
 class Taking(Meaning):
     """Each feature that is used, with what it needs; the call has no op id yet. The first has the caller's key."""
 
-    verb: str
     uses: tuple[Use, ...]
 
     @classmethod
@@ -77,7 +76,7 @@ class Taking(Meaning):
             key = usage.key if feature is features[0] else None
             needs = needs_of(catalog.pools(feature.id), usage.value_nanos, usage.entity_id)
             uses.append(Use(_call(usage, feature, catalog.version, key), needs))
-        return cls(catalog=catalog, properties=_digests(usage), verb=usage.verb, uses=tuple(uses))
+        return cls(catalog=catalog, properties=_digests(usage), uses=tuple(uses))
 
     def said_in(self, reply: Sequence[Any]) -> tuple[Any, ...] | None:
         """Return what a reply says but for amounts and times, None if it does not say that all was taken."""
@@ -85,7 +84,8 @@ class Taking(Meaning):
 
     def decision(self, reply: Sequence[Any]) -> Decision:
         """Return the decision that such a reply is, to a use of one feature."""
-        return decision_of(self.verb, self.uses, tracked_in(reply), allowed=True, is_replay=False)
+        verb = self.uses[0].call.verb
+        return decision_of(verb, self.uses, tracked_in(reply), allowed=True, is_replay=False)
 
 
 class Asking(Meaning):

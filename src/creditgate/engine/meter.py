@@ -15,7 +15,7 @@ import msgspec
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Reply, Use
 from creditgate.core.amounts import AmountOutOfRange, format_amount
-from creditgate.core.catalog import Feature
+from creditgate.core.catalog import Catalog, Feature
 from creditgate.core.decisions import Decision, Status
 from creditgate.core.journal import Entry, StreamId
 from creditgate.engine.at_once import Asked, AtOnce
@@ -214,13 +214,17 @@ class Meter:
 
     async def resolve(self, usage: Usage) -> tuple[Feature, ...]:
         """Return the features that are used, by a catalog that has them; raises NotFound and InvalidRequest."""
-        return features_used(usage, await self._catalogs.having(partial(features_used, usage)))
+        return features_used(usage, await self._catalog_for(usage))
 
     async def _asking(self, usage: Usage) -> Asking:
-        return Asking.of(usage, await self._catalogs.having(partial(features_used, usage)))
+        return Asking.of(usage, await self._catalog_for(usage))
 
     async def _taking(self, usage: Usage) -> Taking:
-        return Taking.of(usage, await self._catalogs.having(partial(features_used, usage)))
+        return Taking.of(usage, await self._catalog_for(usage))
+
+    async def _catalog_for(self, usage: Usage) -> Catalog:
+        """Return a catalog that has what is used, as it was last read or read again; raises as `features_used`."""
+        return await self._catalogs.having(partial(features_used, usage))
 
 
 def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:

@@ -262,14 +262,14 @@ class MeterRoutes:
     def _go_on_taking(
         self, request: CheckRequest, usage: Usage, asked: Asked[Taking], done: Done[Answer]
     ) -> None:
-        """As `go_on_checking`, of one that takes."""
+        """As `_go_on_checking`, of one that takes."""
         taken = self._once(usage.key, self._meter.track(usage, asked=asked))
         stepping.run(self._check_answer(Wanted(request, usage, None, None), taken), done)
 
     def _go_on_tracking(
         self, request: TrackRequest, usage: Usage, asked: Asked[Taking], done: Done[Answer]
     ) -> None:
-        """As `go_on_checking`, of a track."""
+        """As `_go_on_checking`, of a track."""
         taking = _unless_refused(self._meter.track(usage, asked=asked), usage)
         tracked = self._once(usage.key, taking)
         stepping.run(self._track_answer(Wanted(request, usage, None, None), tracked), done)
