@@ -17,18 +17,26 @@
 --- @include "lib/rows"
 --- @include "lib/burn"
 --- @include "lib/checking"
+--- @include "lib/usual"
 
 local RECORD = KEYS[1]
 
 -- Read.
-local pools, orders = rows.pools(2)
-if not pools then return { STATUS.INVALID, records.time_ms() } end
+local orders, pools = usual.orders(2, #ARGV)
+if not orders then pools, orders = rows.pools(2) end
+if not orders then return { STATUS.INVALID, records.time_ms() } end
 local record, status = records.read(RECORD, nil, orders)
 if status then return { status, record.time } end
+local found = not pools and usual.rows(RECORD, record, orders)
+local answer, chosen = checking.usual(found, 2)
+if answer then
+  return { answer, record.now, record.seq, record.uid, record.terms, chosen, unpack(found.told) }
+end
+pools = pools or rows.pools(2) -- the long way
 local list = rows.read(RECORD, pools, record, ARGV[1])
 
 -- Decide.
-local answer, chosen = checking.decide(list, pools)
+answer, chosen = checking.decide(list, pools)
 
 -- Write: nothing.
 return rows.reply({ answer, record.now, record.seq, record.uid, record.terms, chosen }, list)

@@ -30,6 +30,8 @@
 --- @include "lib/alerts"
 --- @include "lib/tracking"
 --- @include "lib/shapes"
+--- @include "lib/usual"
+--- @include "lib/alike"
 
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
 local customer_id, calls_count = ARGV[1], arguments.whole(ARGV[2])
@@ -38,6 +40,10 @@ local MODES = { check = true, cap = true, reject = true, overflow = true }
 -- With these, no list is longer than what `unpack` takes: the order fields of all calls; and the items of an entry, to
 -- which a last call adds those of 64 rows and of the limits and alerts.
 local CALLS_MAX, ARGUMENTS_MAX, ITEMS_MAX = 64, 2000, 1000
+
+local is_allowed = calls_count and calls_count >= 1 and calls_count <= CALLS_MAX and #ARGV <= ARGUMENTS_MAX
+local answered = is_allowed and alike.answer(RECORD, JOURNAL, customer_id, calls_count)
+if answered then return answered end
 
 local function is_valid(call)
   if not MODES[call.mode] or not call.needs or not keys.are_valid(call.key, call.fingerprint) then return false end
@@ -58,9 +64,8 @@ end
 
 -- Nil if one is malformed.
 local function read_calls()
-  local most = #ARGV
-  if not calls_count or calls_count < 1 or calls_count > CALLS_MAX or most > ARGUMENTS_MAX then return nil end
-  local calls, at = {}, 3
+  if not is_allowed then return nil end
+  local calls, at, most = {}, 3, #ARGV
   for i = 1, calls_count do
     local last = at + 6 + 3 * (whole_of(ARGV[at + 6] or '') or 0)
     if last > most then return nil end

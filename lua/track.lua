@@ -30,6 +30,7 @@
 --- @include "lib/keys"
 --- @include "lib/alerts"
 --- @include "lib/tracking"
+--- @include "lib/usual"
 
 local RECORD, JOURNAL, BUCKETS = KEYS[1], KEYS[2], 3
 local not_after, customer_id, call, key, fingerprint = arguments.whole(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -37,32 +38,43 @@ local mode, properties = ARGV[6], ARGV[7]
 local is_mode = mode == 'cap' or mode == 'reject' or mode == 'overflow'
 
 -- Read.
-local pools, orders = rows.pools(8)
-if not not_after or not is_mode or not pools or not keys.are_valid(key, fingerprint) then
+local orders, pools, list = usual.orders(8, #ARGV)
+if not orders then pools, orders = rows.pools(8) end
+if not not_after or not is_mode or not orders or not keys.are_valid(key, fingerprint) then
   return { STATUS.INVALID, records.time_ms() }
 end
 local record, status = records.read(RECORD, not_after, orders)
 if status then return { status, record.time } end
-local list = rows.read(RECORD, pools, record, properties)
 local replayed, first_id = keys.find(BUCKETS, key, fingerprint, record.uid, record.time)
 if replayed == STATUS.KEY_REUSED then return { replayed, record.time } end
+local found = not pools and not replayed and usual.rows(RECORD, record, orders)
+local payer, need = tracking.payer(found, 8)
+if not payer then -- the long way
+  pools = pools or rows.pools(8)
+  list = rows.read(RECORD, pools, record, properties)
+end
 if replayed then
   return rows.reply({ replayed, record.now, record.seq, record.uid, record.terms, first_id }, list)
 end
 
 -- Decide.
 local seq = record.seq + 1
-local entry, changes = journal.open(record, customer_id, seq, call), { 'seq', seq }
-local answer, deltas = tracking.decide(entry, list, pools, mode, changes)
-if answer == STATUS.REFUSED then
-  return rows.reply({ answer, record.now, record.seq, record.uid, record.terms, '' }, list)
+local entry, changes = journal.open(record, customer_id, seq, call), { 'seq', seq, nil, nil } -- room for one row's
+local told
+if payer then
+  told, changes[3], changes[4] = found.told, tracking.take(found, payer, need, entry)
+else
+  local answer, deltas = tracking.decide(entry, list, pools, mode, changes)
+  if answer == STATUS.REFUSED then
+    return rows.reply({ answer, record.now, record.seq, record.uid, record.terms, '' }, list)
+  end
+  if answer == STATUS.OUT_OF_RANGE then return { answer, record.time } end
+  told = rows.reply({}, list)
+  for i = 1, #deltas do told[#told + 1] = deltas[i] end
 end
-if answer == STATUS.OUT_OF_RANGE then return { answer, record.time } end
 
 -- Write.
 local stream_id = journal.append(JOURNAL, entry) -- first: the one write that could still meet a key of another type
 redis.call('HSET', RECORD, unpack(changes))
 keys.keep(BUCKETS, key, fingerprint, record.uid, stream_id)
-local reply = rows.reply({ STATUS.OK, record.now, seq, record.uid, record.terms, stream_id }, list)
-for i = 1, #deltas do reply[#reply + 1] = deltas[i] end
-return reply
+return { STATUS.OK, record.now, seq, record.uid, record.terms, stream_id, unpack(told) }

@@ -3,7 +3,6 @@
 -- into the call's own entry, so that it is told exactly when the call is kept.
 local alerts = {}
 
---- @rare
 local function total(list, p, which, positive_only)
   local sum = 0
   for i = 1, #list do
@@ -13,7 +12,6 @@ local function total(list, p, which, positive_only)
   return sum
 end
 
---- @rare
 -- Whether a total of the pool's rows, and of what lies in others, fell from above the threshold to it, or below.
 local function falls_to(list, p, threshold, positive_only, in_others)
   local before, after = total(list, p, 'before', positive_only), total(list, p, 'balance', positive_only)
@@ -21,13 +19,11 @@ local function falls_to(list, p, threshold, positive_only, in_others)
   return amount.less(threshold, before) and not amount.less(threshold, after)
 end
 
---- @rare
 local function tell_limit(entry, pool, limit)
   local text = table.concat({ '{"feature_id":"', pool.feature, '","limit_type":"', limit, '"}' })
   journal.add(entry, table.concat({ 'put alert', table.concat({ limit, pool.feature }, '.'), text }, ' '))
 end
 
---- @rare
 -- Whether a row that has a bottom below zero is at it, and no other can go further below.
 local function is_at_the_bottom(list, p)
   local is_bounded = false
@@ -41,7 +37,6 @@ local function is_at_the_bottom(list, p)
   return is_bounded
 end
 
---- @rare
 -- Tells of the alerts of an order field that were crossed. The customer's count rows that others may draw on, too.
 local function tell_alerts(entry, list, p, order, feature, others)
   for id, kind, threshold in string.gmatch(order, '!([^:%s]+):(%a):(%-?%d+)') do

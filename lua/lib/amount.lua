@@ -14,20 +14,17 @@ local amount = {}
 
 local function is_plain(a) return not has_pairs or type(a) == 'number' end
 
---- @rare
 local function new_pair(hi, lo)
   has_pairs = true
   return { hi, lo }
 end
 
---- @rare
 local function pair(a)
   if type(a) == 'table' then return a end
   local hi = math.floor(a / BASE)
   return new_pair(hi, a - hi * BASE)
 end
 
---- @rare
 -- The one form of hi * 10^15 + lo.
 local function whole(hi, lo)
   if hi >= -5 and hi <= 4 then
@@ -69,14 +66,12 @@ function amount.text_of(row)
   return row.text
 end
 
---- @rare
 function amount.negate(a)
   if is_plain(a) then return 0 - a end
   if a[2] == 0 then return whole(0 - a[1], 0) end
   return whole(0 - a[1] - 1, BASE - a[2])
 end
 
---- @rare
 -- The amount without its sign.
 function amount.size(a) return amount.less(a, 0) and amount.negate(a) or a end
 
@@ -112,7 +107,6 @@ function amount.in_range(a)
   return a[1] < HI_MAX and (a[1] > 0 - HI_MAX or (a[1] == 0 - HI_MAX and a[2] > 0))
 end
 
---- @rare
 -- Little-endian digits of a non-negative amount in base 10^7, whose products add up exactly in a double.
 local function limbs(a)
   local digits = amount.text(a)
@@ -121,7 +115,6 @@ local function limbs(a)
   return out
 end
 
---- @rare
 -- Drops the last nine decimal digits of the number in limbs, rounding up.
 local function drop_nanos(product)
   local text = {}
@@ -133,7 +126,6 @@ local function drop_nanos(product)
   return result
 end
 
---- @rare
 -- units * cost / 10^9 for non-negative amounts, rounded up at 10^-9. Nil if that has more digits than `read` takes.
 function amount.multiply(units, cost)
   if type(units) == 'number' and type(cost) == 'number' and units % ONE == 0 then
@@ -154,7 +146,6 @@ function amount.multiply(units, cost)
   return drop_nanos(product)
 end
 
---- @rare
 -- The units that credits pay for: credits * 10^9 / cost, rounded up, for credits >= 0 and cost > 0. Long division,
 -- one decimal digit at a time: it runs only when a call crosses from one credit system into another.
 function amount.units_for(credits, cost)

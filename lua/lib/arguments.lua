@@ -2,6 +2,7 @@
 -- false with everything, so that a deadline would never pass, and a loop up to infinity would never end.
 local arguments = {}
 
+--- @usual
 -- A whole number of at most 15 digits (an instant in ms, a sequence number, a count), else nil.
 function arguments.whole(text)
   if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end

@@ -50,13 +50,11 @@ function burn.tighter(a, b)
   return amount.least(a, b)
 end
 
---- @rare
 local function not_negative(a)
   if amount.less(a, 0) then return 0 end
   return a
 end
 
---- @rare
 -- What the usage limits of a pool still let through, nil without any. More may have been used: that is nothing, too.
 function burn.headroom(pool)
   local least
@@ -77,7 +75,6 @@ function burn.depth(row, mode)
   return not_negative(amount.subtract(amount.least(row.balance, 0), amount.read(row.floor)))
 end
 
---- @rare
 -- What is left of a limit once what is below zero in these rows (of a pool, if it is named) is counted.
 local function spared(limit, list, p)
   for i = 1, #list do
@@ -109,21 +106,17 @@ local function above_zero(row, pool)
   return within_gates(row.balance, pool)
 end
 
---- @rare
 local function below(mode)
   return function(row, pool) return within_gates(burn.tighter(burn.depth(row, mode), pool.spare), pool) end
 end
 
---- @rare
 local function up_to_zero(row) return amount.negate(row.balance) end
 
---- @rare
 local function up_to_ceiling(row)
   if row.floor == '^' then return 0 end
   return amount.subtract(amount.read(row.ceiling), row.balance)
 end
 
---- @rare
 local function without_ceiling(row)
   if row.floor == '^' then return 0 end
   return nil
@@ -167,7 +160,6 @@ function burn.take(list, pools, mode)
   return left, unit
 end
 
---- @rare
 -- Gives back what the pools need (negative needs): first to rows below zero, then up to what each row was granted.
 -- What exceeds that is dropped, except in mode overflow. A usage limit is not given back, and a rollover not refilled.
 function burn.give_back(list, pools, mode)

@@ -41,3 +41,16 @@ function checking.decide(list, pools)
   end
   return answer, chosen
 end
+
+--- @usual
+-- The same of usual rows (see lib/usual), for a check with its pools from ARGV[first] on; nil if it is not usual.
+function checking.usual(found, first)
+  if not found then return nil end
+  local left = 0
+  for i = 3, found.last, 2 do
+    local balance = found.told[i] + 0
+    if balance > 0 then left = left + balance end -- a sum so large that it is rounded is beyond any need
+  end
+  if left >= ARGV[first + 3 * found.pool - 1] + 0 then return STATUS.OK, found.pool end
+  if found.stops then return STATUS.REFUSED, found.pool end
+end

@@ -1,9 +1,10 @@
 -- The one place where an entry is written. core/journal.py says what its fields mean and reads them back.
 local journal = {}
 
+--- @usual
 -- Opens the entry of one call; `seq` is the customer's number after it.
 function journal.open(record, customer_id, seq, call)
-  local entry = { 'c', customer_id, 'u', record.uid, 'n', seq, 'k0', call, items = 0 }
+  local entry = { 'c', customer_id, 'u', record.uid, 'n', seq, 'k0', call, nil, nil, items = 0 } -- room for an item
   if record.clock then
     entry[#entry + 1] = 't'
     entry[#entry + 1] = record.clock
@@ -11,6 +12,7 @@ function journal.open(record, customer_id, seq, call)
   return entry
 end
 
+--- @usual
 -- Says that the next item is the first of another call.
 function journal.call(entry, call)
   entry[#entry + 1] = 'k' .. entry.items
@@ -23,6 +25,7 @@ function journal.rewind(entry, fields, items)
   entry.items = items
 end
 
+--- @usual
 function journal.add(entry, text)
   entry[#entry + 1] = entry.items
   entry[#entry + 1] = text
@@ -61,6 +64,7 @@ function journal.moves(entry, list, kind, changes)
   return deltas
 end
 
+--- @usual
 -- Fails, before anything is written, if there is no stream. Only the reconciler makes one: a server that lost its data
 -- would else begin another, with ids beyond SQL's position, and would never be seen to be behind.
 function journal.append(stream, entry)

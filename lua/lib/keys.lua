@@ -8,11 +8,13 @@ local BUCKET_TTL_MS = 129600000 -- 12 hours of filling, then 24 hours of use
 
 local keys = { ANYBODY = '*' }
 
+--- @usual
 -- Whether a key can be kept and found again: no key, or two digests in hex.
 function keys.are_valid(key, fingerprint)
   return key == '' or (string.find(key, '^%x+$') ~= nil and string.find(fingerprint, '^%x+$') ~= nil)
 end
 
+--- @usual
 -- Returns a status and the stream id of the first call, or nil when the key is new (or there is none). With uid
 -- ANYBODY, whoever had the customer's id may have used the key.
 function keys.find(first, key, fingerprint, uid, time)
@@ -30,6 +32,7 @@ function keys.find(first, key, fingerprint, uid, time)
   return nil
 end
 
+--- @usual
 function keys.keep(first, key, fingerprint, uid, stream_id)
   if key == '' then return end
   redis.call('HSET', KEYS[first], key, table.concat({ fingerprint, stream_id, uid }, ' '))

@@ -36,14 +36,17 @@ local HEAD_FIELDS = 6
 
 local records = {}
 
+--- @usual
 function records.time_ms()
   local time = redis.call('TIME')
   local us = time[1] * 1000000 + time[2]
   return (us - us % 1000) / 1000
 end
 
+--- @usual
 local function number(text) return text and text ~= '' and text + 0 or nil end
 
+--- @usual
 -- Reads the head of the record and `more` fields after it; `read` keeps the reply. If the call is for an entity,
 -- `more.entity` is the number of the field that is there if the entity is. The second result is the status that ends
 -- the call, if any.

@@ -69,7 +69,6 @@ local function by_rank_then_position(a, b)
   return a.position < b.position
 end
 
---- @rare
 -- Whether a usage limit counts this call: every property it asks for is among those of the call.
 local function counts(filter, properties)
   if filter == '-' or not properties then return true end
@@ -79,7 +78,6 @@ local function counts(filter, properties)
   return true
 end
 
---- @rare
 local function read_gates(pool, order, properties, fields, found)
   for id, filter, period in string.gmatch(order, GATE) do
     if counts(filter, properties) then
@@ -91,7 +89,6 @@ local function read_gates(pool, order, properties, fields, found)
   end
 end
 
---- @rare
 -- The order fields of one pool: that of its rows, and, where an entity's rows are in another than the customer's, the
 -- customer's.
 local function orders_of(pool, order, record)
@@ -107,10 +104,8 @@ local function has_limits(order)
   return marked == 33 or marked == 36 or marked == 64 -- '!', '$' or '@'
 end
 
---- @rare
 local function spend_limit(order) return amount.read(string.match(order, '%$(%d+)') or '') end
 
---- @rare
 -- Reads the customer's alerts and limits. They hold for an entity's calls too, and count every row of the feature: for
 -- that the rows of the customer that such a call cannot reach are read beside its own.
 local function read_limits_of_customer(pool, order, own, properties, fields, found)

@@ -14,3 +14,27 @@ function tracking.decide(entry, list, pools, mode, changes)
   if not is_refund then alerts.add(entry, list, pools) end
   return STATUS.OK, deltas
 end
+
+--- @usual
+-- Returns the place, among usual rows (see lib/usual), of the balance that pays for a track with its pools from
+-- ARGV[first] on, and what it needs; nil if it is not usual.
+function tracking.payer(found, first)
+  if not found then return nil end
+  local need = ARGV[first + 3 * found.pool - 1]
+  for i = 3, found.last, 2 do
+    local balance = found.told[i] + 0
+    if balance > need + 0 then return i, need end
+    if balance > 0 then return nil end
+  end
+end
+
+--- @usual
+-- Takes that from the row: adds it to the entry, and to what the reply tells, after the last balance. Returns the field
+-- to set, and to what.
+function tracking.take(found, payer, need, entry)
+  local told, last = found.told, found.last
+  local id, delta, after = told[payer - 1], '-' .. need, string.format(DIGITS, told[payer] - need)
+  told[payer], told[last + 1], told[last + 2] = after, id, delta
+  journal.add(entry, 'use ' .. id .. ' ' .. delta .. ' ' .. after)
+  return 'b:' .. id, after
+end

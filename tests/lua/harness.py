@@ -538,11 +538,13 @@ class Replay:
 
 
 @asynccontextmanager
-async def merging_connection(redis: "Redis") -> AsyncIterator[HotConnection]:
+async def merging_connection(
+    redis: "Redis", store: type[BalanceStore] = BalanceStore
+) -> AsyncIterator[HotConnection]:
     """A sidecar's connection to the Valkey; checks and tracks go by the merged script also where one is alone."""
     guard = ServerGuard()
     guard.reconciled = frozenset([await server_id_of(redis)])
-    merging = BalanceStore.merging()._replace(merges_one=True)
+    merging = store.merging()._replace(merges_one=True)
     connection = HotConnection(redis, guard, window_s=WINDOW_SECONDS, merging=merging)
     try:
         yield connection

@@ -46,18 +46,18 @@ def test_repeated_include_is_joined_once(tmp_path: Path) -> None:
 
 
 async def test_linked_script_answers_as_the_files_say(redis: "Redis", tmp_path: Path) -> None:
-    """Names are put elsewhere only where they are variables; a rare function is there when it is called."""
+    """Names are put elsewhere only where they are variables; a function that is not usual is there when called."""
     write(
         tmp_path,
         a='--- @include "lib/b"\nreturn { b.twice(PAIR), b.rare(3), b.known.half, KIND.NO, b.text(NAME) }\n',
         lib__b=(
             "local PAIR = 2 -- how many\nlocal NAME = 'half'\nlocal KIND = {\n  NO = -1, -- none\n  YES = 1,\n}\n"
             "local b = { known = {} }\nlocal seen = 40\n"
-            "-- The half.\nlocal function half(x) return x / PAIR end\n"
+            "--- @usual\n-- The half.\nlocal function half(x) return x / PAIR end\n"
             "function b.unused() return PAIR end\n"
-            "function b.twice(x) return half(x) * PAIR * PAIR end\n"
-            "--- @rare\n-- Rare.\nlocal function hidden(x) return x + seen end\n\n"
-            "--- @rare\nfunction b.rare(x)\n  return hidden(x)\nend\n"
+            "--- @usual\nfunction b.twice(x) return half(x) * PAIR * PAIR end\n"
+            "-- Rare.\nlocal function hidden(x) return x + seen end\n\n"
+            "function b.rare(x)\n  return hidden(x)\nend\n"
             "function b.text(x) return 'half PAIR '..x end\n\n"
             "b.known = { half = half(8), PAIR = 1 }\n"
         ),
@@ -67,7 +67,12 @@ async def test_linked_script_answers_as_the_files_say(redis: "Redis", tmp_path: 
     assert await redis.eval(load_source("a", folder=tmp_path, whole=True), 0) == await redis.eval(source, 0)
     assert "unused" not in source
     assert "local PAIR" not in source
-    assert source.index("setmetatable") < source.index("LIB.hidden = ") < source.index("LIB.b_rare = ")
+    assert (
+        source.index("b_twice = ")
+        < source.index("setmetatable")
+        < source.index("LIB.hidden = ")
+        < source.index("LIB.b_rare = ")
+    )
 
 
 def test_two_functions_of_one_name_are_not_linked(tmp_path: Path) -> None:

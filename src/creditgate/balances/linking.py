@@ -8,7 +8,7 @@ needs it or not: a third of the time of a track. So a script whose includes are 
   captured by each function that reads it.
 * The functions of the includes are the fields of one table: each captures this one variable, instead of one for every
   function that it calls.
-* Those marked `--- @rare` are made all together when one of them is first called.
+* Those marked `--- @usual` are made first, all others together when one of them is first called.
 
 The script's own functions and all other statements stay as they are, in their order. Functions of an include begin and
 end in the first column; the name of one that is local to its file is used for nothing else, which luacheck tells.
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
-_RARE = "--- @rare"
+_USUAL = "--- @usual"
 _TABLE = "LIB"
 _LATER = """\
 setmetatable({table}, {{ __index = function(_, name)
@@ -89,8 +89,9 @@ def _with_table(
             statements = re.sub(rf"^local {module} = \{{\}}\n", "", statements, flags=re.MULTILINE)
     captured = [_TABLE, *(match[1] for match in _LOCALS.finditer(statements))]
     made = [function._replace(rest=_renamed(function.rest, names)) for function in functions.values()]
-    table = "".join(f"{one.notes}{one.text},\n" for one in made if _RARE not in one.notes)
-    later = "".join(f"{one.notes}{_TABLE}.{one.text}\n" for one in made if _RARE in one.notes)
+    first = [one for one in made if _USUAL in one.notes]
+    table = "".join(f"{one.notes}{one.text},\n" for one in first)
+    later = "".join(f"{one.notes}{_TABLE}.{one.text}\n" for one in made if one not in first)
     if later:
         later = _LATER.format(table=_TABLE, functions=later)
     declared = f"local {', '.join(captured)}\n{_TABLE} = {{\n{table}}}\n{later}"
