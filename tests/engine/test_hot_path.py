@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from creditgate import openings
+from creditgate.balances.hot_connection import HotConnection
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
-from creditgate.engine import stepping
+from creditgate.engine import attempts, stepping
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.usage import Usage
@@ -163,6 +164,14 @@ async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
         yield relay
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that wait longer: on a machine that stands still for a moment, each would be asked again by itself."""
+    monkeypatch.setattr(attempts, "CALL_WINDOW_MS", 10_000)
+    monkeypatch.setattr(HotConnection.__init__, "__kwdefaults__", {"window_s": 10.0, "merging": None})
+
+
+@pytest.mark.usefixtures("patient")
 async def test_calls_of_one_tick_share_a_write(
     settings: Any, stores: openings.Stores, relay: Relay, tmp_path: Path, cases: openings.UseCases
 ) -> None:
