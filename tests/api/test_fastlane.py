@@ -76,6 +76,31 @@ def test_replays(fast: Lane, plain: Lane) -> None:
     assert answers[0].count(b"\r\nidempotent-replayed: true\r\n") == 1
 
 
+def test_keys_that_come_one_after_the_other(fast: Lane, plain: Lane) -> None:
+    """A head that is known but for its key is answered as if it had been read, whatever stands around the key."""
+    body = b'{"customer_id":"c1_@LANE","feature_id":"basic_messages","value":0.25}'
+    keys = [b"k%d" % (number % 5) for number in range(12)]
+    keys += [
+        b"",
+        b" ",
+        b"two words",
+        b"folded\r\n line",
+        b"\t",
+        b"x" * 300,
+        b"k1\r\nidempotency-key: k2",
+        b"k1",
+    ]
+    lines = [b"idempotency-key: %b\r\n" % key for key in keys]
+    lines += [b"x-more: a\r\n fold\r\n", b"x-more: a\r\nidempotency-key: k1\r\n fold\r\n"]
+    texts = [posted("/v1/balances.track", body, headers=line) for line in lines]
+    answers = []
+    for lane in (fast, plain):
+        pieces = [[lane.requests(text)] for text in texts]
+        answers.append([lane.says([*piece, *piece]) for piece in pieces])
+    assert answers[0] == answers[1]
+    assert b"".join(answers[0]).count(b"\r\nidempotent-replayed: true\r\n") > len(keys)
+
+
 def test_a_large_batch(fast: Lane, plain: Lane) -> None:
     """One that uvicorn does not read at once is for Starlette from the start: waiting for it would be in vain."""
     item = b'{"verb":"check","customer_id":"c0_@LANE","feature_id":"basic_messages","properties":{"x":"%b"}}'

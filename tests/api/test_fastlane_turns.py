@@ -46,8 +46,11 @@ class Doorman(FastDoor):
         access.scopes.get.return_value = "gate"
         super().__init__({"/": call}, access, names_us=lambda _: True, env="sandbox")
         self.decide = decide
+        self.keys: list[tuple[str, ...]] = []  # of the requests, in their order
 
     def answer(self, request: Admitted, body: bytes, done: Done[Answer]) -> None:
+        self.keys.append(request.idempotency_keys)
+
         async def decided() -> Answer:
             return await self.decide(body)
 
@@ -287,6 +290,67 @@ async def test_a_head_that_was_read_is_not_read_again() -> None:
         protocol.parser = Mock(wraps=protocol.parser)
         await said(posted(b"4"), answers=[b"4"])
         assert protocol.parser.feed_data.called
+
+
+async def test_a_head_with_another_key_is_not_read_again() -> None:
+    """What is known of a head is known without the line of its key; a line that can be read in two ways is read."""
+
+    def keyed(line: bytes) -> bytes:
+        return posted(b"1", headers=line)
+
+    async with serving(echo) as server, connected(server) as (reader, writer):
+
+        async def needs_parser(request: bytes) -> bool:
+            protocol = the_connection(server)
+            protocol.parser = Mock(wraps=protocol.parser)
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n1")
+            was_fed = bool(protocol.parser.feed_data.called)
+            protocol.parser = protocol.parser._mock_wraps
+            return was_fed
+
+        writer.write(posted(b"1"))
+        await reader.readuntil(b"\r\n\r\n1")
+        for line, is_fed in (
+            (b"Idempotency-Key: a\r\n", False),
+            (b"idempotency-key: b-2.c:d\r\n", False),
+            (b"Idempotency-Key: a\r\n", False),
+            (b"", False),
+            (b"IDEMPOTENCY-KEY: c\r\n", True),
+            (b"Idempotency-Key:d\r\n", True),
+            (b"Idempotency-Key: e \r\n", True),
+            (b"Idempotency-Key: \xc3\xa4\r\n", True),
+            (b"IDEMPOTENCY-KEY: c\r\n", True),
+        ):
+            assert await needs_parser(keyed(line)) == is_fed, line
+        protocol = the_connection(server)
+        assert len(protocol.heads) == 1
+        keys = protocol.door.keys  # type: ignore[attr-defined]  # a Doorman
+        assert [key for each in keys[1:] for key in each] == [
+            "a",
+            "b-2.c:d",
+            "a",
+            "c",
+            "d",
+            "e ",  # so says the parser
+            "\xc3\xa4",
+            "c",
+        ]
+        count = len(keys)
+        writer.write(
+            keyed(b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n")
+        )  # which Starlette answers, as far as it can
+        await reader.readuntil(b"\r\n\r\n1")
+        assert len(keys) == count
+
+
+async def test_the_first_head_may_have_a_key() -> None:
+    async with serving(echo) as server, connected(server) as (reader, writer):
+        for line in (b"Idempotency-Key: a\r\n", b"Idempotency-Key: b\r\n", b""):
+            writer.write(posted(b"1", headers=line))
+            await reader.readuntil(b"\r\n\r\n1")
+        assert len(the_connection(server).heads) == 1
+        assert the_connection(server).door.keys == [("a",), ("b",), ()]  # type: ignore[attr-defined]  # a Doorman
 
 
 async def test_who_does_not_read_has_no_turn_either() -> None:

@@ -341,6 +341,13 @@ MUTANTS = (
         ("tests/api/test_fastlane_turns.py",),
     ),
     Mutant(
+        "the key of the first request is that of all with the same head",
+        "src/creditgate/api/fastlane.py",
+        "request = replace(request, idempotency_keys=())",
+        "pass",
+        ("tests/api/test_fastlane_turns.py",),
+    ),
+    Mutant(
         "a reply that comes too late ends a call a second time",
         "src/creditgate/balances/wire.py",
         "if self._expired:  # its wait is over",

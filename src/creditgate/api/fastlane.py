@@ -6,17 +6,20 @@ in is decided once its body is complete, by the handler of its route, and answer
 to Starlette, as does one whose body keeps us waiting: it is the same cycle, with the bytes it has, so no byte can get
 from one request into another.
 
-A client says the same head again and again. One that was let in is remembered by its bytes, so the next request that
-comes alone, whole and with the same head needs no parser and no cycle: the parser, between two requests as it is, would
-make the same of it. A `_Turn` stands where uvicorn has its cycle meanwhile, and others queue behind it as behind one.
+A client says the same head again and again, but for the idempotency key. One that was let in is remembered by its bytes
+without that line, so the next request that comes alone, whole and with the same head needs no parser and no cycle: the
+parser, between two requests as it is, would make the same of it. A `_Turn` stands where uvicorn has its cycle
+meanwhile, and others queue behind it as behind one.
 
 One request of a connection is decided at a time, in order: a track may be what the check behind it asks about.
 """
 
 import asyncio
+import re
 from typing import Any, ClassVar
 
 import uvicorn
+from msgspec.structs import replace
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -33,6 +36,8 @@ BODY_PATIENCE_S = 0.05  # clients send headers and body in two writes, but at on
 HEADS_MAX = 1024  # remembered by a process: clients are few, and differ in little but the length of the body
 
 _END_OF_HEAD = b"\r\n\r\n"
+# In the form that has one reading. (The parser refuses a line that goes on in the next.)
+_KEY_LINE = re.compile(rb"\r\n[Ii]dempotency-[Kk]ey: ([!-~]{1,255})(?=\r\n)")
 _RESPONSE = b"%bcontent-length: %d\r\ncontent-type: application/json\r\n%b\r\n%b"
 
 log = logger(__name__)
@@ -78,7 +83,7 @@ class FastLane(LimitedConnection):
         if self._is_at_rest or self._is_between_requests():
             end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
             head = data[:end]
-            request = self.heads.get(head)
+            request = self.heads.get(head) or self._but_for_its_key(head)
             if (
                 request is not None
                 and len(data) - end == request.body_bytes
@@ -163,10 +168,21 @@ class FastLane(LimitedConnection):
         """Remember the head that was just read, if the request came alone and whole, and asks for nothing special."""
         if self._came_alone is not None and cycle.keep_alive:
             head, behind = self._came_alone
+            if request.idempotency_keys:
+                head, is_known_line = _KEY_LINE.subn(b"", head, 1)
+                request = replace(request, idempotency_keys=())
+                if not is_known_line:
+                    return
             if behind == len(cycle.body) == request.body_bytes:
                 if len(self.heads) >= HEADS_MAX:
                     self.heads.clear()
                 self.heads[head] = request
+
+    def _but_for_its_key(self, head: bytes) -> Admitted | None:
+        """Return what the parser would make of a head that has one line more than one that is remembered."""
+        line = _KEY_LINE.search(head)
+        request = self.heads.get(head[: line.start()] + head[line.end() :]) if line else None
+        return replace(request, idempotency_keys=(line[1].decode(),)) if line and request else None
 
     def _limit_patience(self) -> None:
         if self._awaiting_body is not None and self._patience is None:
