@@ -42,7 +42,7 @@ local MODES = { check = true, cap = true, reject = true, overflow = true }
 local CALLS_MAX, ARGUMENTS_MAX, ITEMS_MAX = 64, 2000, 1000
 
 local is_allowed = calls_count and calls_count >= 1 and calls_count <= CALLS_MAX and #ARGV <= ARGUMENTS_MAX
-local answered = is_allowed and alike.answer(RECORD, JOURNAL, customer_id, calls_count)
+local answered = is_allowed and alike.answer(RECORD, JOURNAL, BUCKETS, customer_id, calls_count)
 if answered then return answered end
 
 local function is_valid(call)

@@ -38,3 +38,38 @@ function keys.keep(first, key, fingerprint, uid, stream_id)
   redis.call('HSET', KEYS[first], key, table.concat({ fingerprint, stream_id, uid }, ' '))
   redis.call('PEXPIRE', KEYS[first], BUCKET_TTL_MS)
 end
+
+--- @usual
+-- Adds a key to those of several calls: a list that also tells the fingerprint of each. False if it is there, or
+-- cannot be kept.
+function keys.add(used, key, fingerprint)
+  if key == '' then return true end
+  if used[key] or not keys.are_valid(key, fingerprint) then return false end
+  used[key], used[#used + 1] = fingerprint, key
+  return true
+end
+
+--- @usual
+-- Whether nobody who had the customer's id ever used one of them. Reads each bucket once.
+function keys.are_new(first, used)
+  if #used == 0 then return true end
+  for i = first, first + 3 do
+    local found = redis.call('HMGET', KEYS[i], unpack(used))
+    for k = 1, #used do
+      if found[k] then return false end
+    end
+  end
+  return true
+end
+
+--- @usual
+-- As keys.keep, of all of them.
+function keys.keep_all(first, used, uid, stream_id)
+  if #used == 0 then return end
+  local fields = {}
+  for k = 1, #used do
+    fields[2 * k - 1], fields[2 * k] = used[k], used[used[k]] .. ' ' .. stream_id .. ' ' .. uid
+  end
+  redis.call('HSET', KEYS[first], unpack(fields))
+  redis.call('PEXPIRE', KEYS[first], BUCKET_TTL_MS)
+end

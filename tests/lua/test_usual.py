@@ -150,10 +150,11 @@ def lived(seed: int, *, calls: int = 60) -> Sequel:
     alerts = (UsageAlert("usd", nanos("1"), "remaining", name="low"),)
     has_entity = any(row.entity_id for row in rows) or chance.random() < 0.2
     entities = ("desk_a",) if has_entity else ()
+    keys = chance.choice([[""], ["", "", "", "", "aa", "bb"], [f"{number:x}" for number in range(400)]])
 
     def one() -> One:
         mode, units = chance.choice(modes), chance.choice(UNITS)
-        key = chance.choice(["", "", "", "", "aa", "bb"]) if mode else ""
+        key = chance.choice(keys) if mode else ""
         return One(
             chance.choice(features),
             units if mode else units.lstrip("-"),
@@ -247,7 +248,8 @@ UNUSUAL = [
 UNLIKE = [
     ("ann", [One("basic", "1"), One("premium", "1")]),
     ("ann", [One("basic", "1"), One("basic", "9999")]),
-    ("ann", [One("basic", "1"), One("basic", "1", key="aa", fingerprint="f1")]),
+    ("ann", [One("basic", "1", key="aa", fingerprint="f1"), One("basic", "1")]),
+    ("ann", [One("basic", "1", key="cc", fingerprint="f1"), One("basic", "1", key="cc", fingerprint="f1")]),
     ("ann", [One("basic", "1"), One("basic", "1", not_after=1)]),
     ("bob", [One("messages", "1"), One("usd", "1")]),
 ]
@@ -277,6 +279,8 @@ async def test_several_that_are_usual(world: World) -> None:
         One("basic", "700", None),
         One("basic", "701", None),
         One("basic", "1", OVERFLOW, properties={"model": "big"}),
+        One("basic", "1", key="aa", fingerprint="f1"),
+        One("basic", "1", key="bb", fingerprint="f2"),
     ]
     await make(world, "ann", Sequel("", PAIR, ()))
     await make(world, "bob", Sequel("", (*PAIR, row("m", "messages", "4")), ()))

@@ -263,9 +263,23 @@ MUTANTS = (
     ),
     Mutant(
         "a key is not looked for where several go as one",
+        "lua/lib/keys.lua",
+        "if found[k] then return false end",
+        "",
+        (f"{_LUA}/test_usual.py",),
+    ),
+    Mutant(
+        "a key that two of several have takes twice",
+        "lua/lib/keys.lua",
+        "if used[key] or not",
+        "if not",
+        (f"{_LUA}/test_usual.py",),
+    ),
+    Mutant(
+        "the keys of several are not kept",
         "lua/lib/alike.lua",
-        "if ARGV[at + 2] ~= '' or ",
-        "if ",
+        "    keys.keep_all(buckets, used, record.uid, stream_id)\n",
+        "",
         (f"{_LUA}/test_usual.py",),
     ),
     Mutant(
