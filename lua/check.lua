@@ -22,7 +22,8 @@
 local RECORD = KEYS[1]
 
 -- Read.
-local orders, pools = usual.orders(2, #ARGV)
+local orders = usual.orders(2, #ARGV)
+local pools -- of the long way
 if not orders then pools, orders = rows.pools(2) end
 if not orders then return { STATUS.INVALID, records.time_ms() } end
 local record, status = records.read(RECORD, nil, orders)
@@ -32,7 +33,7 @@ local answer, chosen = checking.usual(found, 2)
 if answer then
   return { answer, record.now, record.seq, record.uid, record.terms, chosen, unpack(found.told) }
 end
-pools = pools or rows.pools(2) -- the long way
+pools = pools or rows.pools(2)
 local list = rows.read(RECORD, pools, record, ARGV[1])
 
 -- Decide.

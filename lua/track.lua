@@ -38,7 +38,8 @@ local mode, properties = ARGV[6], ARGV[7]
 local is_mode = mode == 'cap' or mode == 'reject' or mode == 'overflow'
 
 -- Read.
-local orders, pools, list = usual.orders(8, #ARGV)
+local orders = usual.orders(8, #ARGV)
+local pools, list -- of the long way
 if not orders then pools, orders = rows.pools(8) end
 if not not_after or not is_mode or not orders or not keys.are_valid(key, fingerprint) then
   return { STATUS.INVALID, records.time_ms() }
@@ -49,7 +50,7 @@ local replayed, first_id = keys.find(BUCKETS, key, fingerprint, record.uid, reco
 if replayed == STATUS.KEY_REUSED then return { replayed, record.time } end
 local found = not pools and not replayed and usual.rows(RECORD, record, orders)
 local payer, need = tracking.payer(found, 8)
-if not payer then -- the long way
+if not payer then
   pools = pools or rows.pools(8)
   list = rows.read(RECORD, pools, record, properties)
 end

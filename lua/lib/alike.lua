@@ -37,7 +37,7 @@ function alike.answer(record_key, stream, buckets, customer_id, count)
 
   -- Decide.
   local replies, seq, tracks, used = { record.terms }, record.seq, {}, {}
-  local entry, field, balance, not_after, deadline
+  local entry, field, balance
   for at = FIRST, #ARGV, size do
     local text, key, fingerprint, mode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
     local reply
@@ -46,13 +46,10 @@ function alike.answer(record_key, stream, buckets, customer_id, count)
       if not answer then return nil end
       reply = { answer, record.now, seq, record.uid, '', found.pool, unpack(found.told, 1, found.last) }
     else
-      if ARGV[at] ~= not_after then
-        not_after = ARGV[at]
-        deadline = arguments.whole(not_after)
-      end
+      local not_after = arguments.whole(ARGV[at])
       local is_mode = mode == 'cap' or mode == 'reject' or mode == 'overflow'
       local payer, need = tracking.payer(found, at + BEFORE_POOLS)
-      if not is_mode or not stream or not deadline or record.time > deadline or not payer then return nil end
+      if not is_mode or not stream or not not_after or record.time > not_after or not payer then return nil end
       if not keys.add(used, key, fingerprint) then return nil end
       if entry then
         journal.call(entry, text)

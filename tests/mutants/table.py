@@ -285,7 +285,7 @@ MUTANTS = (
     Mutant(
         "what comes too late takes where several go as one",
         "lua/lib/alike.lua",
-        "or record.time > deadline or",
+        "or record.time > not_after or",
         "or",
         (f"{_LUA}/test_usual.py",),
     ),
