@@ -34,9 +34,7 @@ end
 
 --- @usual
 function keys.keep(first, key, fingerprint, uid, stream_id)
-  if key == '' then return end
-  redis.call('HSET', KEYS[first], key, table.concat({ fingerprint, stream_id, uid }, ' '))
-  redis.call('PEXPIRE', KEYS[first], BUCKET_TTL_MS)
+  if key ~= '' then keys.keep_all(first, { key, [key] = fingerprint }, uid, stream_id) end
 end
 
 --- @usual
@@ -63,7 +61,7 @@ function keys.are_new(first, used)
 end
 
 --- @usual
--- As keys.keep, of all of them.
+-- Keeps all of them for the entry with this stream id.
 function keys.keep_all(first, used, uid, stream_id)
   if #used == 0 then return end
   local fields = {}

@@ -169,10 +169,10 @@ class FastLane(LimitedConnection):
         if self._came_alone is not None and cycle.keep_alive:
             head, behind = self._came_alone
             if request.idempotency_keys:
-                head, is_known_line = _KEY_LINE.subn(b"", head, 1)
-                request = replace(request, idempotency_keys=())
-                if not is_known_line:
+                head, removed = _KEY_LINE.subn(b"", head, 1)
+                if not removed:
                     return
+                request = replace(request, idempotency_keys=())
             if behind == len(cycle.body) == request.body_bytes:
                 if len(self.heads) >= HEADS_MAX:
                     self.heads.clear()
