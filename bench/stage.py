@@ -28,6 +28,7 @@ from tests.sidecar_process import SidecarProcess
 
 DRAIN_S = 60.0  # without an entry less
 STOP_S = 10.0
+PLAIN = "plain "
 NEEDED = {"limits_fixed": "limits", "slowapi_fixed": "slowapi"}  # of the extra `bench`
 CLI = "from creditgate.cli import main; main()"
 
@@ -152,16 +153,18 @@ class Stage:
 
     def has(self, peer: str) -> bool:
         """Say whether what a peer needs is installed, and note it if not."""
-        needed = NEEDED.get(peer)
+        needed = NEEDED.get(peer.removeprefix(PLAIN))
         if needed is None or find_spec(needed):
             return True
         self.skipped.add(f"{peer}: {needed} is not installed; make bench installs it")
         return False
 
     def peer(self, name: str) -> HttpServer:
-        """Return a peer, started when it is first asked for."""
+        """Return a peer, started when it is first asked for: behind PLAIN, the same on what pip alone brings."""
         if name not in self._peers:
-            command = [sys.executable, "-m", "bench.peers", name, self.valkey.url, self.answer.decode()]
+            kind = name.removeprefix(PLAIN)
+            command = [sys.executable, "-m", "bench.peers", kind, self.valkey.url, self.answer.decode()]
+            command += ["plain"] if kind != name else []
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
             self._opened.callback(_stop, process)
             assert process.stdout is not None

@@ -8,14 +8,13 @@ import msgspec
 
 from bench import data
 from bench.samples import Row, Sample, in_turns
-from bench.stage import HttpServer, Stage
+from bench.stage import PLAIN, HttpServer, Stage
 
 CONNECTIONS = (1, 32, 256)
-TRACK_PEERS = ("baseline", "limits_fixed", "slowapi_fixed", "noop")
-CHECK_PEERS = ("baseline", "noop")
+PEERS = {"track": ("baseline", "limits_fixed", "slowapi_fixed", "noop"), "check": ("baseline", "noop")}
 PIPELINED = 16  # commands that each raw connection sends at once
 MUST_AT = 32  # connections for which ratios are promised
-CPU_AT_MOST = {"baseline": 1 / 7, "limits_fixed": 1 / 8, "noop": 0.6}
+CPU_AT_MOST = {f"{PLAIN}baseline": 1 / 7, f"{PLAIN}limits_fixed": 1 / 8, f"{PLAIN}noop": 0.6}  # for a track
 RATE_AT_LEAST = 0.5  # of the same script over as many raw connections
 
 BATCH = 16  # calls in one of balances.batch
@@ -86,15 +85,20 @@ class _Runs:
 
     def __init__(self, stage: Stage, verb: str) -> None:
         self._stage = stage
-        names = TRACK_PEERS if verb == "track" else CHECK_PEERS
-        servers = [stage.sidecar, *(stage.peer(name) for name in names if stage.has(name))]
+        plain = CPU_AT_MOST if verb == "track" and not stage.quick else ()
+        names = [name for name in (*PEERS[verb], *plain) if stage.has(name)]
         bodies = stage.bodies(verb)
+        servers = [stage.sidecar, *map(stage.peer, names)]
         self._asked = [(server, stage.http(server, verb, bodies)) for server in servers]
         self._raw = stage.payloads(stage.packed(stage.raw, verb))
 
     def at(self, connections: int) -> dict[str, Callable[[], Sample]]:
-        """Return the runs with so many connections."""
-        runs = {server.name: self._http(server, payloads, connections) for server, payloads in self._asked}
+        """Return the runs with so many connections; beside plain peers only as many as ratios are promised for."""
+        runs = {
+            server.name: self._http(server, payloads, connections)
+            for server, payloads in self._asked
+            if connections == MUST_AT or server.name not in CPU_AT_MOST
+        }
         runs["raw"] = self._valkey(connections, depth=1)
         runs["raw pipelined"] = self._valkey(connections, depth=PIPELINED)
         return runs
