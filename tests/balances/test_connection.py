@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis as SyncRedis
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -101,6 +102,22 @@ async def test_each_call_gets_its_own_reply(opened: Open, echo: str) -> None:
         return reply.decode() == text
 
     assert all(await asyncio.gather(*(ask(number) for number in range(2000))))
+
+
+async def test_what_is_written_goes_before_the_tick_is_over(
+    opened: Open, valkey_socket: str, count: str
+) -> None:
+    """Redis works on it while we go on."""
+    connection = opened(f"unix://{valkey_socket}")
+    await connection.evalsha(count, 1, "n")
+    call = connection.evalsha(count, 1, "n")
+    connection._write()
+    with SyncRedis(unix_socket_path=valkey_socket) as redis:
+        until = time.monotonic() + 5  # in which the event loop does nothing else
+        while redis.get("n") != b"2" and time.monotonic() < until:
+            time.sleep(0.001)
+        assert redis.get("n") == b"2"
+    assert await call == 2
 
 
 async def test_all_calls_of_one_tick_are_one_write(opened: Open, relay: Relay, echo: str) -> None:

@@ -1,14 +1,16 @@
 """check and track on the hot path: without a task they answer as with one, and many of them share one write."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from redis import Redis
 
 from creditgate import openings
-from creditgate.balances.hot_connection import HotConnection
+from creditgate.balances.hot_connection import WRITE_CALLS, HotConnection
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import attempts, stepping
@@ -21,6 +23,7 @@ from tests.engine.instants import SOON_MS, passed
 
 KEY = CallerKey("track:header", "again", "cd" * 8)
 
+T = TypeVar("T")
 Verb = Callable[[openings.UseCases, str], Coroutine[Any, Any, Decision]]
 
 
@@ -169,6 +172,58 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that wait longer: on a machine that stands still for a moment, each would be asked again by itself."""
     monkeypatch.setattr(attempts, "CALL_WINDOW_MS", 10_000)
     monkeypatch.setattr(HotConnection.__init__, "__kwdefaults__", {"window_s": 10.0, "merging": None})
+
+
+@pytest.mark.usefixtures("patient")
+async def test_redis_begins_before_a_long_tick_is_over(cases: openings.UseCases, valkey_socket: str) -> None:
+    """While we go through the calls of a tick it would have nothing to do, and then we would wait for it."""
+    customers = [f"customer_{number}" for number in range(2 * WRITE_CALLS)]
+    for customer_id in customers:
+        await cases.customers.get_or_create(customer_id, Profile())
+    await by_hand(track(cases, customers[0]))  # the catalog is there
+    with Redis(unix_socket_path=valkey_socket) as redis:
+        before = scripts_run(redis)
+
+        def turn() -> tuple[int, list[asyncio.Future[Decision]]]:
+            calls = [by_hand(track(cases, customer_id)) for customer_id in customers]
+            until = time.monotonic() + 5  # in which the event loop does nothing else
+            while (begun := scripts_run(redis) - before) < WRITE_CALLS and time.monotonic() < until:
+                time.sleep(0.001)
+            return begun, calls
+
+        begun, calls = await in_one_turn(turn)
+        await asyncio.gather(*calls)
+        assert (begun, scripts_run(redis) - before) == (WRITE_CALLS, len(customers))
+
+
+async def in_one_turn(work: Callable[[], T]) -> T:
+    """Do work as the event loop's callbacks are done, outside of any task, and return what it returns."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+    loop.call_soon(lambda: done.set_result(work()))
+    return await done
+
+
+def scripts_run(redis: Redis) -> int:
+    """Return how many calls of scripts there were so far."""
+    called: Any = redis.info("commandstats")
+    return sum(called.get(f"cmdstat_{command}", {"calls": 0})["calls"] for command in ("evalsha", "eval"))
+
+
+@pytest.mark.usefixtures("patient")
+async def test_calls_of_unlike_customers_share_writes(
+    settings: Any, stores: openings.Stores, relay: Relay, tmp_path: Path, cases: openings.UseCases
+) -> None:
+    """Each write is a call of the system on both sides; a tick of 32 calls has four."""
+    customers = [f"customer_{number}" for number in range(4 * WRITE_CALLS)]
+    for customer_id in customers:
+        await cases.customers.get_or_create(customer_id, Profile())
+    async with openings.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
+        await by_hand(track(behind, customers[0]))
+        pieces, scripts = len(relay.pieces), relay.scripts
+        await asyncio.gather(*(by_hand(track(behind, customer_id)) for customer_id in customers))
+        assert relay.scripts - scripts == len(customers)
+        assert len(relay.pieces) - pieces <= 4
 
 
 @pytest.mark.usefixtures("patient")

@@ -1,8 +1,11 @@
-"""The connection of the hot path: one for all calls of a process, and one write for all that come in one tick.
-Those of one customer go as one command (`merging.py`).
+"""The connection of the hot path: one for all calls of a process, and one write for those that come in one tick, or for
+each WRITE_CALLS of them. Those of one customer go as one command (`merging.py`).
 
-Calls wait in a queue until the tick is over, or the connection is there, or the server has read what was sent. Every
-call ends within the window: with its reply, with `NotWritten` (it was never sent), or with what redis-py would raise
+In a tick of many calls Redis works on the first while we are at the last: else each would wait for the other. But once
+some were merged, the rest of the tick waits for its end, since more of them may be of one customer.
+
+Calls wait in a queue until they are written, the connection is there, and the server has read what was sent. Every call
+ends within the window: with its reply, with `NotWritten` (it was never sent), or with what redis-py would raise
 (it may have taken effect). Nothing is sent twice, nothing to a server that was not reconciled, and calls that
 are more than Redis can answer in the window are refused at once.
 """
@@ -34,6 +37,9 @@ from creditgate.errors import Unavailable
 
 CALLS_MAX = 16_384  # in flight and queued: more than one Redis answers in a window
 QUEUED_BYTES_MAX = 16 * 2**20  # not yet written; the largest command, a batch of usage, has 2 MiB
+WRITE_CALLS = (
+    8  # with 4, Redis has a little less to wait for, and many more calls miss those of their customer
+)
 RECONNECT_FIRST_S = 0.02
 RECONNECT_MAX_S = 0.5  # the next is tried after half of that to all of it, or all sidecars would come at once
 
@@ -87,6 +93,8 @@ class HotConnection:
             merge = there if isinstance(there, Merge) else self._merge(record, there)
             if merge.add(call):
                 return
+        if len(self._queued) >= WRITE_CALLS and not self._merges and self._is_writable():
+            self._write()
         call.payload = call.packed()
         self.take(call)
         joinable[record] = call
@@ -159,9 +167,16 @@ class HotConnection:
         if queued_bytes > QUEUED_BYTES_MAX:
             raise Unavailable("Redis does not take more")
 
+    def _is_writable(self) -> bool:
+        return self._wire is not None and not self._wire.is_paused
+
     def _flush(self) -> None:
-        """Write all that is queued, if there is somebody who reads it."""
+        """End a turn."""
         self._flush_is_due = False
+        self._write()
+
+    def _write(self) -> None:
+        """Write all that is queued, if there is somebody who reads it."""
         self._joinable.clear()
         while self._merges:
             self._queued_bytes += self._merges.pop().pack()
@@ -212,11 +227,11 @@ class HotConnection:
                     wait_s = min(2 * wait_s, RECONNECT_MAX_S)
         finally:
             self._connecting = None
-        self._flush()
+        self._write()
 
     async def _opened(self) -> Wire:
         """Return a connection to a server that is reconciled."""
-        wire = Wire(on_writable=self._flush, on_lost=self._lost)
+        wire = Wire(on_writable=self._write, on_lost=self._lost)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._reach(wire)
