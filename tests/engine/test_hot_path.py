@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +11,7 @@ from redis import Redis
 
 from creditgate import openings
 from creditgate.balances.hot_connection import WRITE_CALLS, HotConnection
+from creditgate.balances.wire import Call, Wire
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import attempts, stepping
@@ -174,6 +175,21 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HotConnection.__init__, "__kwdefaults__", {"window_s": 10.0, "merging": None})
 
 
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many commands each write to Redis had."""
+    seen: list[int] = []
+    write = Wire.write
+
+    def counted(wire: Wire, calls: Iterable[Call]) -> None:
+        calls = list(calls)
+        seen.append(len(calls))
+        write(wire, calls)
+
+    monkeypatch.setattr(Wire, "write", counted)
+    return seen
+
+
 @pytest.mark.usefixtures("patient")
 async def test_redis_begins_before_a_long_tick_is_over(cases: openings.UseCases, valkey_socket: str) -> None:
     """While we go through the calls of a tick it would have nothing to do, and then we would wait for it."""
@@ -196,6 +212,17 @@ async def test_redis_begins_before_a_long_tick_is_over(cases: openings.UseCases,
         assert (begun, scripts_run(redis) - before) == (WRITE_CALLS, len(customers))
 
 
+async def test_a_call_does_not_go_with_one_that_is_written(cases: openings.UseCases) -> None:
+    """Another of its customer in the same tick, behind those that went before the tick was over, goes by itself."""
+    customers = [f"customer_{number}" for number in range(WRITE_CALLS + 1)]
+    for customer_id in customers:
+        await cases.customers.get_or_create(customer_id, Profile())
+    before = await by_hand(track(cases, customers[0]))
+    calls = await in_one_turn(lambda: [by_hand(track(cases, one)) for one in [*customers, customers[0]]])
+    *_, last = await asyncio.gather(*calls)
+    assert sum(before.balances.values()) - sum(last.balances.values()) == 2 * -before.moved[0].delta_nanos
+
+
 async def in_one_turn(work: Callable[[], T]) -> T:
     """Do work as the event loop's callbacks are done, outside of any task, and return what it returns."""
     loop = asyncio.get_running_loop()
@@ -211,34 +238,37 @@ def scripts_run(redis: Redis) -> int:
 
 
 @pytest.mark.usefixtures("patient")
-async def test_calls_of_unlike_customers_share_writes(
-    settings: Any, stores: openings.Stores, relay: Relay, tmp_path: Path, cases: openings.UseCases
-) -> None:
+async def test_calls_of_unlike_customers_share_writes(cases: openings.UseCases, writes: list[int]) -> None:
     """Each write is a call of the system on both sides; a tick of 32 calls has four."""
     customers = [f"customer_{number}" for number in range(4 * WRITE_CALLS)]
     for customer_id in customers:
         await cases.customers.get_or_create(customer_id, Profile())
-    async with openings.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
-        await by_hand(track(behind, customers[0]))
-        pieces, scripts = len(relay.pieces), relay.scripts
-        await asyncio.gather(*(by_hand(track(behind, customer_id)) for customer_id in customers))
-        assert relay.scripts - scripts == len(customers)
-        assert len(relay.pieces) - pieces <= 4
+    await by_hand(track(cases, customers[0]))
+    writes.clear()
+    await asyncio.gather(*(by_hand(track(cases, customer_id)) for customer_id in customers))
+    assert writes == [WRITE_CALLS] * 4
 
 
 @pytest.mark.usefixtures("patient")
 async def test_calls_of_one_tick_share_a_write(
-    settings: Any, stores: openings.Stores, relay: Relay, tmp_path: Path, cases: openings.UseCases
+    settings: Any,
+    stores: openings.Stores,
+    relay: Relay,
+    tmp_path: Path,
+    cases: openings.UseCases,
+    writes: list[int],
 ) -> None:
     """At 64 calls at once, Redis is written to once, and those of one customer are one command."""
-    customers = [f"customer_{number}" for number in range(8)]
+    customers = [f"customer_{number}" for number in range(2 * WRITE_CALLS)]
     for customer_id in customers:
         await cases.customers.get_or_create(customer_id, Profile())
     async with openings.open_use_cases(settings, f"unix://{tmp_path / 'r'}", stores) as behind:
         for _ in range(2):  # after the first, the server knows the script for several
             await asyncio.gather(*(by_hand(track(behind, customers[0])) for _ in range(2)))
         pieces, scripts = len(relay.pieces), relay.scripts
-        calls = [by_hand((check, track)[number % 2](behind, customers[number // 8])) for number in range(64)]
+        writes.clear()
+        calls = [by_hand((check, track)[number % 2](behind, customers[number // 4])) for number in range(64)]
         await asyncio.gather(*calls)
         assert relay.scripts - scripts == len(customers)
         assert len(relay.pieces) - pieces == 1
+        assert writes == [len(customers)]

@@ -376,6 +376,27 @@ MUTANTS = (
         (f"{_ENGINE}/test_at_once.py",),
     ),
     Mutant(
+        "a call goes with one that is written, whose reply is for that alone",
+        "src/creditgate/balances/hot_connection.py",
+        "self._joinable.clear()\n        while self._merges:",
+        "while self._merges:",
+        (f"{_ENGINE}/test_hot_path.py",),
+    ),
+    Mutant(
+        "calls that might have been merged are written one by one",
+        "src/creditgate/balances/hot_connection.py",
+        " and not self._merges and ",
+        " and ",
+        (f"{_ENGINE}/test_hot_path.py",),
+    ),
+    Mutant(
+        "Redis has nothing to do until a tick is over",
+        "src/creditgate/balances/hot_connection.py",
+        "if len(self._queued) >= WRITE_CALLS",
+        "if False",
+        (f"{_ENGINE}/test_hot_path.py",),
+    ),
+    Mutant(
         "what was worked out by an older catalog is sent",
         "src/creditgate/engine/at_once.py",
         "means is None or means.catalog is not self._catalogs.current or means.prepared is None",
