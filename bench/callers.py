@@ -138,6 +138,7 @@ class _Asker:
         self._meter = meter
         self.usage = usage
         self.means: Taking | None = None
+        self.unkeyed = None
 
     def decided(self, decision: Decision, done: Done[object]) -> None:
         done(decision, None)

@@ -26,8 +26,9 @@ from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.balances import hot_connection
 from creditgate.balances.connection import CALL_WINDOW_MS
+from creditgate.balances.keys import KEY_BUCKET_MS
 from creditgate.balances.merging import Merge
-from creditgate.balances.prepared import Prepared, PreparedUse
+from creditgate.balances.prepared import KeyedUse, Prepared, PreparedUse
 from creditgate.balances.scripts import Script
 from creditgate.core import journal
 from creditgate.core.amounts import NANOS
@@ -209,16 +210,19 @@ async def test_a_lost_reply_is_one_effect(
     assert await used(cases) == 4 * COST
 
 
+@pytest.mark.parametrize("key", ["", "once"])
 async def test_one_that_arrives_late_has_no_effect(
-    cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy
+    cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy, key: str
 ) -> None:
-    """The second attempt is its only effect, under the same op id."""
+    """The second attempt is its only effect, under the same op id, and with the same key."""
     await known(routes, "track", **TRACK)
     proxy.hold_back(b'"track"', 0.4)
-    ended = at_once(routes, "track", **TRACK)
+    ended = at_once(routes, "track", key=key, **TRACK)
     assert (await ended)[0] == 200
     await asyncio.sleep(0.5)  # its own reply has come by then, too late to mean anything
     assert (proxy.faults, await used(cases)) == (1, 4 * COST)
+    if key:
+        assert (await at_once(routes, "track", key=key, **TRACK))[1]["replayed"]
 
 
 @pytest.mark.parametrize(("verb", "body"), [("track", TRACK), ("check", CHECK)])
@@ -378,6 +382,51 @@ async def test_a_key_means_once(
 
 
 @pytest.mark.parametrize(("verb", "key", "body"), KEYED, ids=str)
+async def test_other_keys_of_what_is_known(
+    cases: openings.UseCases, routes: MeterRoutes, verb: str, key: str, body: dict[str, Any]
+) -> None:
+    """What a use was answered without a key, or with another, tells nothing about the key, which still means once."""
+    calls = [
+        {"key": f"{key} {number}", **body} if key else body | {"idempotency_key": f"other-{number}"}
+        for number in range(4)
+    ]
+    answers = [await at_once(routes, verb, **call) for call in calls]
+    assert [status for status, _ in answers] == [200] * 4
+    assert [answer["balance"]["remaining"] for _, answer in answers] == [4.9, 4.8, 4.7, 4.6]
+    assert (await at_once(routes, verb, **calls[-1]))[1] == answers[-1][1] | {"replayed": True}
+    changed = calls[-1] | {"properties": {"model": "small"}}
+    assert (await at_once(routes, verb, **changed))[1]["code"] == "idempotency_key_reused"
+    assert await used(cases) == 4 * COST
+
+
+async def test_a_key_of_a_known_use_and_a_lost_reply(
+    cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy
+) -> None:
+    """It is looked for, and remembered, as the use with that key."""
+    await known(routes, "track", **TRACK)
+    proxy.lose_reply_to(b'"track"')
+    status, _ = await at_once(routes, "track", key="once", **TRACK)
+    assert (proxy.faults, status) == (1, 200)
+    assert (await at_once(routes, "track", key="once", **TRACK))[1]["replayed"]
+    assert await used(cases) == 4 * COST
+
+
+async def test_a_key_is_found_where_keys_were_kept_before(
+    cases: openings.UseCases, routes: MeterRoutes
+) -> None:
+    """Hours later, keys are kept in another bucket, also of a use whose command was made before."""
+    await known(routes, "track", **TRACK)
+    await at_once(routes, "track", key="before", **TRACK)
+    asker = routes._tracks.of(json.dumps(TRACK).encode()).asker
+    assert asker is not None
+    assert asker.means is not None
+    use = asker.means.prepared
+    use.bucket, use.buckets = use.bucket - 5, [f"{name} of old" for name in use.buckets]
+    assert (await at_once(routes, "track", key="before", **TRACK))[1]["replayed"]
+    assert use.bucket == cases.clock.now_ms() // KEY_BUCKET_MS
+
+
+@pytest.mark.parametrize(("verb", "key", "body"), KEYED, ids=str)
 async def test_a_key_and_a_lost_reply(
     cases: openings.UseCases,
     routes: MeterRoutes,
@@ -415,28 +464,30 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     op_id=st.text("0123456789abcdef", min_size=1, max_size=40),
     texts=st.lists(TEXTS | st.sampled_from(["%", "%d", '""', "%%b", "\r\n$1"]), min_size=5, max_size=5),
     number=st.integers(-(10**24), 10**24),
+    digests=st.lists(st.text("0123456789abcdef", min_size=1, max_size=40), min_size=2, max_size=2),
 )
 def test_a_packed_command_says_what_the_command_says(
-    not_after: int, op_id: str, texts: list[str], number: int
+    not_after: int, op_id: str, texts: list[str], number: int, digests: list[str]
 ) -> None:
     """Whatever is in an id or in properties: a per cent sign, quotes, what looks like RESP."""
     customer_id, feature_id, event_name, properties, record = texts
     call = journal.Call("track", "", 7, "", "", feature_id, number, None, event_name, "", properties)
-    arguments: list[str | bytes | int] = ["", "", "cap", properties, feature_id, number, number]
-    for prepared in (
-        PreparedUse(Script("track"), [record, "journal"], customer_id, call, arguments),
-        Prepared(Script("check"), [record], arguments),
-    ):
-        assert prepared.packed(not_after, op_id) == b""
-        prepared.pack()
-        assert prepared.packed(not_after, op_id) == pack_command(prepared.command(not_after, op_id))
-    assert journal.encode_call(call.of(op_id)) in prepared_bytes(call, op_id)
-
-
-def prepared_bytes(call: journal.Call, op_id: str) -> bytes:
-    prepared = PreparedUse(Script("track"), ["r", "j"], "ann", call, [])
-    prepared.pack()
-    return prepared.packed(1, op_id)
+    arguments: list[str | bytes | int] = ["cap", properties, feature_id, number, number]
+    use = PreparedUse(Script("track"), [record, "journal"], customer_id, call, arguments)
+    use.remember(1, [f"{record} 1", f"{record} 2"])
+    keyed = KeyedUse(use, *digests)
+    check = Prepared(Script("check"), [record], arguments)
+    assert {one.packed(not_after, op_id) for one in (use, keyed, check)} == {b""}
+    use.pack()
+    check.pack()
+    for one, sent in ((use, call), (keyed, call.keyed(*digests))):
+        command = one.command(not_after, op_id)
+        assert one.packed(not_after, op_id) == pack_command(command)
+        of_script = command[3 + command[2] :]
+        encoded = journal.encode_call(sent.of(op_id))
+        assert of_script == (not_after, customer_id, encoded, sent.key, sent.fingerprint, *arguments)
+    assert keyed.command(not_after, op_id)[2:7] == (4, record, "journal", f"{record} 1", f"{record} 2")
+    assert check.packed(not_after, op_id) == pack_command(check.command(not_after, op_id))
 
 
 async def test_a_batch_of_one_customer_when_no_more_can_wait(

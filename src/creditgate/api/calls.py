@@ -107,8 +107,17 @@ class LegacyRoute(NamedTuple):
 def caller_key(verb: str, call: Call, *params: object, in_body: str | None = None) -> CallerKey | None:
     """Return the call's idempotency key, from the header or the body; None if it has none.
 
-    `params` are what the call was understood to ask for, so that `2` and `2.0` are one call. Autumn would claim a key
-    in each place; one is enough to make a call happen once, and two are refused.
+    `params` are what the call was understood to ask for, so that `2` and `2.0` are one call.
+    """
+    return caller_key_of(verb, call, lambda: fingerprint_of(*params), in_body=in_body)
+
+
+def caller_key_of(
+    verb: str, call: Call, fingerprint: Callable[[], str], *, in_body: str | None = None
+) -> CallerKey | None:
+    """As `caller_key`, where the fingerprint of the parameters may be known already.
+
+    Autumn would claim a key in each place; one is enough to make a call happen once, and two are refused.
     """
     if not call.idempotency_keys and in_body is None:
         return None
@@ -118,7 +127,7 @@ def caller_key(verb: str, call: Call, *params: object, in_body: str | None = Non
     if len(keys) > 1:
         raise InvalidInputs("idempotency_key: must be sent once, in the header or in the body")
     for scope, text in keys:
-        return CallerKey(scope, check_caller_id(text, field="idempotency_key"), _fingerprint(params))
+        return CallerKey(scope, check_caller_id(text, field="idempotency_key"), fingerprint())
     return None
 
 
@@ -128,5 +137,6 @@ def key_as_sent(key: CallerKey) -> str:
     return f"{verb}:{key.text}" if place == "body" else key.text
 
 
-def _fingerprint(params: tuple[object, ...]) -> str:
+def fingerprint_of(*params: object) -> str:
+    """Return what tells whether two calls ask for the same."""
     return hashlib.blake2b(msgspec.json.encode(params), digest_size=16).hexdigest()

@@ -15,8 +15,9 @@ from creditgate.balances.calls import (
     moved_in,
     needs_sent,
 )
+from creditgate.balances.keys import KEY_BUCKET_MS
 from creditgate.balances.merging import Merging
-from creditgate.balances.prepared import Prepared, PreparedUse
+from creditgate.balances.prepared import KeyedUse, Prepared, PreparedUse
 from creditgate.balances.scripts import Argument, Script
 from creditgate.balances.terms import terms_of
 from creditgate.core.decisions import Mode, Status, status_of
@@ -85,10 +86,17 @@ class UsageCalls(ScriptCalls):
 
     def prepared_track(
         self, *, customer_id: str, call: Call, mode: Mode, properties: Sequence[str], pools: Sequence[Need]
-    ) -> Prepared:
-        """Return what `track` sends, of a call that has no op id yet. One with a key is good for now, not for later."""
-        arguments = [call.key, call.fingerprint, mode, " ".join(properties), *needs_sent(pools)]
+    ) -> PreparedUse:
+        """Return what `track` sends, of a call that has neither an op id nor a key yet."""
+        arguments = [mode, " ".join(properties), *needs_sent(pools)]
         return PreparedUse(self._track, self._keys_of(customer_id, call), customer_id, call, arguments)
+
+    def with_key(self, use: PreparedUse, key: str, fingerprint: str) -> KeyedUse:
+        """Return what `track` sends of the same use with a caller's key."""
+        now_ms = self._clock.now_ms()
+        if use.bucket != now_ms // KEY_BUCKET_MS:
+            use.remember(now_ms // KEY_BUCKET_MS, self._keys.key_buckets(use.customer_id, now_ms))
+        return KeyedUse(use, key, fingerprint)
 
     def track_begun(self, begun: Begun) -> Coroutine[Any, Any, Reply]:
         """As `track`, of one that was sent."""

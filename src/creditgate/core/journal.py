@@ -101,6 +101,10 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Return the same call with this op id."""
         return msgspec.structs.replace(self, op_id=op_id)
 
+    def keyed(self, key: str, fingerprint: str) -> "Call":
+        """Return the same call with a caller's key, by its digests."""
+        return msgspec.structs.replace(self, key=key, fingerprint=fingerprint)
+
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One change. `number` counts within the entry; `call` is set on the first item of each call."""

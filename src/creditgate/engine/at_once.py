@@ -14,7 +14,7 @@ import msgspec
 
 from creditgate.balances.calls import Begun
 from creditgate.balances.hot_connection import HotConnection
-from creditgate.balances.prepared import PreparedCall
+from creditgate.balances.prepared import Prepared, PreparedCall
 from creditgate.balances.store import BalanceStore
 from creditgate.balances.usage import amounts_in
 from creditgate.core.decisions import Decision
@@ -31,7 +31,7 @@ M = TypeVar("M", Taking, Asking)
 
 
 class Asked(msgspec.Struct, Generic[M], frozen=True):
-    """A use that was sent before anybody waits for its answer, and what it was sent for."""
+    """A use that was sent before anybody waits for its answer, and what it was sent for, but for a caller's key."""
 
     means: M
     start: Start
@@ -39,10 +39,16 @@ class Asked(msgspec.Struct, Generic[M], frozen=True):
 
 
 class Asker(Protocol[M]):
-    """Who asks for a use, perhaps again and again, and ends each time with `done`. `means` is for us to keep."""
+    """Who asks for a use, perhaps again and again, and ends each time with `done`. `means` is for us to keep.
+
+    `unkeyed`: who asks for the same without a caller's key, if the use has one.
+    """
 
     usage: Usage
     means: M | None
+
+    @property
+    def unkeyed(self) -> "Asker[M] | None": ...
 
     def decided(self, decision: Decision, done: Done[Any]) -> None:
         """Answer with this decision."""
@@ -137,15 +143,23 @@ class AtOnce:
         if hot is None:  # to a cluster
             return False
         means = self._known(asker) or self._asking(asker)
-        return means is not None and self._send(hot, asker, means, "", done)
+        if means is None or means.prepared is None:
+            return False
+        return self._send(hot, asker, means, means.prepared, "", done)
 
     def track(self, asker: Asker[Taking], done: Done[Any]) -> bool:
         """As `check`, of a track of one feature."""
         hot = self._hot
         if hot is None:  # to a cluster
             return False
-        means = self._known(asker) or self._taking(asker)
-        return means is not None and self._send(hot, asker, means, self._op_ids.next(), done)
+        unkeyed, key = asker.unkeyed or asker, asker.usage.key
+        means = self._known(unkeyed) or self._taking(unkeyed)
+        if means is None or means.prepared is None:
+            return False
+        prepared: Prepared = means.prepared
+        if key is not None:
+            prepared = self._store.with_key(means.prepared, key.digest, key.fingerprint)
+        return self._send(hot, asker, means, prepared, self._op_ids.next(), done)
 
     def _known(self, asker: Asker[M]) -> M | None:
         means = asker.means
@@ -187,9 +201,17 @@ class AtOnce:
         asker.means = means
         return means
 
-    def _send(self, hot: HotConnection, asker: Asker[M], means: M, op_id: str, done: Done[Any]) -> bool:
-        start, prepared = self._attempts.start(), means.prepared
-        if start is None or prepared is None:
+    def _send(
+        self,
+        hot: HotConnection,
+        asker: Asker[M],
+        means: M,
+        prepared: Prepared,
+        op_id: str,
+        done: Done[Any],
+    ) -> bool:
+        start = self._attempts.start()
+        if start is None:
             return False
         call = UseCall(
             b"",

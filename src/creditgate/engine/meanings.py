@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from creditgate.balances.calls import Needs
-from creditgate.balances.prepared import Prepared
+from creditgate.balances.prepared import Prepared, PreparedUse
 from creditgate.balances.usage import (
     USES_MAX,
     Use,
@@ -48,12 +48,11 @@ class Repeated(msgspec.Struct):
 class Meaning(msgspec.Struct, kw_only=True):
     """What a use means by one catalog. `properties` are the digests of the use's own.
 
-    `prepared` is the command that asks, `repeated` what it was answered, once it was asked more than once.
+    Each kind has `prepared`, the command that asks; `repeated` is what it was answered, if it was asked more than once.
     """
 
     catalog: Catalog
     properties: Sequence[str]
-    prepared: Prepared | None = None
     is_repeated: bool = False
     repeated: Repeated | None = None
 
@@ -62,6 +61,7 @@ class Taking(Meaning):
     """Each feature that is used, with what it needs; the call has no op id yet. The first has the caller's key."""
 
     uses: tuple[Use, ...]
+    prepared: PreparedUse | None = None
 
     @classmethod
     def of(cls, usage: Usage, catalog: Catalog) -> "Taking":
@@ -78,6 +78,12 @@ class Taking(Meaning):
             uses.append(Use(_call(usage, feature, catalog.version, key), needs))
         return cls(catalog=catalog, properties=_digests(usage), uses=tuple(uses))
 
+    def keyed(self, key: CallerKey) -> "Taking":
+        """Return what the same use means with a caller's key."""
+        first, *others = self.uses
+        keyed = Use(first.call.keyed(key.digest, key.fingerprint), first.needs)
+        return msgspec.structs.replace(self, uses=(keyed, *others))
+
     def said_in(self, reply: Sequence[Any]) -> tuple[Any, ...] | None:
         """Return what a reply says but for amounts and times, None if it does not say that all was taken."""
         return track_said_in(reply)
@@ -93,6 +99,7 @@ class Asking(Meaning):
 
     feature: Feature
     needs: Needs
+    prepared: Prepared | None = None
 
     @classmethod
     def of(cls, usage: Usage, catalog: Catalog) -> "Asking":

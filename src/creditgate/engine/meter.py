@@ -152,7 +152,10 @@ class Meter:
             return send(not_after, uses, properties)
 
         try:
-            taking = await self._taking(usage) if asked is None else asked.means
+            if asked is None:
+                taking = await self._taking(usage)
+            else:
+                taking = asked.means if usage.key is None else asked.means.keyed(usage.key)
             properties = taking.properties
             uses = [Use(use.call.of(op_id), use.needs) for use in taking.uses]
             is_known = True

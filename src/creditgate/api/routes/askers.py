@@ -6,7 +6,7 @@ from typing import Generic, Self, TypeVar
 
 import msgspec
 
-from creditgate.api.calls import Answer
+from creditgate.api.calls import Answer, fingerprint_of
 from creditgate.api.wire.answers import AnswerForm, check_form, check_text, track_form, track_text
 from creditgate.api.wire.requests import CheckRequest, TrackRequest
 from creditgate.core.decisions import Decision
@@ -30,11 +30,21 @@ class Asker(ABC, Generic[R, M]):
         self.request: R = request
         self.usage = usage
         self.means: M | None = None
+        self.unkeyed: Self | None = None
         self._go_on: GoOn[R, M] = go_on
+        self._fingerprint = ""
+
+    def fingerprint(self) -> str:
+        """Return that of the use, without a key."""
+        if not self._fingerprint:
+            self._fingerprint = fingerprint_of(self.usage)
+        return self._fingerprint
 
     def keyed(self, key: CallerKey) -> Self:
-        """Return who asks for the same with this key, which is another use."""
-        return type(self)(self.request, msgspec.structs.replace(self.usage, key=key), self._go_on)
+        """Return who asks for the same with this key."""
+        asker = type(self)(self.request, msgspec.structs.replace(self.usage, key=key), self._go_on)
+        asker.unkeyed = self
+        return asker
 
     def told(
         self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]

@@ -123,6 +123,7 @@ class _InTurn:
 
     def __init__(self, asker: Asker[Any, Any], line: InOrder, item: Item) -> None:
         self.usage = asker.usage
+        self.unkeyed = asker.unkeyed
         self._asker = asker
         self._line = line
         self._item = item
@@ -134,6 +135,9 @@ class _InTurn:
     @means.setter
     def means(self, means: Any) -> None:
         self._asker.means = means
+
+    def fingerprint(self) -> str:
+        return self._asker.fingerprint()
 
     def keyed(self, key: CallerKey) -> "_InTurn":
         return _InTurn(self._asker.keyed(key), self._line, self._item)

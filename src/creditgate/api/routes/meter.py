@@ -1,12 +1,13 @@
 """check and track."""
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from creditgate.api.calls import NO_HEADERS, Answer, Call, Verb, caller_key
+from creditgate.api.calls import NO_HEADERS, Answer, Call, Verb, caller_key, caller_key_of
 from creditgate.api.problems import spooled_answer, undecided_answer
 from creditgate.api.routes.askers import Asker, CheckAsker, TakingCheckAsker, TrackAsker
 from creditgate.api.routes.keys import RepeatedKeys
@@ -46,6 +47,9 @@ BODIES_BYTES_MAX = (
     2**19
 )  # of bodies that are remembered; with what they mean and were answered, seventy times as much
 BODY_REMEMBERED_MAX = 512
+
+_KEY_FIELD = b'"idempotency_key"'
+_KEY_LAST = re.compile(rb',[ \n]*"idempotency_key": ?"([\w.:~-]{1,255})"[ \n]*}')
 
 
 class Wanted(NamedTuple, Generic[R]):
@@ -108,7 +112,7 @@ class MeterRoutes:
         if asker is None:
             return self._answer_check(wanted, call)
         if wanted.takes:
-            key = caller_key("check", call, asker.usage)
+            key = caller_key_of("check", call, asker.fingerprint)
             began = self._meter.at_once.track(asker if key is None else asker.keyed(key), done)
         else:
             began = self._meter.at_once.check(asker, done)
@@ -210,7 +214,8 @@ class MeterRoutes:
     ) -> Coroutine[Any, Any, Answer] | None:
         """As `begin_wanted_check`, of a track."""
         if asker is not None:
-            key = caller_key("track", call, asker.usage, in_body=wanted.request.idempotency_key)
+            in_body = wanted.request.idempotency_key
+            key = caller_key_of("track", call, asker.fingerprint, in_body=in_body)
             if self._meter.at_once.track(asker if key is None else asker.keyed(key), done):
                 return None
         return self._answer_track(wanted, call)
@@ -286,14 +291,28 @@ async def _plainly(decided: Awaitable[Decision]) -> Decided:
     return await decided, NO_HEADERS
 
 
-def said(remembered: Remembered[T], body: bytes) -> T:
-    """Return what a body asks for; one that will hardly come again is not remembered."""
+def said(remembered: Remembered[Wanted[R]], body: bytes) -> Wanted[R]:
+    """Return what a body asks for; one that will hardly come again is not remembered, or but for its key."""
     known = remembered.known(body)
     if known is not None:
         return known
-    if len(body) > BODY_REMEMBERED_MAX or b'"idempotency_key"' in body:
+    if len(body) > BODY_REMEMBERED_MAX:
         return remembered.read(body)
-    return remembered.of(body)
+    return _but_for_its_key(remembered, body) if _KEY_FIELD in body else remembered.of(body)
+
+
+def _but_for_its_key(remembered: Remembered[Wanted[R]], body: bytes) -> Wanted[R]:
+    """Return what a body asks for that has a caller's key: what the rest says, remembered, if the key stands last."""
+    comma = body.rfind(b",")
+    key, rest = _KEY_LAST.fullmatch(body, comma), body[:comma] + b"}"
+    if key is None or _KEY_FIELD in rest:
+        return remembered.read(body)
+    try:
+        wanted = remembered.of(rest)
+        request = msgspec.structs.replace(wanted.request, idempotency_key=key[1].decode())
+    except (CreditgateError, TypeError):  # of a check alone, which has no such field
+        return remembered.read(body)
+    return wanted._replace(request=request)
 
 
 def _usage_of_check(request: CheckRequest) -> Usage:
