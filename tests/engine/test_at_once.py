@@ -26,7 +26,7 @@ from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.balances import hot_connection
 from creditgate.balances.connection import CALL_WINDOW_MS
-from creditgate.balances.keys import KEY_BUCKET_MS
+from creditgate.balances.keys import bucket_at
 from creditgate.balances.merging import Merge
 from creditgate.balances.prepared import KeyedUse, Prepared, PreparedUse
 from creditgate.balances.scripts import Script
@@ -423,7 +423,7 @@ async def test_a_key_is_found_where_keys_were_kept_before(
     use = asker.means.prepared
     use.bucket, use.buckets = use.bucket - 5, [f"{name} of old" for name in use.buckets]
     assert (await at_once(routes, "track", key="before", **TRACK))[1]["replayed"]
-    assert use.bucket == cases.clock.now_ms() // KEY_BUCKET_MS
+    assert use.bucket == bucket_at(cases.clock.now_ms())
 
 
 @pytest.mark.parametrize(("verb", "key", "body"), KEYED, ids=str)

@@ -413,7 +413,7 @@ MUTANTS = (
     Mutant(
         "a key is looked for where keys were kept hours ago",
         "src/creditgate/balances/usage.py",
-        "if use.bucket != now_ms // KEY_BUCKET_MS:",
+        "if use.bucket != bucket:",
         "if use.bucket is None:",
         (f"{_ENGINE}/test_at_once.py",),
     ),

@@ -85,6 +85,11 @@ class Keys:
         return f"{self.prefix}:{{{SYSTEM_PARTITION}}}:lease:{name}"
 
 
+def bucket_at(now_ms: int) -> int:
+    """Return the number of the bucket to write callers' keys to."""
+    return now_ms // KEY_BUCKET_MS
+
+
 def _buckets(now_ms: int) -> tuple[int, int, int, int]:
-    bucket = now_ms // KEY_BUCKET_MS
+    bucket = bucket_at(now_ms)
     return bucket, bucket + 1, bucket - 1, bucket - 2

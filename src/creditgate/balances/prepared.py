@@ -33,14 +33,14 @@ class Prepared:
 
     def command(self, not_after: int, op_id: str) -> Command:
         """Return the command as a tuple."""
-        return (*self._head(self.keys), *self.arguments(not_after, op_id))
+        return (*self._head(), *self.arguments(not_after, op_id))
 
     def arguments(self, _not_after: int, _op_id: str) -> Sequence[Argument]:
         """Return the arguments of the script."""
         return self._arguments
 
-    def _head(self, keys: Sequence[str]) -> Command:
-        return ("EVALSHA", self.script.sha, len(keys), *keys)
+    def _head(self) -> Command:
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys)
 
 
 class PreparedUse(Prepared):
@@ -74,14 +74,14 @@ class PreparedUse(Prepared):
 
     def packed(self, not_after: int, op_id: str) -> bytes:
         if not self._packed and self._is_again:
-            self._packed = self._form(self.keys, is_keyed=False)
+            self._packed = self._form(self._head(), is_keyed=False)
         until, name = b"%d" % not_after, op_id.encode()
         return self._packed and self._packed % (len(until), until, self._call_bytes + len(name), name)
 
     def packed_with(self, keyed: "KeyedUse", not_after: int, op_id: str) -> bytes:
         """As `packed`, of the same with a key."""
         if not self._keyed and self._is_again:
-            self._keyed = self._form(keyed.keys, is_keyed=True)
+            self._keyed = self._form(keyed._head(), is_keyed=True)
         until, name = b"%d" % not_after, op_id.encode()
         key, fingerprint = keyed.key.encode(), keyed.fingerprint.encode()
         sizes = len(key), len(fingerprint)
@@ -101,15 +101,14 @@ class PreparedUse(Prepared):
         """Take other buckets: keys are kept there by now."""
         self.bucket, self.buckets, self._keyed = bucket, buckets, b""
 
-    def _form(self, keys: Sequence[str], *, is_keyed: bool) -> bytes:
-        """Return the command with holes for what changes, and for its length: `not_after`, the op id, and with
-        `is_keyed` the key and the fingerprint.
+    def _form(self, head: Command, *, is_keyed: bool) -> bytes:
+        """Return the command that begins so, with holes for what changes, and for its length: `not_after`, the op id,
+        and with `is_keyed` the key and the fingerprint.
         """
         call = journal.encode_call(self.call)
         self._call_bytes = len(call)
         verb, version, comma, rest = call.split(b'""', 3)  # the first empty texts: op id, key and fingerprint
         digest, argument = (b"%b", b"$%d\r\n%b\r\n") if is_keyed else (b"", _bulk(""))
-        head = self._head(keys)
         pieces = [
             _literal(b"*%d\r\n" % (len(head) + 5 + len(self._arguments)), *map(_bulk, head)),
             b"$%d\r\n%b\r\n",

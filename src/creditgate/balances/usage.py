@@ -15,7 +15,7 @@ from creditgate.balances.calls import (
     moved_in,
     needs_sent,
 )
-from creditgate.balances.keys import KEY_BUCKET_MS
+from creditgate.balances.keys import bucket_at
 from creditgate.balances.merging import Merging
 from creditgate.balances.prepared import KeyedUse, Prepared, PreparedUse
 from creditgate.balances.scripts import Argument, Script
@@ -94,8 +94,9 @@ class UsageCalls(ScriptCalls):
     def with_key(self, use: PreparedUse, key: str, fingerprint: str) -> KeyedUse:
         """Return what `track` sends of the same use with a caller's key."""
         now_ms = self._clock.now_ms()
-        if use.bucket != now_ms // KEY_BUCKET_MS:
-            use.remember(now_ms // KEY_BUCKET_MS, self._keys.key_buckets(use.customer_id, now_ms))
+        bucket = bucket_at(now_ms)
+        if use.bucket != bucket:
+            use.remember(bucket, self._keys.key_buckets(use.customer_id, now_ms))
         return KeyedUse(use, key, fingerprint)
 
     def track_begun(self, begun: Begun) -> Coroutine[Any, Any, Reply]:

@@ -58,7 +58,7 @@ log = logger(__name__)
 
 class Call(msgspec.Struct, eq=False):
     """One command on its way: its bytes, once it is packed, and until when its reply is waited for. Each kind says who
-    waits.
+    waits, and has what raises NotImplementedError here: msgspec's structs cannot be abstract classes.
 
     It ends once, by `take` or `fail`; what they raise harms nobody else. `merge` is what it was sent as a part of.
     """
