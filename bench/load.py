@@ -5,10 +5,12 @@ rate, and each is timed from when it was due, whether or not a connection was fr
 """
 
 import asyncio
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from bench.cpu import Meter, Spent, holders
 from bench.samples import Sample, percentiles
 
 TICK_S = 0.0005  # how often an open loop looks what is due
+POLL_S = 0.005  # how often it looks whether the last was answered
 STOP_WAITING_S = 10.0
 ACCEPTED_S = 2.0
 
@@ -207,16 +210,18 @@ class OpenLoop(Run):
         self.free = deque(connections)
         self.waiting: deque[float] = deque()
         total, sent = int(self.order.rate * self.order.seconds), 0
-        while sent < total:
-            due = min(int((time.perf_counter() - began) * self.order.rate) + 1, total)
-            while sent < due:
-                self.waiting.append(began + sent / self.order.rate)
-                sent += 1
-            self.send_waiting()
-            await asyncio.sleep(TICK_S)
+        async with _ticking() as tick:
+            while sent < total:
+                due = min(int((time.perf_counter() - began) * self.order.rate) + 1, total)
+                while sent < due:
+                    self.waiting.append(began + sent / self.order.rate)
+                    sent += 1
+                self.send_waiting()
+                tick.clear()
+                await tick.wait()
         deadline = time.perf_counter() + STOP_WAITING_S
         while (self.in_flight or self.waiting) and time.perf_counter() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(POLL_S)
         self.failed["never answered"] += self.in_flight + len(self.waiting)
 
     def answered(self, connection: Connection, failure: str | None) -> None:
@@ -229,6 +234,28 @@ class OpenLoop(Run):
         while self.waiting and self.free:
             self.in_flight += 1
             self.free.popleft().send(next(self.payloads), self.waiting.popleft())
+
+
+@asynccontextmanager
+async def _ticking() -> AsyncIterator[asyncio.Event]:
+    """Yield an event that is set each TICK_S: by a thread that sleeps.
+
+    The loop itself would not sleep. uvloop counts in whole milliseconds, and what is due in half of one is due at once:
+    the client would take a processor for itself, at whatever rate it sends.
+    """
+    loop, tick, is_over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            time.sleep(TICK_S)
+            loop.call_soon_threadsafe(tick.set)
+
+    running = asyncio.create_task(asyncio.to_thread(run))
+    try:
+        yield tick
+    finally:
+        is_over.set()
+        await running
 
 
 async def work(raw: Any) -> Mapping[str, Any]:
