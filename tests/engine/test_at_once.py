@@ -210,6 +210,21 @@ async def test_a_lost_reply_is_one_effect(
     assert await used(cases) == 4 * COST
 
 
+async def test_something_falls_due_while_a_lost_reply_is_looked_for(
+    cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy
+) -> None:
+    """What it took is in the journal, and the balances are those after the customer was stepped forward."""
+    await known(routes, "track", **TRACK)
+    soon = cases.clock.now_ms() + SOON_MS
+    await cases.customers.grant(Grant("ann", "basic_messages", NANOS, expires_at=soon))
+    await passed(cases, soon - CALL_WINDOW_MS // 2)
+    proxy.lose_reply_to(b'"track"')
+    status, answer = await at_once(routes, "track", **TRACK)
+    assert cases.clock.now_ms() > soon
+    assert (proxy.faults, status, answer["balance"]["usage"]) == (1, 200, 0.4)
+    assert [part["value"] for part in answer["deductions"]] == [0.1]
+
+
 @pytest.mark.parametrize("key", ["", "once"])
 async def test_one_that_arrives_late_has_no_effect(
     cases: openings.UseCases, routes: MeterRoutes, proxy: FaultProxy, key: str

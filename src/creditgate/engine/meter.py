@@ -88,7 +88,7 @@ class Meter:
                     self._metrics.decided("check", decision, perf_counter() - began)
                     return decision
                 await self._writer.forward(customer_id)
-            raise Undecided("What fell due for this customer could not be brought up to date")
+            raise _not_up_to_date()
         except Exception as error:
             self._metrics.not_decided("check", usage.feature_id, perf_counter() - began, error)
             raise
@@ -173,7 +173,7 @@ class Meter:
                     self._metrics.decided(usage.verb, decision, perf_counter() - began)
                     return decision
                 await self._writer.forward(usage.customer_id)
-            raise Undecided("What fell due for this customer could not be brought up to date")
+            raise _not_up_to_date()
         except Exception as error:
             self._metrics.not_decided(usage.verb, usage.feature_id, perf_counter() - began, error)
             if is_known and isinstance(error, Undecided | Unavailable):
@@ -197,12 +197,16 @@ class Meter:
 
     async def _answer_again(self, usage: Usage, uses: list[Use], stream_id: StreamId) -> Decision:
         """Answer for a call that took effect though its reply was lost: what it moved, and the balances as they are."""
-        reply = await self._attempts.ask(
-            lambda: self._store.check(customer_id=usage.customer_id, properties=(), pools=each_pool(uses))
-        )
-        op_id = uses[0].call.op_id
-        reply = await self._as_first(usage.customer_id, stream_id, reply, lambda _: op_id)
-        return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
+        customer_id, op_id, pools = usage.customer_id, uses[0].call.op_id, each_pool(uses)
+        for _ in range(FORWARD_ROUNDS_MAX):
+            reply = await self._attempts.ask(
+                lambda: self._store.check(customer_id=customer_id, properties=(), pools=pools)
+            )
+            if reply.status is not Status.DUE:
+                reply = await self._as_first(customer_id, stream_id, reply, lambda _: op_id)
+                return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
+            await self._writer.forward(customer_id)
+        raise _not_up_to_date()
 
     async def _as_first(
         self, customer_id: str, stream_id: StreamId, reply: Reply, op_id_in: Callable[[Entry], str | None]
@@ -234,6 +238,10 @@ def refusal(decision: Decision, usage: Usage) -> InsufficientBalance:
     """Return the error that tells a track which was refused."""
     amount = format_amount(usage.value_nanos)
     return InsufficientBalance(f"Insufficient balance to deduct {amount} from feature {decision.feature_id}")
+
+
+def _not_up_to_date() -> Undecided:
+    return Undecided("What fell due for this customer could not be brought up to date")
 
 
 def _raise_if_absent(reply: Reply, customer_id: str, entity_id: str | None) -> None:
