@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import uvicorn
 from starlette.responses import Response
 
+from creditgate.api import fastlane
 from creditgate.api.calls import Answer, Verb
 from creditgate.api.door import check_version
 from creditgate.api.fastdoor import Admitted, FastDoor, HotCall
@@ -351,6 +352,19 @@ async def test_the_first_head_may_have_a_key() -> None:
             await reader.readuntil(b"\r\n\r\n1")
         assert len(the_connection(server).heads) == 1
         assert the_connection(server).door.keys == [("a",), ("b",), ()]  # type: ignore[attr-defined]  # a Doorman
+
+
+async def test_a_large_head_is_not_remembered() -> None:
+    """There is room for many heads, so none may be large: whoever sends another each time fills no memory."""
+    async with serving(echo) as server, connected(server) as (reader, writer):
+        for length in (
+            fastlane.HEAD_REMEMBERED_MAX // 2,
+            fastlane.HEAD_REMEMBERED_MAX,
+            2 * fastlane.HEAD_REMEMBERED_MAX,
+        ):
+            writer.write(posted(b"1", headers=b"X-Large: %b\r\n" % (b"x" * length)))
+            await reader.readuntil(b"\r\n\r\n1")
+        assert len(the_connection(server).heads) == 1
 
 
 async def test_who_does_not_read_has_no_turn_either() -> None:

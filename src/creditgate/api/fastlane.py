@@ -34,6 +34,7 @@ from creditgate.telemetry.metrics import Metrics
 MADE_FOR = "0.54."  # the uvicorn whose inside we know; it has promised nothing about it
 BODY_PATIENCE_S = 0.05  # clients send headers and body in two writes, but at once
 HEADS_MAX = 1024  # remembered by a process: clients are few, and differ in little but the length of the body
+HEAD_REMEMBERED_MAX = 4096  # bytes: that of an SDK has some hundreds
 
 _END_OF_HEAD = b"\r\n\r\n"
 # In the form that has one reading. (The parser refuses a line that goes on in the next.)
@@ -173,7 +174,7 @@ class FastLane(LimitedConnection):
                 if not removed:
                     return
                 request = replace(request, idempotency_keys=())
-            if behind == len(cycle.body) == request.body_bytes:
+            if len(head) <= HEAD_REMEMBERED_MAX and behind == len(cycle.body) == request.body_bytes:
                 if len(self.heads) >= HEADS_MAX:
                     self.heads.clear()
                 self.heads[head] = request
