@@ -278,6 +278,18 @@ async def test_something_falls_due(cases: openings.UseCases, routes: MeterRoutes
     assert (answer["balance"]["feature_id"], answer["balance"]["usage"]) == ("usd_credits", 0.1)
 
 
+async def test_long_terms_are_not_kept_with_each_body(cases: openings.UseCases, routes: MeterRoutes) -> None:
+    """Bodies are many and short, and a customer's terms may have 16 KiB; the answer is the same."""
+    _, before = await known(routes, "check", **CHECK)
+    assert said_before(routes, "check", **CHECK)
+    while len((await cases.customers.get("bob")).terms.rows) < 16:
+        await cases.customers.grant(Grant("bob", "usd_credits", NANOS))
+    body = CHECK | {"customer_id": "bob"}
+    _, answer = await known(routes, "check", **body)
+    assert not said_before(routes, "check", **body)
+    assert (before["balance"]["remaining"], answer["balance"]["remaining"]) == (5, 20)
+
+
 async def test_a_customer_who_is_gone(cases: openings.UseCases, routes: MeterRoutes) -> None:
     """What was answered before is nothing to go by."""
     for verb, body in (("check", CHECK), ("track", TRACK)):

@@ -27,6 +27,7 @@ _ANSWERS = frozenset((int(Status.OK), int(Status.REFUSED)))  # of a check
 _OK = int(Status.OK)
 
 USES_MAX = 16  # as in lua/track_event.lua
+TERMS = 4  # where a reply that decides has the customer's terms
 
 
 class Use(msgspec.Struct, frozen=True):

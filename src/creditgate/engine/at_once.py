@@ -16,7 +16,7 @@ from creditgate.balances.calls import Begun
 from creditgate.balances.hot_connection import HotConnection
 from creditgate.balances.prepared import Prepared, PreparedCall
 from creditgate.balances.store import BalanceStore
-from creditgate.balances.usage import amounts_in
+from creditgate.balances.usage import TERMS, amounts_in
 from creditgate.core.decisions import Decision
 from creditgate.engine.attempts import Attempts, Start
 from creditgate.engine.catalogs import Catalogs
@@ -28,6 +28,10 @@ from creditgate.errors import CreditgateError, Unavailable
 from creditgate.telemetry.metrics import Histogram, Metrics
 
 M = TypeVar("M", Taking, Asking)
+
+TERMS_KEPT_MAX = (
+    2048  # bytes of a customer's terms, eight rows or so: an answer is kept with all that they say
+)
 
 
 class Asked(msgspec.Struct, Generic[M], frozen=True):
@@ -99,7 +103,7 @@ class UseCall(PreparedCall, Generic[M], gc=False):
         took = self.metrics.decided_at_once(
             self.asker.usage.verb, decision, perf_counter() - self.began, self.prepared.script.name
         )
-        if means.is_repeated:
+        if means.is_repeated and len(reply[TERMS]) <= TERMS_KEPT_MAX:
             means.repeated = _repeated(said, decision, took)
         self.asker.decided(decision, self.done)
 

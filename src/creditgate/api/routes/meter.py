@@ -45,7 +45,7 @@ Decided = tuple[Decision, Mapping[str, str]]
 CLOCK_SLACK_MS = 60_000  # how far a caller's clock may be ahead of ours
 BODIES_BYTES_MAX = (
     2**19
-)  # of bodies that are remembered; with what they mean and were answered, seventy times as much
+)  # of bodies that are remembered; with what they mean and were answered, 70 to 250 times as much
 BODY_REMEMBERED_MAX = 512
 
 _KEY_FIELD = b'"idempotency_key"'
