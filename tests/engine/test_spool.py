@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from msgspec.structs import replace
+from redis.asyncio import Redis
 
 from creditgate import openings
 from creditgate.core.amounts import NANOS
@@ -46,6 +47,21 @@ async def test_one_that_took_effect_is_not_posted(
     await _posted(behind)
     assert await _remaining(behind) == 48 * NANOS // 10
     assert behind.metrics.spool_posted == behind.metrics.spooled == 1
+
+
+async def test_what_is_known_to_be_taken_is_not_spooled(
+    behind: openings.UseCases, proxy: FaultProxy, redis: "Redis", stores: openings.Stores
+) -> None:
+    """A repeated call that nobody can answer has happened: posted when its key counts no more, it would again."""
+    keyed = replace(TRACK, key=CallerKey("track:header", "aa", "f" * 32))
+    await behind.meter.track(keyed)
+    proxy.lose_reply_to(b"XRANGE")
+    await _spool(behind, keyed)
+    assert proxy.faults == 1
+    await redis.delete(*stores.keys.key_buckets("ann", behind.clock.now_ms()))  # as if a day had passed
+    await _posted(behind)
+    assert await _remaining(behind) == 49 * NANOS // 10
+    assert behind.metrics.spooled == 0
 
 
 async def test_nothing_is_removed_before_it_is_posted(

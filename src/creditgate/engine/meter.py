@@ -143,7 +143,7 @@ class Meter:
             began, op_id = asked.begun.call.began, asked.begun.call.op_id
             earliest = latest = asked.start.not_after
             first = First(asked.start, began, self._store.track_begun(asked.begun))
-        is_known = False
+        is_known = is_taken = False
         partition = self._keys.partition_of(usage.customer_id)
 
         def send_once(not_after: int) -> Awaitable[Reply]:
@@ -163,7 +163,8 @@ class Meter:
             for _ in range(FORWARD_ROUNDS_MAX):
                 reply = await self._attempts.write(partition, op_id, send_once, first)
                 first = None
-                if isinstance(reply, Applied):
+                is_taken = not isinstance(reply, Applied) and reply.status is Status.REPLAYED
+                if isinstance(reply, Applied):  # should Redis lose it now, its op id tells the spool
                     decision = await self._answer_again(usage, uses, reply.stream_id)
                 elif reply.status is Status.OK:
                     decision = decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
@@ -177,7 +178,8 @@ class Meter:
         except Exception as error:
             self._metrics.not_decided(usage.verb, usage.feature_id, perf_counter() - began, error)
             if is_known and isinstance(error, Undecided | Unavailable):
-                raise UsageUndecided(error.message, Sent(op_id, usage, earliest, latest)) from error
+                sent = Sent(op_id, usage, earliest, latest, is_taken)
+                raise UsageUndecided(error.message, sent) from error
             raise
 
     async def _tracked(self, usage: Usage, uses: list[Use], reply: Reply) -> Decision:

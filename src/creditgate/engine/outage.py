@@ -46,11 +46,13 @@ class Outage:
     async def keeps(self, error: CreditgateError) -> bool:
         """Spool the use that could not be decided; False if it is none that can be. Raises SpoolFull.
 
+        One that is known to be taken needs no spool: posted after its key has ended, it would be taken again.
         What a lock has taken is not known before it is finalized, so it is not spooled.
         """
         if not isinstance(error, UsageUndecided) or error.sent.usage.verb == "hold" or not self._spool.is_on:
             return False
-        await self._spool.keep(error.sent)
+        if not error.sent.is_taken:
+            await self._spool.keep(error.sent)
         return True
 
     def _note(self) -> None:

@@ -30,12 +30,16 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Sent(NamedTuple):
-    """A use that was sent, or was to be, and the first and last `not_after` that it was sent with; 0: never."""
+    """A use that was sent, or was to be, and the first and last `not_after` that it was sent with; 0: never.
+
+    `is_taken`: its key says that it happened before, under another op id; only what it took could not be read.
+    """
 
     op_id: str
     usage: Usage
     first_not_after: int
     last_not_after: int
+    is_taken: bool = False
 
 
 class UsageUndecided(Undecided):
