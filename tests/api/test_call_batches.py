@@ -77,13 +77,14 @@ def test_items_of_one_customer_are_applied_in_their_order(api: ApiClient) -> Non
 
 @pytest.mark.parametrize(("item", "status", "code"), BAD_ITEMS, ids=lambda part: json.dumps(part)[:90])
 def test_a_bad_item_changes_no_other(api: ApiClient, item: Any, status: int, code: str) -> None:
-    """What is malformed or refused is told where it stands; what stands around it is done."""
-    before = _used(api, "ann")
-    little = {"customer_id": "ann", "verb": "track", "feature_id": "basic_messages"}
-    first, bad, last = api.ask("balances.batch", [little, item, little])
-    assert (bad["status"], bad["body"]["code"]) == (status, code)
-    assert (first["status"], last["status"]) == (200, 200)
-    assert _used(api, "ann") - before == pytest.approx(0.02)
+    """What is malformed or refused is told where it stands; what stands around it is done, whoever it is of."""
+    for name in ("ann", "bob"):
+        before = _used(api, name)
+        little = {"customer_id": name, "verb": "track", "feature_id": "basic_messages"}
+        first, bad, last = api.ask("balances.batch", [little, item, little])
+        assert (bad["status"], bad["body"]["code"]) == (status, code)
+        assert (first["status"], last["status"]) == (200, 200)
+        assert _used(api, name) - before == pytest.approx(0.02)
 
 
 def test_each_item_has_a_key_of_its_own(api: ApiClient) -> None:

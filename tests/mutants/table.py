@@ -466,6 +466,13 @@ MUTANTS = (
         "self._asker.further(asked, done)",
         (f"{_ENGINE}/test_in_order.py",),
     ),
+    Mutant(
+        "an item that is wrong fails its batch",
+        "src/creditgate/api/routes/call_batches.py",
+        "        try:\n            rest = self._ask(call, item, item.wanted.asker, done)\n        except Exception as",
+        "        try:\n            rest = self._ask(call, item, item.wanted.asker, done)\n        except OSError as",
+        ("tests/api/test_call_batches.py",),
+    ),
     # holds
     Mutant(
         "what was taken first comes back first",

@@ -18,6 +18,7 @@ from creditgate.api.wire.answers import encode
 from creditgate.api.wire.call_batches import BatchedAnswer, BatchedCheck, BatchedTrack, read_item
 from creditgate.api.wire.fields import read_list
 from creditgate.core.remembered import Remembered
+from creditgate.engine import stepping
 from creditgate.engine.stepping import Done
 from creditgate.errors import InvalidInputs, Undecided
 
@@ -80,15 +81,34 @@ class CallBatchRoutes:
                 by_customer.setdefault(wanted.usage.customer_id, []).append(Item(place, wanted, body))
         begin = partial(self._begin, call, asyncio.get_running_loop().time() + BATCH_SECONDS_MAX)
         for items in by_customer.values():
-            InOrder(items, begin, partial(self._ended, answers)).go_on()
+            if len(items) == 1:
+                self._answer(items[0], call, partial(self._ended, answers, items[0]))
+            else:
+                InOrder(items, begin, partial(self._ended, answers)).go_on()
         return Answer(encode([_batched_answer(answer) for answer in await answers.ended]))
+
+    def _answer(self, item: Item, call: Call, done: Done[Answer]) -> None:
+        """Have an item answered whose customer has no other in the batch."""
+        try:
+            rest = self._ask(call, item, item.wanted.asker, done)
+        except Exception as error:
+            done(None, error)
+        else:
+            if rest is not None:
+                stepping.run(rest, done)
 
     def _begin(
         self, call: Call, end: float, item: Item, asker: Asker[Any, Any] | None, done: Done[Answer]
     ) -> Coroutine[Any, Any, Answer] | None:
-        """Have an item answered; one whose turn comes too late is undecided, and changes nothing."""
+        """As `_ask`, where others were before; one whose turn comes too late is undecided, and changes nothing."""
         if asyncio.get_running_loop().time() > end:
             raise Undecided("The batch took too long; this call was not made")
+        return self._ask(call, item, asker, done)
+
+    def _ask(
+        self, call: Call, item: Item, asker: Asker[Any, Any] | None, done: Done[Answer]
+    ) -> Coroutine[Any, Any, Answer] | None:
+        """Begin to answer an item, as a call of its own."""
         wanted = item.wanted
         if isinstance(wanted.request, BatchedTrack):
             alone = Call(item.body, (), call.base_url, call.version)
