@@ -250,7 +250,14 @@ async def open_use_cases(settings: Settings, redis_url: str, stores: Stores) -> 
             statements=Statements(keys, stream, ledger),
             endpoints=endpoints,
             webhooks=webhooks,
-            flusher=Flusher(keys, stream, ledger, Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS), metrics),
+            flusher=Flusher(
+                keys,
+                stream,
+                ledger,
+                Lease(store, "flush", ttl_ms=FLUSH_LEASE_MS),
+                metrics,
+                gives_way=settings.workers > 0,
+            ),
             sweep=Sweep(
                 store, keys, clock, attempts, writer, Lease(store, "sweep", ttl_ms=SWEEP_LEASE_MS), metrics
             ),

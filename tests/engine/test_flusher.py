@@ -1,7 +1,9 @@
 """The way of an entry to SQL: exactly once, whatever happens on the way."""
 
 import asyncio
+import os
 import sqlite3
+import sys
 from contextlib import closing
 from typing import Any
 
@@ -205,6 +207,26 @@ async def test_a_flush_costs_as_many_trips_and_statements_for_many_partitions_as
     assert of_flush[0] == of_flush[1]
     assert sum(text.startswith("UPDATE stream_positions") for text in of_flush[1]) == 1
     assert (await _proof(settings)).holds
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+async def test_what_goes_to_sql_goes_behind_calls_unless_there_is_much(
+    used: openings.UseCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that gives way for good would fall behind for good on a busy machine, with all of it in Redis."""
+    append, seen = used.flusher._append, list[int]()
+
+    def noted(batches: Any) -> None:
+        seen.append(os.nice(0))
+        append(batches)
+
+    monkeypatch.setattr(used.flusher, "_append", noted)
+    await used.flusher.flush_once()
+    monkeypatch.setattr(flusher, "BATCH_ENTRIES", 1)
+    for _ in range(2):
+        await used.meter.track(Usage("track", "ann", "basic_messages", None, NANOS, Mode.CAP))
+    await used.flusher.flush_once()
+    assert seen == [os.nice(0) + flusher.NICENESS, os.nice(0)]
 
 
 async def test_a_partition_that_cannot_be_read_keeps_no_other_from_sql(

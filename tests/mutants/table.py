@@ -542,9 +542,16 @@ MUTANTS = (
     Mutant(
         "the stream is trimmed before SQL has it",
         "src/creditgate/engine/flusher.py",
-        "await asyncio.to_thread(self._append, batches)",
+        "await asyncio.get_running_loop().run_in_executor(executor, self._append, batches)",
         "await self._stream.trim({b.partition: b.upto for b in batches})\n"
         "            await asyncio.to_thread(self._append, batches)",
+        (f"{_ENGINE}/test_flusher.py",),
+    ),
+    Mutant(
+        "the flusher gives way though it falls behind",
+        "src/creditgate/engine/flusher.py",
+        "executor = None if self._is_behind else self._aside",
+        "executor = self._aside",
         (f"{_ENGINE}/test_flusher.py",),
     ),
     Mutant(

@@ -5,7 +5,10 @@ its lease without noticing commits nothing. Killed anywhere, it goes on from the
 """
 
 import asyncio
+import os
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 from redis.exceptions import RedisError
@@ -28,6 +31,7 @@ FLUSH_TICK_S = 0.1  # how long the last entry of a quiet stream waits
 FLUSH_LEASE_MS = 5_000
 RETRY_WAIT_S = 1.0  # after SQL or Redis refused
 SEALED_WAIT_S = 10.0  # without the key of a sealed journal; others ask for the lease each second
+NICENESS = 10  # of the thread that writes to SQL while it keeps up: a tenth of a processor, where others want all of it
 DRAIN_ROUNDS_MAX = 1_000  # batches flushed at shutdown before we leave the rest to the next start
 
 log = logger(__name__)
@@ -43,12 +47,18 @@ class Flusher:
         ledger: Ledger,
         lease: Lease,
         metrics: Metrics | None = None,
+        *,
+        gives_way: bool = False,
     ) -> None:
+        """`gives_way`: while it keeps up, other processes go before it. Not where it is in the process that answers
+        calls: its threads share one lock, so calls would wait for it as long as it waits for others.
+        """
         self._partitions = (SYSTEM_PARTITION, *keys.partitions)
         self._stream = stream
         self._ledger = ledger
         self._lease = lease
         self._metrics = metrics or Metrics()
+        self._aside = ThreadPoolExecutor(1, "flush", initializer=_give_way) if gives_way else None
         self._positions: dict[str, Position] | None = None
         self._is_behind = False
         self._stopping = asyncio.Event()
@@ -101,8 +111,9 @@ class Flusher:
         return sum(len(batch.entries) + len(batch.poison) for batch in batches)
 
     async def _move(self, batches: Sequence[Batch]) -> None:
+        executor = None if self._is_behind else self._aside
         try:
-            await asyncio.to_thread(self._append, batches)
+            await asyncio.get_running_loop().run_in_executor(executor, self._append, batches)
         finally:
             self._positions = None  # a commit whose answer was lost may have moved them
         for batch in batches:
@@ -162,6 +173,12 @@ class Flusher:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+
+def _give_way() -> None:
+    """Let others go first where processors are short: for good, and, on Linux alone, for this thread alone."""
+    if sys.platform == "linux":
+        os.nice(NICENESS)
 
 
 def _batch(position: Position, page: Page) -> Batch:
