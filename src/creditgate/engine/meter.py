@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from creditgate.balances.calls import Needs
 from creditgate.balances.keys import Keys
 from creditgate.balances.store import BalanceStore, Reply, Use
 from creditgate.core.amounts import AmountOutOfRange, format_amount
@@ -73,25 +74,29 @@ class Meter:
         first = None if asked is None else First(asked.start, began, self._store.check_begun(asked.begun))
         try:
             asking = await self._asking(usage) if asked is None else asked.means
-            feature, needs, properties = asking.feature, asking.needs, asking.properties
-            customer_id = usage.customer_id
-
-            def send() -> Awaitable[Reply]:
-                return self._store.check(customer_id=customer_id, properties=properties, pools=needs)
-
-            for _ in range(FORWARD_ROUNDS_MAX):
-                reply = await self._attempts.ask(send, first=first)
-                first = None
-                if reply.status is not Status.DUE:
-                    _raise_if_absent(reply, customer_id, usage.entity_id)
-                    decision = checked(feature, needs, reply)
-                    self._metrics.decided("check", decision, perf_counter() - began)
-                    return decision
-                await self._writer.forward(customer_id)
-            raise _not_up_to_date()
+            reply = await self._ask(usage.customer_id, asking.properties, asking.needs, first)
+            _raise_if_absent(reply, usage.customer_id, usage.entity_id)
+            decision = checked(asking.feature, asking.needs, reply)
+            self._metrics.decided("check", decision, perf_counter() - began)
+            return decision
         except Exception as error:
             self._metrics.not_decided("check", usage.feature_id, perf_counter() - began, error)
             raise
+
+    async def _ask(
+        self, customer_id: str, properties: Sequence[str], pools: Needs, first: First[Reply] | None = None
+    ) -> Reply:
+        """Return what check.lua says of the customer, who is stepped forward for it; raises Undecided."""
+        for _ in range(FORWARD_ROUNDS_MAX):
+            reply = await self._attempts.ask(
+                lambda: self._store.check(customer_id=customer_id, properties=properties, pools=pools),
+                first=first,
+            )
+            if reply.status is not Status.DUE:
+                return reply
+            first = None
+            await self._writer.forward(customer_id)
+        raise _not_up_to_date()
 
     def track(
         self,
@@ -199,16 +204,10 @@ class Meter:
 
     async def _answer_again(self, usage: Usage, uses: list[Use], stream_id: StreamId) -> Decision:
         """Answer for a call that took effect though its reply was lost: what it moved, and the balances as they are."""
-        customer_id, op_id, pools = usage.customer_id, uses[0].call.op_id, each_pool(uses)
-        for _ in range(FORWARD_ROUNDS_MAX):
-            reply = await self._attempts.ask(
-                lambda: self._store.check(customer_id=customer_id, properties=(), pools=pools)
-            )
-            if reply.status is not Status.DUE:
-                reply = await self._as_first(customer_id, stream_id, reply, lambda _: op_id)
-                return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
-            await self._writer.forward(customer_id)
-        raise _not_up_to_date()
+        op_id = uses[0].call.op_id
+        reply = await self._ask(usage.customer_id, (), each_pool(uses))
+        reply = await self._as_first(usage.customer_id, stream_id, reply, lambda _: op_id)
+        return decision_of(usage.verb, uses, reply, allowed=True, is_replay=False)
 
     async def _as_first(
         self, customer_id: str, stream_id: StreamId, reply: Reply, op_id_in: Callable[[Entry], str | None]
