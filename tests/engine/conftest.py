@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from creditgate import openings
-from creditgate.engine import demo, drain
+from creditgate.balances.hot_connection import HotConnection
+from creditgate.engine import attempts, demo, drain
 from creditgate.settings import Environment, Settings
 from tests.engine.fault_proxy import FaultProxy
 
@@ -46,3 +47,10 @@ async def cases(settings: Settings, stores: openings.Stores) -> AsyncIterator[op
 def soon_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that has to work alone is so sooner: a flush lease need not have been free for 2.5 s."""
     monkeypatch.setattr(drain, "QUIET_S", 0.1)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that wait longer: on a machine that stands still for a moment, each would be asked again by itself."""
+    monkeypatch.setattr(attempts, "CALL_WINDOW_MS", 10_000)
+    monkeypatch.setattr(HotConnection.__init__, "__kwdefaults__", {"window_s": 10.0, "merging": None})

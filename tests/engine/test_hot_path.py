@@ -10,11 +10,11 @@ import pytest
 from redis import Redis
 
 from creditgate import openings
-from creditgate.balances.hot_connection import WRITE_CALLS, HotConnection
+from creditgate.balances.hot_connection import WRITE_CALLS
 from creditgate.balances.wire import Call, Wire
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
-from creditgate.engine import attempts, stepping
+from creditgate.engine import stepping
 from creditgate.engine.customers import Grant, Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.usage import Usage
@@ -166,13 +166,6 @@ async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
     """A relay in front of the Valkey."""
     async with Relay(valkey_socket, tmp_path / "r") as relay:
         yield relay
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that wait longer: on a machine that stands still for a moment, each would be asked again by itself."""
-    monkeypatch.setattr(attempts, "CALL_WINDOW_MS", 10_000)
-    monkeypatch.setattr(HotConnection.__init__, "__kwdefaults__", {"window_s": 10.0, "merging": None})
 
 
 @pytest.fixture

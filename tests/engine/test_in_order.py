@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from creditgate.api.routes.in_order import TOGETHER_MAX
 from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
+from creditgate.balances.connection import CALL_WINDOW_MS
 from creditgate.core.amounts import NANOS
 from creditgate.engine import demo
 from creditgate.engine.customers import Grant, Profile
@@ -119,6 +121,7 @@ async def evalshas(redis: "Redis") -> int:
     return calls
 
 
+@pytest.mark.usefixtures("patient")
 async def test_plain_items_are_one_call_of_redis(gate: Gate, redis: "Redis") -> None:
     """As many as go together, and then the next; each finds what the one before it left."""
     items = [TRACK] * TOGETHER_MAX + [TRACK, TRACK, CHECK, CHECK, TRACK, CHECK | {"send_event": True}, TRACK]
@@ -130,6 +133,7 @@ async def test_plain_items_are_one_call_of_redis(gate: Gate, redis: "Redis") -> 
     assert usages == [*range(3, 37), 36, 36, 37, 38, 39]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_batch_is_answered_as_its_items_alone(gate: Gate, seed: int) -> None:
     """Whatever stands beside what."""
@@ -165,6 +169,25 @@ async def test_items_that_arrive_too_late(gate: Gate, proxy: FaultProxy) -> None
     assert [round(10 * body["balance"]["usage"]) for _, _, body in answers] == [2, 4, 7, 11, 16, 22, 29, 37]
 
 
+async def test_a_process_that_stands_still_between_two_items(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes together may take effect for equally long: the first is not too late where those behind it are not."""
+    await batch(gate, [TRACK])
+    now_ms = gate.cases.clock.now_ms
+
+    def and_stand_still() -> int:
+        monkeypatch.undo()
+        read = now_ms()
+        time.sleep(CALL_WINDOW_MS / 1000 + 0.05)
+        return read
+
+    monkeypatch.setattr(gate.cases.clock, "now_ms", and_stand_still)
+    answers = await batch(gate, [TRACK | {"value": 3}, TRACK | {"value": -3}, TRACK | {"value": -2}, TRACK])
+    assert [round(10 * body["balance"]["usage"]) for _, _, body in answers] == [4, 1, 0, 1]
+    assert await used(gate) == COST
+
+
 async def test_items_of_a_customer_who_is_overdue(gate: Gate) -> None:
     """All are told so, and go on in their order: what one takes last is what the one before it left."""
     soon = gate.cases.clock.now_ms() + SOON_MS
@@ -176,6 +199,7 @@ async def test_items_of_a_customer_who_is_overdue(gate: Gate) -> None:
     assert usages == [1, 3, 6, 10, 15, 21, 28, 36, 36]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_large_items_go_in_several_calls(gate: Gate, redis: "Redis") -> None:
     """A call of Redis has a bound in bytes."""
     large = TRACK | {"properties": {"text": "x" * 4000}}

@@ -318,6 +318,13 @@ MUTANTS = (
         "if False:",
         (f"{_ENGINE}/test_attempts.py",),
     ),
+    Mutant(
+        "each call of a turn has its own time",
+        "src/creditgate/engine/attempts.py",
+        "elif start.rounds == rounds:",
+        "elif False:",
+        (f"{_ENGINE}/test_in_order.py",),
+    ),
     # what goes at once
     Mutant(
         "a reply from other terms is answered as the one before",

@@ -91,13 +91,27 @@ class Attempts:
         self._stream = stream
         self._ledger = ledger
         self._reconciler = reconciler
+        self._start: Start | None = None  # of this turn of the event loop
 
     def start(self) -> Start | None:
-        """Note what the first attempt of a call starts with; None while Redis is not reconciled."""
+        """Note what the first attempt of a call starts with; None while Redis is not reconciled.
+
+        Calls of one turn start at one time. So of those that go to Redis together (`balances/merging.py`), none is too
+        late where one behind it is not, wherever this process may have stood still.
+        """
         if not self._reconciler.is_done:
             return None
+        start, rounds = self._start, self._reconciler.rounds
+        if start is None:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        elif start.rounds == rounds:
+            return start
         now_ms = self._clock.now_ms()
-        return Start(now_ms, now_ms + CALL_WINDOW_MS, self._reconciler.rounds)
+        self._start = start = Start(now_ms, now_ms + CALL_WINDOW_MS, rounds)
+        return start
+
+    def _end_turn(self) -> None:
+        self._start = None
 
     async def write(
         self,
