@@ -32,6 +32,7 @@ from creditgate.ledger.customers import Document, KeyUse, RowState
 from creditgate.ledger.database import Database, EntriesRefused, TookTooLong
 from creditgate.ledger.entries import PLACES_MAX
 from creditgate.ledger.events import Event, EventCursor, EventFilter, events_of, property_text
+from creditgate.ledger.inserting import PIECE_ROWS
 from creditgate.ledger.migrations import HEAD, take_steps
 from creditgate.ledger.outbox import Alert, Backlog, Delivery, ItemId, Letter
 from creditgate.ledger.positions import Position, PositionMoved
@@ -403,6 +404,19 @@ class LedgerConformance:
         entry = data.draw(entries(stream_id=stream_id))
         ledger.append([batch_of([entry], after=position.stream_id)])
         assert entry_at(ledger, FIRST, stream_id) == entry
+
+    def test_what_is_appended_in_pieces_is_all_there(self, ledger: Ledger) -> None:
+        """Who appends may let others run in between; it is one transaction all the same."""
+        entries = [make_entry(ms) for ms in range(1, 2 * PIECE_ROWS + 2)]
+        position = ledger.adopt(FIRST, EPOCH)
+        seen: list[Entry | None] = []
+
+        def pause() -> None:
+            seen.append(entry_at(ledger, FIRST, entries[0].stream_id))
+
+        ledger.append([batch_of(entries, after=position.stream_id)], pause=pause)
+        assert set(seen) == {None}
+        assert [entry_at(ledger, FIRST, entry.stream_id) for entry in entries] == entries
 
     @pytest.mark.parametrize("nanos", EDGES)
     def test_amounts_are_kept_to_the_last_nano(self, ledger: Ledger, nanos: int) -> None:

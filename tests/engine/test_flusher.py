@@ -71,7 +71,7 @@ async def test_entries_stay_in_redis_while_sql_is_down(
 ) -> None:
     """Nothing is trimmed that SQL did not take; once it is back, everything is there."""
 
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise LedgerUnavailable("disk full")
 
     with monkeypatch.context() as patched:
@@ -214,19 +214,31 @@ async def test_what_goes_to_sql_goes_behind_calls_unless_there_is_much(
     used: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that gives way for good would fall behind for good on a busy machine, with all of it in Redis."""
-    append, seen = used.flusher._append, list[int]()
+    pauses: list[int] = []
+    seen: list[int] = []
+    append, pause = used.flusher._append, flusher._pause
+
+    def noted_pause() -> None:
+        pauses.append(os.nice(0))
+        pause()
 
     def noted(batches: Any) -> None:
         seen.append(os.nice(0))
         append(batches)
 
+    monkeypatch.setattr(flusher, "_pause", noted_pause)
     monkeypatch.setattr(used.flusher, "_append", noted)
     await used.flusher.flush_once()
+    behind = min(os.nice(0) + flusher.NICENESS, 19)
+    assert seen == [behind]
+    assert set(pauses) == {behind}
+    del pauses[:]
     monkeypatch.setattr(flusher, "BATCH_ENTRIES", 1)
     for _ in range(2):
         await used.meter.track(Usage("track", "ann", "basic_messages", None, NANOS, Mode.CAP))
     await used.flusher.flush_once()
-    assert seen == [min(os.nice(0) + flusher.NICENESS, 19), os.nice(0)]
+    assert seen == [behind, os.nice(0)]
+    assert pauses == []
 
 
 async def test_a_partition_that_cannot_be_read_keeps_no_other_from_sql(

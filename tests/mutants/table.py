@@ -557,8 +557,8 @@ MUTANTS = (
     Mutant(
         "the flusher gives way though it falls behind",
         "src/creditgate/engine/flusher.py",
-        "executor = None if self._is_behind else self._aside",
-        "executor = self._aside",
+        "return self._aside is not None and not self._is_behind",
+        "return self._aside is not None",
         (f"{_ENGINE}/test_flusher.py",),
     ),
     Mutant(

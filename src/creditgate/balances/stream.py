@@ -52,12 +52,13 @@ class JournalStream:
         return _page_of(partition, messages, after, count)
 
     async def pages(
-        self, after: Mapping[str, StreamId], *, count: int = READ_COUNT
+        self, after: Mapping[str, StreamId], *, count: int = READ_COUNT, pause_s: float = 0.0
     ) -> tuple[dict[str, Page], Exception | None]:
         """Return the next page of each partition after its position, read in one round trip to each node.
 
-        A partition that cannot be read is left out, and why is returned beside. Raises what redis-py raises where there
-        is one server, and it is away.
+        After each page with entries others have the event loop, and for `pause_s` the processor. A partition that
+        cannot be read is left out, and why is returned beside. Raises what redis-py raises where there is one server,
+        and it is away.
         """
         counts = {partition: page_size(partition, count) for partition in after}
         async with self._redis.pipeline(transaction=False) as together:
@@ -71,8 +72,8 @@ class JournalStream:
                 failed = reply
                 continue
             pages[partition] = _page_of(partition, reply, after[partition], counts[partition])
-            if pages[partition].is_full:
-                await asyncio.sleep(0)  # where one process does all, it answers calls between two full pages
+            if pages[partition].entries:
+                await asyncio.sleep(pause_s)
         return pages, failed
 
     async def tail(self, partition: str, after: StreamId) -> AsyncIterator[Entry]:

@@ -7,6 +7,7 @@ its lease without noticing commits nothing. Killed anywhere, it goes on from the
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,7 +32,11 @@ FLUSH_TICK_S = 0.1  # how long the last entry of a quiet stream waits
 FLUSH_LEASE_MS = 5_000
 RETRY_WAIT_S = 1.0  # after SQL or Redis refused
 SEALED_WAIT_S = 10.0  # without the key of a sealed journal; others ask for the lease each second
-NICENESS = 10  # of the thread that writes to SQL while it keeps up: a tenth of a processor, where others want all of it
+# While it keeps up: the thread that writes to SQL has a tenth of a processor where others want all of it, and it sleeps
+# between two pieces of work, since the kernel may let it go on for 4 ms before it looks who else is there.
+NICENESS = 10
+PAUSE_S = 0.0006
+READ_PAUSE_S = 0.001  # the least that uvloop sleeps
 DRAIN_ROUNDS_MAX = 1_000  # batches flushed at shutdown before we leave the rest to the next start
 
 log = logger(__name__)
@@ -99,7 +104,8 @@ class Flusher:
         positions = self._positions
         after = {p: positions[p].stream_id for p in self._partitions if p in positions}
         # One on a node that is away does not keep the others from SQL.
-        pages, failed = await self._stream.pages(after, count=BATCH_ENTRIES)
+        pause_s = READ_PAUSE_S if self._gives_way else 0.0
+        pages, failed = await self._stream.pages(after, count=BATCH_ENTRIES, pause_s=pause_s)
         new = [(positions[p], page) for p, page in pages.items() if page.upto > after[p]]
         self._is_behind = any(page.is_full for _, page in new)
         batches = [_batch(position, page) for position, page in new]
@@ -110,8 +116,12 @@ class Flusher:
             raise failed
         return sum(len(batch.entries) + len(batch.poison) for batch in batches)
 
+    @property
+    def _gives_way(self) -> bool:
+        return self._aside is not None and not self._is_behind
+
     async def _move(self, batches: Sequence[Batch]) -> None:
-        executor = None if self._is_behind else self._aside
+        executor = self._aside if self._gives_way else None
         try:
             await asyncio.get_running_loop().run_in_executor(executor, self._append, batches)
         finally:
@@ -122,7 +132,7 @@ class Flusher:
 
     def _append(self, batches: Sequence[Batch]) -> None:
         try:
-            self._ledger.append(batches)
+            self._ledger.append(batches, pause=_pause if self._gives_way else None)
         except EntriesRefused:
             for batch in batches:
                 self._append_one_by_one(batch)
@@ -179,6 +189,10 @@ def _give_way() -> None:
     """Let others go first where processors are short: for good, and, on Linux alone, for this thread alone."""
     if sys.platform == "linux":
         os.nice(NICENESS)
+
+
+def _pause() -> None:
+    time.sleep(PAUSE_S)
 
 
 def _batch(position: Position, page: Page) -> Batch:

@@ -5,11 +5,9 @@ customers. A message that is no entry is set aside, since the position moves pas
 """
 
 import json
-import os
 import random
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -54,13 +52,20 @@ class Batch(msgspec.Struct, frozen=True):
     poison: Sequence[Poison] = ()
 
 
-def append(database: Database, seal_keys: SealKeys | None, batches: Sequence[Batch], *, is_news: bool) -> int:
+def append(
+    database: Database,
+    seal_keys: SealKeys | None,
+    batches: Sequence[Batch],
+    *,
+    is_news: bool,
+    pause: Callable[[], None] | None,
+) -> int:
     """Store all batches and move their positions; return the number of rows of items. See `Ledger.append`."""
     for batch in batches:
         _check(batch)
     for tries_left in reversed(range(CONFLICT_TRIES)):
         try:
-            return _append(database, seal_keys, batches, is_news=is_news)
+            return _append(database, seal_keys, batches, is_news=is_news, pause=pause)
         except WriteConflict:
             if not tries_left:
                 raise
@@ -85,9 +90,18 @@ def _check(batch: Batch) -> None:
 
 
 def _append(
-    database: Database, seal_keys: SealKeys | None, batches: Sequence[Batch], *, is_news: bool
+    database: Database,
+    seal_keys: SealKeys | None,
+    batches: Sequence[Batch],
+    *,
+    is_news: bool,
+    pause: Callable[[], None] | None,
 ) -> int:
-    of_batch = [_rows_of(batch) for batch in batches]
+    of_batch = []
+    for batch in batches:
+        of_batch.append(list(chain.from_iterable(map(item_rows, batch.entries))))
+        if pause:
+            pause()
     rows = list(chain.from_iterable(of_batch))
     changes = changes_in(entry for batch in batches for entry in batch.entries)
     poison = [_poison_row(batch.partition, found) for batch in batches for found in batch.poison]
@@ -97,25 +111,13 @@ def _append(
         positions.move(connection, list(map(_move_of, batches)))
         _seal(connection, seal_keys, batches, of_batch)
         if rows:
-            _let_others_run()
-            insert_items(connection, rows)
+            insert_items(connection, rows, pause)
             if is_news:
                 insert_alerts(connection, (entry for batch in batches for entry in batch.entries))
         listing.write(connection, changes)
         if poison:
             connection.execute(_INSERT_POISON, poison)
     return len(rows)
-
-
-def _rows_of(batch: Batch) -> list[Values]:
-    _let_others_run()
-    return list(chain.from_iterable(map(item_rows, batch.entries)))
-
-
-def _let_others_run() -> None:
-    """Let who waits for this processor have it now, and not only when our time is up, which is 4 ms on many kernels."""
-    if sys.platform == "linux":
-        os.sched_yield()
 
 
 def _move_of(batch: Batch) -> Move:

@@ -14,7 +14,7 @@ slower than the INSERTs for a few rows, and a row that is there already, which t
 that somebody has changed by hand, would be passed over in silence. Here it is refused, on both databases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from operator import itemgetter, not_
 from typing import Any
@@ -62,12 +62,21 @@ _INSERTS = (
 _INSERT = f"INSERT INTO {journal_items.name} VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 
 
-def insert_items(connection: Connection, rows: Sequence[Values]) -> None:
-    """Store rows of `journal_items`, at least one."""
+PIECE_ROWS = 48  # of SQLite, between two pauses: some 0.3 ms
+
+
+def insert_items(
+    connection: Connection, rows: Sequence[Values], pause: Callable[[], None] | None = None
+) -> None:
+    """Store rows of `journal_items`, at least one. `pause` is called after each piece that this process works on."""
     if connection.dialect.name == "postgresql":
         _copy(connection, rows)
-    else:
-        _insert(connection, rows)
+        return
+    piece_rows = PIECE_ROWS if pause else len(rows)
+    for begin in range(0, len(rows), piece_rows):
+        _insert(connection, rows[begin : begin + piece_rows])
+        if pause:
+            pause()
 
 
 def _insert(connection: Connection, rows: Sequence[Values]) -> None:
