@@ -10,6 +10,8 @@ import pytest
 from redis import Redis
 
 from creditgate import openings
+from creditgate.api import calls as api_calls
+from creditgate.api.versions import SPLIT
 from creditgate.balances.hot_connection import WRITE_CALLS
 from creditgate.balances.wire import Call, Wire
 from creditgate.core.amounts import NANOS
@@ -20,6 +22,7 @@ from creditgate.engine.keys import CallerKey
 from creditgate.engine.usage import Usage
 from creditgate.errors import CreditgateError
 from tests.balances.relay import Relay
+from tests.conformance.drivers.in_process import InProcess
 from tests.engine.instants import SOON_MS, passed
 
 KEY = CallerKey("track:header", "again", "cd" * 8)
@@ -161,6 +164,22 @@ async def test_no_task_is_made(cases: openings.UseCases, verb: Verb) -> None:
     assert made == []
 
 
+@pytest.mark.parametrize("name", ["check", "entitled", "track", "events"])
+async def test_a_call_of_an_older_route_goes_at_once(cases: openings.UseCases, name: str) -> None:
+    """It differs from the verb's in its path alone. In the words of an older version it takes a coroutine."""
+    await cases.customers.get_or_create("ann", Profile())
+    verb = InProcess(cases).legacy[name]
+    body = b'{"customer_id":"ann","feature_id":"basic_messages","value":0,"customer_data":{}}'
+    if name in ("check", "entitled"):
+        body = body.replace(b'"value"', b'"required_balance"')
+    called = api_calls.Call(body, (), "")
+    answers = [await at_once(verb, called) for _ in range(3)]
+    assert answers == [await verb.handler(called)] * 3
+    rest = verb.begun(api_calls.Call(body, (), "", SPLIT), lambda *_: None)
+    assert rest is not None
+    assert len((await rest).body) < len(answers[0].body)
+
+
 @pytest.fixture
 async def relay(tmp_path: Path, valkey_socket: str) -> AsyncIterator[Relay]:
     """A relay in front of the Valkey."""
@@ -214,6 +233,18 @@ async def test_a_call_does_not_go_with_one_that_is_written(cases: openings.UseCa
     calls = await in_one_turn(lambda: [by_hand(track(cases, one)) for one in [*customers, customers[0]]])
     *_, last = await asyncio.gather(*calls)
     assert sum(before.balances.values()) - sum(last.balances.values()) == 2 * -before.moved[0].delta_nanos
+
+
+async def at_once(verb: api_calls.Verb, call: api_calls.Call) -> api_calls.Answer:
+    """Return the answer to a call that begins without a coroutine."""
+    ended: asyncio.Future[api_calls.Answer] = asyncio.get_running_loop().create_future()
+
+    def done(answer: api_calls.Answer | None, _: BaseException | None) -> None:
+        assert answer is not None
+        ended.set_result(answer)
+
+    assert verb.begun(call, done) is None
+    return await ended
 
 
 async def in_one_turn(work: Callable[[], T]) -> T:

@@ -28,7 +28,7 @@ class InProcess:
             zero_member_rows=False,
         )
         self._env = settings.env_on_wire
-        self._verbs, _ = tables(
+        self._verbs, legacy = tables(
             meter=cases.meter,
             holds=cases.holds,
             batches=cases.batches,
@@ -46,6 +46,7 @@ class InProcess:
             outage=cases.outage,
             settings=settings,
         )
+        self.legacy = {route.name: route.verb for route in legacy}
 
     async def together(self, calls: Sequence[Call]) -> list[Answer]:
         return list(await asyncio.gather(*map(self._answer, calls)))

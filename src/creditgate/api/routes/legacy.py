@@ -4,17 +4,17 @@ They ask the verbs' own routes in older words. Where `x-api-version` is below 2.
 version, and a customer who is not there is made, with the plans that enable themselves.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from creditgate.api.calls import Answer, Call, LegacyRoute, Verb
 from creditgate.api.routes.balances import BalanceRoutes
 from creditgate.api.routes.billing import BillingRoutes
 from creditgate.api.routes.customers import CustomerRoutes
-from creditgate.api.routes.meter import MeterRoutes
+from creditgate.api.routes.meter import BODIES_BYTES_MAX, MeterRoutes, Wanted, said
 from creditgate.api.versions import BETA, LAST_WITH_A_LIST, ONE_SHAPE_SINCE, SPLIT
 from creditgate.api.wire import answers_1_2, answers_2_0
-from creditgate.api.wire.answers import CheckAnswer, Success, TrackAnswer, check_text, encode, track_text
+from creditgate.api.wire.answers import CheckAnswer, Success, TrackAnswer, encode
 from creditgate.api.wire.billing import AttachAnswer
 from creditgate.api.wire.customers import CustomerAnswer
 from creditgate.api.wire.fields import read
@@ -25,11 +25,13 @@ from creditgate.api.wire.legacy import (
     LegacyTrackRequest,
     SetUsageRequest,
 )
-from creditgate.api.wire.requests import GetCustomerRequest
+from creditgate.api.wire.requests import CheckRequest, GetCustomerRequest, TrackRequest
 from creditgate.core.customers import Record
 from creditgate.core.decisions import Decision
+from creditgate.core.remembered import Remembered
 from creditgate.engine.catalogs import Catalogs
 from creditgate.engine.customers import Customers, Profile
+from creditgate.engine.stepping import Done
 from creditgate.errors import InvalidRequest, NotFound
 
 T = TypeVar("T")
@@ -54,11 +56,13 @@ class LegacyRoutes:
         self._billing_routes = billing_routes
         self._customers = customers
         self._catalogs = catalogs
+        self._checks = Remembered(self._read_check, BODIES_BYTES_MAX)
+        self._tracks = Remembered(self._read_track, BODIES_BYTES_MAX)
 
     @property
     def table(self) -> tuple[LegacyRoute, ...]:
-        check = Verb(self.check, LegacyCheckRequest, CheckAnswer)
-        track = Verb(self.track, LegacyTrackRequest, TrackAnswer)
+        check = Verb(self.check, LegacyCheckRequest, CheckAnswer, begin=self.begin_check)
+        track = Verb(self.track, LegacyTrackRequest, TrackAnswer, begin=self.begin_track)
         return (
             LegacyRoute("POST", "check", "check", check),
             LegacyRoute("POST", "entitled", "entitled", check),
@@ -80,7 +84,39 @@ class LegacyRoutes:
             ),
         )
 
-    async def check(self, call: Call) -> Answer:
+    def check(self, call: Call) -> Coroutine[Any, Any, Answer]:
+        if call.version < ONE_SHAPE_SINCE:
+            return self._older_check(call)
+        return self._meter_routes.answer_check(said(self._checks, call.body), call)
+
+    def begin_check(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
+        if call.version < ONE_SHAPE_SINCE:
+            return self._older_check(call)
+        wanted = said(self._checks, call.body)
+        return self._meter_routes.begin_wanted_check(wanted, wanted.asker, call, done)
+
+    def track(self, call: Call) -> Coroutine[Any, Any, Answer]:
+        if call.version < ONE_SHAPE_SINCE:
+            return self._older_track(call)
+        return self._meter_routes.answer_track(said(self._tracks, call.body), call)
+
+    def begin_track(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
+        if call.version < ONE_SHAPE_SINCE:
+            return self._older_track(call)
+        wanted = said(self._tracks, call.body)
+        return self._meter_routes.begin_wanted_track(wanted, wanted.asker, call, done)
+
+    def _read_check(self, body: bytes) -> Wanted[CheckRequest]:
+        request = read(LegacyCheckRequest, body)
+        _makes_nobody(request)
+        return self._meter_routes.wanted_by_check(request)
+
+    def _read_track(self, body: bytes) -> Wanted[TrackRequest]:
+        request = read(LegacyTrackRequest, body)
+        _makes_nobody(request)
+        return self._meter_routes.wanted_by_track(request)
+
+    async def _older_check(self, call: Call) -> Answer:
         request = read(LegacyCheckRequest, call.body)
         decision, headers = await self._for_customer(
             request,
@@ -89,7 +125,7 @@ class LegacyRoutes:
         )
         return Answer(self._check_answer(decision, request, call), headers=headers)
 
-    async def track(self, call: Call) -> Answer:
+    async def _older_track(self, call: Call) -> Answer:
         request = read(LegacyTrackRequest, call.body).current(call.version)
         decision, headers = await self._for_customer(
             request,
@@ -132,16 +168,14 @@ class LegacyRoutes:
 
         First asked and then made: a call that is refused for what it says makes nobody.
         """
-        makes = call.version < ONE_SHAPE_SINCE
-        profile = request.customer_data.profile() if request.customer_data else Profile()
-        if profile != Profile() and not makes:
-            raise InvalidRequest(
-                "customer_data: from API version 2.1 on, only POST /v1/customers makes a customer"
-            )
+        if call.version >= ONE_SHAPE_SINCE:
+            _makes_nobody(request)
+            return await ask()
+        profile = _profile_in(request)
         try:
             return await ask()
         except NotFound as error:
-            if not makes or error.code != "customer_not_found":
+            if error.code != "customer_not_found":
                 raise
         await self._customers.get_or_create(request.customer_id, profile)
         return await ask()
@@ -154,9 +188,7 @@ class LegacyRoutes:
             return encode(
                 answers_1_2.check(decision, customer_id=customer_id, catalog=self._catalogs.current)
             )
-        if call.version < ONE_SHAPE_SINCE:
-            return encode(answers_2_0.check(decision, customer_id=customer_id))
-        return check_text(decision, customer_id=customer_id, takes=request.takes)
+        return encode(answers_2_0.check(decision, customer_id=customer_id))
 
     def _customer_answer(self, record: Record, expand: tuple[str, ...], call: Call) -> Answer:
         newest, catalog = self._customer_routes.answer(record, expand), self._catalogs.current
@@ -176,13 +208,20 @@ def _track_answer(decision: Decision, request: LegacyTrackRequest, call: Call) -
         return encode(Success())
     if call.version <= BETA:
         return encode(answers_1_2.track(decision, customer_id=customer_id, event_name=event_name))
-    if call.version < ONE_SHAPE_SINCE:
-        return encode(
-            answers_2_0.track(
-                decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name
-            )
+    return encode(
+        answers_2_0.track(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
+    )
+
+
+def _profile_in(request: Named) -> Profile:
+    return request.customer_data.profile() if request.customer_data else Profile()
+
+
+def _makes_nobody(request: Named) -> None:
+    if _profile_in(request) != Profile():
+        raise InvalidRequest(
+            "customer_data: from API version 2.1 on, only POST /v1/customers makes a customer"
         )
-    return track_text(decision, customer_id=customer_id, value_nanos=value_nanos, event_name=event_name)
 
 
 def _check_customers(call: Call) -> None:

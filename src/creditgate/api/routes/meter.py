@@ -95,7 +95,7 @@ class MeterRoutes:
         }
 
     def check(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self._answer_check(said(self._checks, call.body), call)
+        return self.answer_check(said(self._checks, call.body), call)
 
     def begin_check(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
         wanted = said(self._checks, call.body)
@@ -110,13 +110,13 @@ class MeterRoutes:
     ) -> Coroutine[Any, Any, Answer] | None:
         """Begin to answer a check that was read; it goes at once if it has who asks for it."""
         if asker is None:
-            return self._answer_check(wanted, call)
+            return self.answer_check(wanted, call)
         if wanted.takes:
             key = caller_key_of("check", call, asker.fingerprint)
             began = self._meter.at_once.track(asker if key is None else asker.keyed(key), done)
         else:
             began = self._meter.at_once.check(asker, done)
-        return None if began else self._answer_check(wanted, call)
+        return None if began else self.answer_check(wanted, call)
 
     def wanted_by_check(self, request: CheckRequest) -> Wanted[CheckRequest]:
         """Return what a check asks for; raises InvalidInputs and InvalidRequest."""
@@ -134,7 +134,8 @@ class MeterRoutes:
     def _read_check(self, body: bytes) -> Wanted[CheckRequest]:
         return self.wanted_by_check(read(CheckRequest, body))
 
-    def _answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Coroutine[Any, Any, Answer]:
+    def answer_check(self, wanted: Wanted[CheckRequest], call: Call) -> Coroutine[Any, Any, Answer]:
+        """Answer a check that was read."""
         return self._check_answer(wanted, self.checked(wanted, call))
 
     async def _check_answer(self, wanted: Wanted[CheckRequest], checked: Awaitable[Decided]) -> Answer:
@@ -199,7 +200,7 @@ class MeterRoutes:
         return decision, self._keys.headers(key, decision.is_replay)
 
     def track(self, call: Call) -> Coroutine[Any, Any, Answer]:
-        return self._answer_track(said(self._tracks, call.body), call)
+        return self.answer_track(said(self._tracks, call.body), call)
 
     def begin_track(self, call: Call, done: Done[Answer]) -> Coroutine[Any, Any, Answer] | None:
         wanted = said(self._tracks, call.body)
@@ -218,7 +219,7 @@ class MeterRoutes:
             key = caller_key_of("track", call, asker.fingerprint, in_body=in_body)
             if self._meter.at_once.track(asker if key is None else asker.keyed(key), done):
                 return None
-        return self._answer_track(wanted, call)
+        return self.answer_track(wanted, call)
 
     def wanted_by_track(self, request: TrackRequest) -> Wanted[TrackRequest]:
         """Return what a track asks for; raises InvalidInputs and InvalidRequest."""
@@ -231,7 +232,8 @@ class MeterRoutes:
     def _read_track(self, body: bytes) -> Wanted[TrackRequest]:
         return self.wanted_by_track(read(TrackRequest, body))
 
-    def _answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Coroutine[Any, Any, Answer]:
+    def answer_track(self, wanted: Wanted[TrackRequest], call: Call) -> Coroutine[Any, Any, Answer]:
+        """Answer a track that was read."""
         return self._track_answer(wanted, self.tracked(wanted, call))
 
     async def _track_answer(self, wanted: Wanted[TrackRequest], tracked: Awaitable[Decided]) -> Answer:
