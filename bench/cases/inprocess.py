@@ -17,6 +17,7 @@ BATCHES = (16, 64)
 BATCH_CALLERS = 4
 HOT_AT_A_TIME = 64
 PROMISED_AT = 256
+OTHERS = ("redis-py", "bare")  # clients that only send the commands
 CPU_AT_MOST = 1 / 15  # of redis-py
 HOT_AT_MOST = 0.5  # of one EVALSHA for each call
 
@@ -36,7 +37,7 @@ def run(stage: Stage) -> list[Row]:
 
 
 class Callers:
-    """The processes: one for what is ours and one for redis-py, on the same data, which nobody flushes."""
+    """The processes: one for what is ours and one for other clients, on the same data, which nobody flushes."""
 
     def __init__(
         self, stage: Stage, settings: Settings, *, source: Path = CHECKOUT, forgets: bool = True
@@ -56,7 +57,7 @@ class Callers:
 
     def ask(self, kind: str, *, at_a_time: int, customers: Sequence[str] | int = (), items: int = 1) -> Run:
         """Return a run of such calls."""
-        agent = self._ours if kind != "redis-py" else self._redis_py
+        agent = self._ours if kind not in OTHERS else self._others
         order: dict[str, Any] = {
             "kind": kind,
             "customers": customers or self.customers,
@@ -65,12 +66,12 @@ class Callers:
             "items": items,
             "watch": {"caller": agent.pid, "valkey": self._stage.valkey_pid},
         }
-        if kind == "redis-py":
+        if kind in OTHERS:
             order["commands"] = self._stage.commands_file(self.customers)
         return lambda: self._run(agent, order)
 
     @cached_property
-    def _redis_py(self) -> Agent:
+    def _others(self) -> Agent:
         return self._stage.agent("bench.callers", *self._arguments)
 
     def _run(self, agent: Agent, order: dict[str, Any]) -> Sample:
@@ -82,10 +83,12 @@ class Callers:
 
 
 def _single(callers: Callers, stage: Stage, at_a_time: int) -> list[Row]:
-    kinds = ("meter", "engine track", "engine track again", "engine check", "redis-py")
+    kinds = ("meter", "engine track", "engine track again", "engine check", *OTHERS)
     found = in_turns({kind: callers.ask(kind, at_a_time=at_a_time) for kind in kinds}, stage.rounds)
     rows = []
-    for kind in kinds[:-1]:
+    for kind in kinds:
+        if kind == "redis-py":
+            continue
         case, promised = (
             f"in-process {kind} x{at_a_time}",
             (kind, at_a_time) == ("engine track again", PROMISED_AT),
