@@ -136,14 +136,12 @@ def _rows(case: str, found: Samples, *, is_promised: bool) -> list[Row]:
             )
         )
 
+    at_most = CPU_AT_MOST if is_promised else {}
     for name in peers:
-        row(
-            "CPU us",
-            name,
-            lambda one: one.us("server"),
-            at_most=CPU_AT_MOST.get(name) if is_promised else None,
-        )
-    row("CPU us, worker", "noop", lambda one: one.us("server", "worker_ns"))
+        row("CPU us", name, lambda one: one.us("server"), at_most=at_most.get(name))
+    for name in ("noop", *at_most):  # what answers, without what brings the history to SQL
+        if name in found:
+            row("CPU us, worker", name, lambda one: one.us("server", "worker_ns"), at_most=at_most.get(name))
     row("Valkey CPU us", "raw", lambda one: one.us("valkey"))
     row("Valkey CPU us", "raw pipelined", lambda one: one.us("valkey"))
     row("per s", "raw", lambda one: one.per_s, at_least=RATE_AT_LEAST if is_promised else None)
