@@ -13,6 +13,7 @@ from creditgate import openings, operations
 from creditgate.core.amounts import NANOS
 from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import batch_worker, batches
+from creditgate.engine.attempts import CLOCK_MARGIN_MS
 from creditgate.engine.batches import Batch, Failure, Opened, Report
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
@@ -216,10 +217,10 @@ async def test_a_bug_at_one_item_keeps_no_batch_open(
     cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What crashes each time is listed as failed; where it crashes after its effect, the journal says it was taken."""
-    original = cases.meter._tracked
+    track = cases.meter.track
 
-    async def crash(usage: Usage, *rest: Any) -> Decision:
-        decision = await original(usage, *rest)
+    async def crash(usage: Usage, **how: Any) -> Decision:
+        decision = await track(usage, **how)
         if usage.customer_id == "bob":
             raise TypeError("a bug after the effect")
         return decision
@@ -229,7 +230,7 @@ async def test_a_bug_at_one_item_keeps_no_batch_open(
             raise TypeError("a bug before the effect")
         return await taking(usage)
 
-    monkeypatch.setattr(cases.meter, "_tracked", crash)
+    monkeypatch.setattr(cases.meter, "track", crash)
     monkeypatch.setattr(cases.meter, "_taking", taking)
     opened = await cases.batches.open((_use("ann", 7), _use("bob", 1), _use("ann", 1)))
     with capture_logs() as logs:
@@ -238,6 +239,28 @@ async def test_a_bug_at_one_item_keeps_no_batch_open(
     report = await _report(cases, opened)
     assert [(failure.index, failure.code) for failure in report.failures] == [(0, "internal_error")]
     assert await _remaining(cases) == {"ann": 490, "bob": 490}
+
+
+async def test_an_item_is_found_though_the_clock_of_redis_was_set_back(
+    cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our estimate was ahead when the batch was begun; what was taken then is not taken again."""
+    track, ahead_ms = cases.meter.track, CLOCK_MARGIN_MS + 1_000
+    crashes = iter([TypeError("a bug after the effect")])
+
+    async def crash(usage: Usage, **how: Any) -> Decision:
+        decision = await track(usage, **how)
+        for error in crashes:
+            cases.clock.correct(cases.clock.now_ms() - ahead_ms)
+            raise error
+        return decision
+
+    monkeypatch.setattr(cases.meter, "track", crash)
+    monkeypatch.setattr(cases.batch_worker._lease, "within", lambda not_after: not_after)  # it is short here
+    await cases.batches.open((_use("bob"),))
+    cases.clock.correct(cases.clock.now_ms() + ahead_ms)
+    await _work(cases)
+    assert await _remaining(cases) == {"ann": 500, "bob": 490}
 
 
 async def test_open_batches_survive_the_loss_of_redis(

@@ -188,6 +188,15 @@ async def test_a_process_that_stands_still_between_two_items(
     assert await used(gate) == COST
 
 
+async def test_a_check_behind_a_track_that_comes_too_late(gate: Gate) -> None:
+    """A check cannot be too late, so it may have an answer before the track that goes with it: that one is not used."""
+    await batch(gate, [TRACK])
+    gate.cases.clock.correct(gate.cases.clock.now_ms() - CALL_WINDOW_MS - 100)
+    _, check, last = await batch(gate, [TRACK | {"value": 48}, CHECK | {"required_balance": 5}, CHECK])
+    assert await used(gate) == 49 * COST
+    assert (check[2]["allowed"], last[2]["allowed"]) == (False, True)
+
+
 async def test_items_of_a_customer_who_is_overdue(gate: Gate) -> None:
     """All are told so, and go on in their order: what one takes last is what the one before it left."""
     soon = gate.cases.clock.now_ms() + SOON_MS

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,11 +11,13 @@ from redis.asyncio import Redis
 
 from creditgate import openings
 from creditgate.core.amounts import NANOS
-from creditgate.core.decisions import Mode
+from creditgate.core.decisions import Decision, Mode
 from creditgate.engine import demo, spool
+from creditgate.engine.attempts import CLOCK_MARGIN_MS
 from creditgate.engine.customers import Profile
 from creditgate.engine.keys import CallerKey
 from creditgate.engine.outage import OUTAGE_ENDS_S
+from creditgate.engine.spool_poster import CUSTOMERS_AT_ONCE
 from creditgate.engine.usage import Usage, UsageUndecided
 from creditgate.settings import Settings
 from tests.engine.fault_proxy import FaultProxy
@@ -47,6 +50,19 @@ async def test_one_that_took_effect_is_not_posted(
     await _posted(behind)
     assert await _remaining(behind) == 48 * NANOS // 10
     assert behind.metrics.spool_posted == behind.metrics.spooled == 1
+
+
+async def test_one_is_found_though_the_clock_of_redis_was_set_back(
+    behind: openings.UseCases, proxy: FaultProxy
+) -> None:
+    """Our estimate was ahead then, and with it the moment since which the use may have taken effect."""
+    await behind.meter.track(TRACK)
+    behind.clock.correct(behind.clock.now_ms() + CLOCK_MARGIN_MS + 1_000)
+    proxy.lose_reply_to(b"track")
+    await _spool(behind, TRACK)
+    assert proxy.faults == 1
+    await _posted(behind)
+    assert await _remaining(behind) == 48 * NANOS // 10
 
 
 async def test_what_is_known_to_be_taken_is_not_spooled(
@@ -122,6 +138,69 @@ async def test_a_full_spool_keeps_nothing_more(
     assert path.read_bytes().count(b"\n") == behind.metrics.spooled == 3
 
 
+async def test_a_round_that_fails_leaves_nothing_under_way(
+    behind: openings.UseCases,
+    settings: Settings,
+    stores: openings.Stores,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The disk refuses to set one aside while others are being posted: the next round posts none of these again."""
+    names = [f"customer_{number}" for number in range(3 * CUSTOMERS_AT_ONCE)]
+    for name in names:
+        await behind.customers.get_or_create(name, Profile())
+    await proxy.__aexit__()
+    uses = [replace(TRACK, customer_id=name) for name in ("nobody", *names)]
+    await asyncio.gather(*(_spool(behind, use) for use in uses))
+    behind.spool.let_go()
+    assert settings.redis is not None
+    async with openings.open_use_cases(settings, settings.redis, stores) as after:
+        track = after.meter.track
+
+        async def slow(usage: Usage, **how: Any) -> Decision:
+            if usage.customer_id in names:
+                await asyncio.sleep(0.1)
+            return await track(usage, **how)
+
+        monkeypatch.setattr(after.meter, "track", slow)
+        with monkeypatch.context() as full:
+            full.setattr("creditgate.engine.spool_poster.append", _disk_full)
+            assert not await after.spool_poster.round()
+        await _posted(after)
+        await asyncio.sleep(0.5)  # for what was under way, if it was
+        balances = [(await after.customers.get(name)).balances for name in names]
+    assert {sum(balance.values()) for balance in balances} == {49 * NANOS // 10}
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("bytes_in", OSError(5, "Input/output error")),
+        ("_new_file", RuntimeError("can't start new thread")),
+    ],
+)
+async def test_an_error_that_nobody_expects_ends_nothing(
+    behind: openings.UseCases,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    error: Exception,
+) -> None:
+    """Who waits is told so, and the next use is kept."""
+    await proxy.__aexit__()
+
+    def broken(_: object) -> int:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, what, broken)
+        async with asyncio.timeout(5):
+            with pytest.raises(spool.SpoolFull, match="cannot be written"):
+                await _spool(behind, TRACK)
+    async with asyncio.timeout(5):
+        await _spool(behind, TRACK)
+
+
 async def test_a_feature_says_what_is_allowed(
     cases: openings.UseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +226,7 @@ async def test_a_feature_says_what_is_allowed(
     assert allows("ann", NANOS)
 
 
-def _disk_full(_: int) -> None:
+def _disk_full(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 

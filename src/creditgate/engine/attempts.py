@@ -34,6 +34,8 @@ from creditgate.ledger.store import Ledger
 DEADLINE_S = 0.8  # of one call in all: an SDK waits 5 s, a user less
 FATE_POLL_S = 0.02
 CLOCK_MARGIN_MS = 2_000  # how far our estimate of Redis's clock may be off when we look for a call
+# As much, where it is looked for much later: the clock may have been set back since we read it, and before the call.
+SET_BACK_MAX_MS = 60_000
 
 R = TypeVar("R", Reply, Written)
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import msgspec
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.keys import Keys
 from creditgate.core.journal import StreamId
-from creditgate.engine.attempts import CLOCK_MARGIN_MS
+from creditgate.engine.attempts import SET_BACK_MAX_MS
 from creditgate.engine.batches import Batches, Failure, Report
 from creditgate.engine.history import History
 from creditgate.engine.lease import LeaseOver, SoleLease
@@ -176,7 +176,7 @@ class BatchWorker:
                 return False
             work.items, work.waiting = len(usages), dict(enumerate(usages))
         if work.look_up_since is not None:
-            found = await self._ops_of(work, since_ms=work.look_up_since - CLOCK_MARGIN_MS)
+            found = await self._ops_of(work, since_ms=work.look_up_since - SET_BACK_MAX_MS)
             for index in [index for index in work.waiting if work.op_id(index) in found]:
                 work.decided(index)
             work.look_up_since = None

@@ -17,7 +17,7 @@ import msgspec
 
 from creditgate.balances.clock import RedisClock
 from creditgate.balances.connection import CALL_WINDOW_MS
-from creditgate.engine.attempts import CLOCK_MARGIN_MS
+from creditgate.engine.attempts import SET_BACK_MAX_MS
 from creditgate.engine.stepping import in_task
 from creditgate.engine.usage import Sent, Usage
 from creditgate.errors import Unavailable
@@ -72,7 +72,7 @@ class Spool:
         usage = sent.usage
         if usage.occurred_at is None:
             usage = msgspec.structs.replace(usage, occurred_at=now_ms)
-        since_ms = (sent.first_not_after or now_ms) - CALL_WINDOW_MS - CLOCK_MARGIN_MS
+        since_ms = (sent.first_not_after or now_ms) - CALL_WINDOW_MS - SET_BACK_MAX_MS
         line = msgspec.json.encode(Spooled(sent.op_id, usage, since_ms, sent.last_not_after)) + b"\n"
         written = asyncio.get_running_loop().create_future()
         self._waiting.append((line, written))
@@ -92,7 +92,13 @@ class Spool:
             self._quiet.cancel()
         while self._waiting:
             group, self._waiting = self._waiting, []
-            error = await asyncio.to_thread(self._write, b"".join(line for line, _ in group))
+            try:
+                error = await asyncio.to_thread(self._write, b"".join(line for line, _ in group))
+            except (
+                Exception
+            ) as unexpected:  # whoever waits is answered, and who comes next finds the spool at work
+                log.error("spool_not_written", exc_info=unexpected)
+                error = _cannot_be_written()
             for _, written in group:
                 if written.done():  # its caller waits no more
                     continue
@@ -122,9 +128,7 @@ class Spool:
         except OSError as error:
             log.error("spool_not_written", reason=str(error))
             self.let_go()
-            return SpoolFull(
-                "Redis did not answer in time, and the spool cannot be written; the usage was not kept"
-            )
+            return _cannot_be_written()
         return None
 
     def let_go(self) -> None:
@@ -132,6 +136,10 @@ class Spool:
         if self._file is not None:
             os.close(self._file)  # and with it, its lock
             self._file = None
+
+
+def _cannot_be_written() -> SpoolFull:
+    return SpoolFull("Redis did not answer in time, and the spool cannot be written; the usage was not kept")
 
 
 def bytes_in(directory: Path) -> int:

@@ -129,7 +129,11 @@ class SpoolPoster:
             waiting = [use for use in uses if use.op_id not in self._posted]
             waiting = await self._without_posted(waiting)
             customers = _by_customer(waiting)
-            await asyncio.gather(*(self._post_all(customers) for _ in range(CUSTOMERS_AT_ONCE)))
+            posting = (self._post_all(customers) for _ in range(CUSTOMERS_AT_ONCE))
+            # All have ended before a round does: what is still posting would be posted by the next one, too.
+            for failure in await asyncio.gather(*posting, return_exceptions=True):
+                if failure is not None:
+                    raise failure
             if not self._posted.issuperset(use.op_id for use in uses):
                 return False
             for line in unread:

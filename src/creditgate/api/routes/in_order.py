@@ -2,9 +2,10 @@
 
 Calls of one customer that are sent in one turn go to Redis as one, in their order (`balances/merging.py`), and most are
 answered straight from its reply. One that takes more than that goes on when all before it are answered. None behind it
-has been applied by then: what keeps it from being applied, something overdue or a lost request, keeps all that were
-sent with it. Only of a check, or of what may be refused, nothing would be found if the reply were lost; it would be
-asked again. So nothing that takes is sent together with one of these before it.
+has been applied by then: what keeps it from being applied, something overdue, a passed `not_after` or a lost request,
+keeps all that take and were sent with it; a check that was answered meanwhile is asked again. Only of a check, or of
+what may be refused, nothing would be found if the reply were lost; it would be asked again. So nothing that takes is
+sent together with one of these before it.
 """
 
 from collections import deque
@@ -70,6 +71,18 @@ class InOrder:
         """Have an item go on as soon as it is the first that is not answered; `done` gets what that raises."""
         self._under_way[item.place] = partial(_safely, go_on, done)
         self._let_first_go_on()
+
+    def asks_again(self, item: Item, done: Done[Answer]) -> bool:
+        """Have a check that was answered before what stands before it ask again in its turn; False if it need not."""
+        if item.wanted.takes or next(iter(self._under_way)) == item.place:
+            return False
+        self.wait(item, done, partial(self._ask_again, item, done))
+        return True
+
+    def _ask_again(self, item: Item, done: Done[Answer]) -> None:
+        rest = self._begin(item, item.wanted.asker, done)
+        if rest is not None:
+            stepping.run(rest, done)
 
     def _may_begin(self, item: Item) -> bool:
         if not self._under_way:
@@ -143,12 +156,14 @@ class _InTurn:
         return _InTurn(self._asker.keyed(key), self._line, self._item)
 
     def decided(self, decision: Decision, done: Done[Answer]) -> None:
-        self._asker.decided(decision, done)
+        if not self._line.asks_again(self._item, done):
+            self._asker.decided(decision, done)
 
     def told(
         self, repeated: Repeated, amounts: Sequence[int], deltas: Sequence[int], done: Done[Answer]
     ) -> None:
-        self._asker.told(repeated, amounts, deltas, done)
+        if not self._line.asks_again(self._item, done):
+            self._asker.told(repeated, amounts, deltas, done)
 
     def further(self, asked: Asked[Any], done: Done[Answer]) -> None:
         self._line.wait(self._item, done, partial(self._asker.further, asked, done))
