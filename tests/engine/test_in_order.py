@@ -1,10 +1,11 @@
 """Calls of one customer in a batch: they go to Redis together, and are answered as if one came after the other."""
 
+import asyncio
 import json
 import random
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,6 +21,8 @@ from creditgate.api.routes.keys import RepeatedKeys
 from creditgate.api.routes.meter import MeterRoutes
 from creditgate.api.settings import ApiSettings
 from creditgate.balances.connection import CALL_WINDOW_MS
+from creditgate.balances.merging import CALLS_MAX, Merging
+from creditgate.balances.wire import Command
 from creditgate.core.amounts import NANOS
 from creditgate.engine import demo
 from creditgate.engine.customers import Grant, Profile
@@ -186,6 +189,23 @@ async def test_a_process_that_stands_still_between_two_items(
     answers = await batch(gate, [TRACK | {"value": 3}, TRACK | {"value": -3}, TRACK | {"value": -2}, TRACK])
     assert [round(10 * body["balance"]["usage"]) for _, _, body in answers] == [4, 1, 0, 1]
     assert await used(gate) == COST
+
+
+@pytest.mark.usefixtures("patient")
+async def test_items_do_not_go_with_other_calls(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items that filled a merge up would be two commands, and something could come between."""
+    await asyncio.gather(alone(gate, TRACK), batch(gate, [TRACK, TRACK]))
+    merged: list[int] = []
+    command = Merging.command
+
+    def noted(merging: Merging, calls: Sequence[Command]) -> Command:
+        merged.append(len(calls))
+        return command(merging, calls)
+
+    monkeypatch.setattr(Merging, "command", noted)
+    others = [alone(gate, TRACK, "ann") for _ in range(CALLS_MAX - 4)]
+    await asyncio.gather(*others, batch(gate, [TRACK] * 8))
+    assert sorted(merged) == [8, CALLS_MAX - 4]
 
 
 async def test_a_check_behind_a_track_that_comes_too_late(gate: Gate) -> None:

@@ -325,6 +325,34 @@ MUTANTS = (
         "elif False:",
         (f"{_ENGINE}/test_in_order.py",),
     ),
+    Mutant(
+        "items of a batch fill up a merge of others",
+        "src/creditgate/api/routes/in_order.py",
+        "            self._part()  #",
+        "            #",
+        (f"{_ENGINE}/test_in_order.py",),
+    ),
+    Mutant(
+        "a check is answered before the track that came too late",
+        "src/creditgate/api/routes/in_order.py",
+        "if item.wanted.takes or next(iter(self._under_way)) == item.place:",
+        "if True:",
+        (f"{_ENGINE}/test_in_order.py",),
+    ),
+    Mutant(
+        "a round of the spool ends before its posts",
+        "src/creditgate/engine/spool_poster.py",
+        "await asyncio.gather(*posting, return_exceptions=True)",
+        "await asyncio.gather(*posting)",
+        (f"{_ENGINE}/test_spool.py",),
+    ),
+    Mutant(
+        "a spooled use is looked for by a clock that was never set back",
+        "src/creditgate/engine/spool.py",
+        "- CALL_WINDOW_MS - SET_BACK_MAX_MS",
+        "- CALL_WINDOW_MS - 2_000",
+        (f"{_ENGINE}/test_spool.py",),
+    ),
     # what goes at once
     Mutant(
         "a reply from other terms is answered as the one before",

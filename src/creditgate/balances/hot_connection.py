@@ -101,6 +101,10 @@ class HotConnection:
         if self._merging.merges_one:
             self._merge(record, call)
 
+    def part(self, record: str) -> None:
+        """Let the next call of a customer go with none that was sent before it."""
+        self._joinable.pop(record, None)
+
     def eval(self, source: str, numkeys: int, *keys_and_args: str | bytes | int) -> "asyncio.Future[Any]":
         """Run a script that the server does not know, and have it remember it."""
         return self._send(("EVAL", source, numkeys, *keys_and_args))

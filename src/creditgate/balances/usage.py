@@ -100,6 +100,10 @@ class UsageCalls(ScriptCalls):
             use.remember(bucket, self._keys.key_buckets(use.customer_id, now_ms))
         return KeyedUse(use, key, fingerprint)
 
+    def record_of(self, customer_id: str) -> str:
+        """Return the key of a customer's record."""
+        return self._keys.record(customer_id)
+
     def track_begun(self, begun: Begun) -> Coroutine[Any, Any, Reply]:
         """As `track`, of one that was sent."""
         return self._go_on(begun, tracked_in)

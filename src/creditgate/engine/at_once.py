@@ -165,6 +165,11 @@ class AtOnce:
             prepared = self._store.with_key(means.prepared, key.digest, key.fingerprint)
         return self._send(hot, asker, means, prepared, self._op_ids.next(), done)
 
+    def part(self, customer_id: str) -> None:
+        """Let what is sent next for a customer go with nothing that was sent before it."""
+        if self._hot is not None:
+            self._hot.part(self._store.record_of(customer_id))
+
     def _known(self, asker: Asker[M]) -> M | None:
         means = asker.means
         if means is None or means.catalog is not self._catalogs.current or means.prepared is None:

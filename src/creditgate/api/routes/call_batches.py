@@ -80,11 +80,12 @@ class CallBatchRoutes:
             else:
                 by_customer.setdefault(wanted.usage.customer_id, []).append(Item(place, wanted, body))
         begin = partial(self._begin, call, asyncio.get_running_loop().time() + BATCH_SECONDS_MAX)
-        for items in by_customer.values():
+        for customer_id, items in by_customer.items():
             if len(items) == 1:
                 self._answer(items[0], call, partial(self._ended, answers, items[0]))
             else:
-                InOrder(items, begin, partial(self._ended, answers)).go_on()
+                part = partial(self._meter_routes.part, customer_id)
+                InOrder(items, part, begin, partial(self._ended, answers)).go_on()
         return Answer(encode([_batched_answer(answer) for answer in await answers.ended]))
 
     def _answer(self, item: Item, call: Call, done: Done[Answer]) -> None:

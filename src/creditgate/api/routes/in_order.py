@@ -46,11 +46,13 @@ class InOrder:
     def __init__(
         self,
         items: Iterable[Item],
+        part: Callable[[], None],
         begin: Begin,
         ended: Callable[[Item, Answer | None, BaseException | None], None],
     ) -> None:
-        """`ended` gets each item with its answer or error."""
+        """`part` keeps what begins next apart from other calls; `ended` gets each item with its answer or error."""
         self._items = deque(items)
+        self._part = part
         self._begin = begin
         self._ended = ended
         self._under_way: dict[int, Callable[[], None] | None] = {}  # by place; what waits to be the first
@@ -86,6 +88,7 @@ class InOrder:
 
     def _may_begin(self, item: Item) -> bool:
         if not self._under_way:
+            self._part()  # else those of others could fill the merge, and some of these come behind something else
             self._together = self._together_bytes = 0
             self._may_take = True
             return True

@@ -101,6 +101,10 @@ class MeterRoutes:
         wanted = said(self._checks, call.body)
         return self.begin_wanted_check(wanted, wanted.asker, call, done)
 
+    def part(self, customer_id: str) -> None:
+        """Let what begins next for a customer go to Redis with nothing that was begun before it."""
+        self._meter.at_once.part(customer_id)
+
     def begin_wanted_check(
         self,
         wanted: Wanted[CheckRequest],
