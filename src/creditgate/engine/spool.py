@@ -94,9 +94,7 @@ class Spool:
             group, self._waiting = self._waiting, []
             try:
                 error = await asyncio.to_thread(self._write, b"".join(line for line, _ in group))
-            except (
-                Exception
-            ) as unexpected:  # whoever waits is answered, and who comes next finds the spool at work
+            except Exception as unexpected:  # who waits is answered, and who comes next finds us at work
                 log.error("spool_not_written", exc_info=unexpected)
                 error = _cannot_be_written()
             for _, written in group:
