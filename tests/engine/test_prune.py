@@ -233,6 +233,7 @@ async def test_what_is_too_old_is_pruned_on_a_timer(
 ) -> None:
     """With an age set, the background prunes without being asked; without one it never does."""
     monkeypatch.setattr(retention, "FIRST_AFTER_S", 0.0)
+    monkeypatch.setattr(retention, "EVERY_S", 0.2)  # a round that met another writer is followed by one
     monkeypatch.setattr(retention, "PAUSE_S", 0.0)
     monkeypatch.setattr(retention, "RETAINED_MS", 0)
     monkeypatch.setattr(retention, "DAY_MS", 1)
